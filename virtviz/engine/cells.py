@@ -1,0 +1,87 @@
+"""Integer cells: the named, journaled numbers in which a component keeps its state.
+
+A component declares its state as a class with annotated fields, and uses it like any object:
+
+    @cells
+    class WorkerCells(Cells):
+        queued: int = 0
+        heads: list[int]
+
+    worker.queued = 1
+    worker.heads[3] = 7
+
+`State.add` makes the instance. In a machine that records, it makes it of a subclass that journals every store; in one that only
+counts, of the plain class, whose stores cost nothing extra. Reading costs the same in both.
+
+Values are unsigned and fit in 64 bits. A list field has a fixed length, given when the instance is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+from virtviz.engine.journal import cell_word
+
+T = TypeVar("T", bound="Cells")
+
+
+class Cells:
+    """Base class of component state; see the module's text."""
+
+    fields: ClassVar[dict[str, int | None]] = {}
+    """Field -> initial value; None for a list, whose content is given to `State.add`."""
+
+
+@dataclass_transform()
+def cells(cls: type[T]) -> type[T]:
+    """Note the annotated fields of a `Cells` class.
+
+    A field is `int`, with an optional initial value, or `list[int]`.
+    """
+    own: dict[str, int | None] = {}
+    for name, kind in cls.__annotations__.items():
+        if "ClassVar" in str(kind):
+            continue
+        own[name] = None if "list" in str(kind) else vars(cls).get(name, 0)
+        if name in vars(cls):
+            delattr(cls, name)
+    cls.fields = {**cls.fields, **own}
+    return cls
+
+
+class JournaledSlots(list[int]):
+    """A list field of a recording machine: journals every store of an element."""
+
+    __slots__ = ("_append", "_first")
+
+    def __init__(self, values: list[int], first: int, append: Callable[[int], None]) -> None:
+        super().__init__(values)
+        self._first = cell_word(first)
+        self._append = append
+
+    def __setitem__(self, index: int, value: int) -> None:  # type: ignore[override]
+        self._append((index << 3) + self._first)
+        self._append(self[index])
+        list.__setitem__(self, index, value)
+
+
+def journaled(cls: type[T], numbers: dict[str, int], append: Callable[[int], None]) -> type[T]:
+    """Give a subclass whose instance's stores go through the journal's `append`.
+
+    Each instance has a class of its own, so that a store is one look-up from field to cell number. The values are in the
+    instance's dictionary, which is the fastest place that a store can be intercepted for.
+
+    Args:
+        cls: a class made by `cells`.
+        numbers: the journal's word for the cell of each field that is not a list; storing to any other name is an error.
+        append: takes the words of the journal.
+    """
+
+    def __setattr__(self: Any, name: str, value: int) -> None:  # noqa: ANN401, N807 - becomes the method of that name
+        values = self.__dict__
+        append(numbers[name])
+        append(values[name])
+        values[name] = value
+
+    return type(cls.__name__, (cls,), {"__setattr__": __setattr__})

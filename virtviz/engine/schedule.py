@@ -1,0 +1,74 @@
+"""Schedulers: which thread moves next.
+
+A scheduler is an argument of every run, so that one machine can be stepped in a readable order, in simulated time, or in an order that a
+learner, a test or a recording chose. None of them knows what the threads do; all are deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from virtviz.engine.machine import Machine
+
+LONG = 1 << 30
+
+
+class Scheduler(Protocol):
+    """Chooses a thread and says for how many steps the choice holds."""
+
+    quantum: int
+
+    def pick(self, machine: Machine, held: Collection[int]) -> int:
+        """Give the number of a thread that can move and is not held; -1 if there is none."""
+        ...
+
+
+class RunUntilBlocked:
+    """The thread that runs goes on until it cannot; then the next one in order that can. The readable order, and fair:
+    no thread is passed over for ever, because every thread blocks in the end."""
+
+    quantum = LONG
+
+    def pick(self, machine: Machine, held: Collection[int]) -> int:
+        """Prefer the thread that moved last, then the ones after it in their fixed order."""
+        count, first = len(machine.threads), machine.current
+        blocked_by_hold = False
+        for index in (*range(first, count), *range(first)):
+            if machine.can_move(index):
+                if index not in held:
+                    return index
+                blocked_by_hold = True
+        if blocked_by_hold:
+            return -1
+        return next((i for i in range(count) if i not in held and machine.can_move_at_last(i)), -1)
+
+
+class BySimulatedTime:
+    """The thread whose clock is furthest behind moves; equal clocks go by the threads' order."""
+
+    quantum = 1
+
+    def pick(self, machine: Machine, held: Collection[int]) -> int:
+        """Give the thread with the lowest clock that can move."""
+        ready = [index for index in machine.movable() if index not in held]
+        return min(ready, key=lambda index: (machine.clock_if_moved(index), index), default=-1)
+
+
+class Chosen:
+    """An order given from outside: thread numbers, or a function asked before every step.
+
+    A chosen thread that cannot move ends the run, as does the end of the order.
+    """
+
+    quantum = 1
+
+    def __init__(self, order: Iterable[int] | Callable[[Machine], int]) -> None:
+        self._ask: Callable[[Machine], int] | None = order if callable(order) else None
+        self._order: Iterator[int] = iter(()) if callable(order) else iter(order)
+
+    def pick(self, machine: Machine, held: Collection[int]) -> int:
+        """Give the next of the order."""
+        index = self._ask(machine) if self._ask else next(self._order, -1)
+        return index if index >= 0 and index not in held and index in machine.movable() else -1

@@ -1,0 +1,321 @@
+"""The settings of a simulated world: their names, what they do, what they may be, and which go together.
+
+A world is a set of values for all knobs: a profile, then what a lesson's `world:` says, then what `--set` says. Values are checked
+here once; everything below reads them from `World` and checks nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from virtviz.errors import KnobError
+
+Value = int | str | frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One setting.
+
+    Attributes:
+        name: dotted, as in `--set queue.size=128`.
+        default: its value in the profile `default`.
+        what: one sentence for the person who sets it.
+        choices: the words it may be; empty for a number or a set.
+        low, high: the range of a number.
+        power_of_two: a number must be one.
+        members: the words a set may contain; makes it a set.
+        recorded: its value in the profile `recorded`; None if the same.
+    """
+
+    name: str
+    default: Value
+    what: str
+    choices: tuple[str, ...] = ()
+    low: int = 0
+    high: int = 0
+    power_of_two: bool = False
+    members: tuple[str, ...] = ()
+    recorded: Value | None = None
+
+    def allowed(self) -> str:
+        """Say in words what the knob may be."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.members:
+            return "any of " + ", ".join(self.members) + ", separated by commas, or none"
+        power = "a power of two " if self.power_of_two else "a whole number "
+        return f"{power}from {self.low} to {self.high}"
+
+    def parse(self, text: object) -> Value:
+        """Check a value given as text, number or list.
+
+        Raises:
+            KnobError: it is not what the knob may be.
+        """
+        value = self._parsed(text)
+        if value is None:
+            raise KnobError(self.name, f"{self.name} is {self.allowed()}, not {_shown(text)}")
+        return value
+
+    def _parsed(self, text: object) -> Value | None:
+        if self.members:
+            words = text if isinstance(text, list | tuple | frozenset) else str(text).split(",")
+            found = frozenset(str(word).strip() for word in words) - {"", "none"}
+            return found if found <= set(self.members) else None
+        if self.choices:
+            return str(text) if str(text) in self.choices else None
+        try:
+            number = int(str(text), 0)
+        except ValueError:
+            return None
+        if not self.low <= number <= self.high or (self.power_of_two and number & (number - 1)):
+            return None
+        return number
+
+
+def _shown(text: object) -> str:
+    shown = str(text)
+    return repr(shown if len(shown) <= 40 else shown[:37] + "...")  # noqa: PLR2004 - what fits into a message
+
+
+ON_OFF = ("on", "off")
+EVENT_IDX, INDIRECT, MERGEABLE = "event_idx", "indirect", "mergeable"
+
+KNOBS: dict[str, Knob] = {
+    knob.name: knob
+    for knob in (
+        Knob("path", "vhost-net", "The data path between the guest and the TAP device.", choices=("vhost-net",)),
+        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
+        Knob(
+            "features",
+            frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
+            "Which optional features driver and device agreed on.",
+            members=(EVENT_IDX, INDIRECT, MERGEABLE),
+        ),
+        Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
+        Knob(
+            "queue.format",
+            "split",
+            "Layout of the virtqueues; in-kernel vhost-net serves split rings only.",
+            choices=("split", "packed"),
+        ),
+        Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
+        Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
+        Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
+        Knob(
+            "rx_buffer",
+            1536,
+            "Bytes of each receive buffer; Linux takes 1536 or more, smaller ones show how frames are merged.",
+            low=64,
+            high=4096,
+        ),
+        Knob("napi_tx", "on", "Whether the guest frees sent packets from NAPI, by interrupt.", choices=ON_OFF),
+        Knob(
+            "tx_stop_threshold",
+            19,
+            "Free descriptors below which the guest stops its transmit queue; Linux always uses 19.",
+            low=1,
+            high=64,
+        ),
+        Knob(
+            "guest_bql",
+            "on",
+            "Byte queue limits in the guest's transmit queue; since 6.11 in virtio-net.",
+            choices=ON_OFF,
+            recorded="off",
+        ),
+        Knob(
+            "bql_limit_min",
+            65536,
+            "Lowest byte queue limit, as in byte_queue_limits/limit_min; Linux begins with 0.",
+            low=0,
+            high=1 << 20,
+        ),
+        Knob("socket_sndbuf", 212992, "Send buffer of the guest's socket in bytes.", low=4096, high=1 << 24),
+        Knob("cpu", "intel", "Whose processor; decides how a store to a device leaves the guest.",
+             choices=("intel", "amd"), recorded="amd"),
+        Knob(
+            "apicv",
+            "on",
+            "Whether interrupts are posted into the guest without an exit.",
+            choices=ON_OFF,
+            recorded="off",
+        ),
+        Knob(
+            "vcpu",
+            "running",
+            "What an idle vCPU does: poll in guest mode, or halt and let its thread sleep.",
+            choices=("running", "halted"),
+        ),
+        Knob(
+            "guest_if",
+            "on",
+            "Whether the guest has interrupts enabled when it kicks.",
+            choices=ON_OFF,
+        ),
+        Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
+        Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
+        Knob("switch", "ovs", "What connects the TAP with the network card.", choices=("ovs",)),
+        Knob("flows", "unknown", "Whether the switch's kernel part already knows the flows.",
+             choices=("unknown", "known")),
+        Knob(
+            "ovs_flow_count",
+            "fresh",
+            "Whether ovs-vswitchd's count of kernel flows is younger than 100 ms at the first upcall.",
+            choices=("fresh", "stale"),
+            recorded="stale",
+        ),
+        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd, served CPU by CPU.", low=1, high=4),
+        Knob(
+            "far_port",
+            "nic",
+            "What is behind the switch: a network card, a veth pair into another network namespace, or a dummy that drops.",
+            choices=("nic", "veth", "dummy"),
+            recorded="veth",
+        ),
+        Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
+        Knob("nic_tx_frames", 64, "Sent frames after which the card interrupts (ethtool -C tx-frames).", low=1, high=512),
+        Knob(
+            "store_buffer",
+            "off",
+            "Whether CPUs have store buffers, so that a missing barrier shows.",
+            choices=ON_OFF,
+        ),
+        Knob("costs", "estimates", "The cost profile behind simulated time; all of it is assumption.",
+             choices=("estimates",)),
+        Knob("device_checks", "vhost", "Which malformed rings the device notices.", choices=("vhost",)),
+    )
+}
+
+PROFILES: dict[str, dict[str, Value]] = {
+    "default": {name: knob.default for name, knob in KNOBS.items()},
+    "recorded": {name: knob.default if knob.recorded is None else knob.recorded for name, knob in KNOBS.items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class World(Mapping[str, Value]):
+    """A checked set of values for all knobs."""
+
+    values: Mapping[str, Value] = field(default_factory=lambda: PROFILES["default"])
+    profile: str = "default"
+
+    def __getitem__(self, name: str) -> Value:
+        return self.values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def number(self, name: str) -> int:
+        """Give a numeric knob."""
+        value = self.values[name]
+        assert isinstance(value, int), name
+        return value
+
+    def word(self, name: str) -> str:
+        """Give a word knob."""
+        return str(self.values[name])
+
+    def on(self, name: str) -> bool:
+        """Say whether an on/off knob is on."""
+        return self.values[name] == "on"
+
+    def has(self, feature: str) -> bool:
+        """Say whether a feature was agreed on."""
+        features = self.values["features"]
+        return isinstance(features, frozenset) and feature in features
+
+    def plain(self) -> dict[str, int | str | list[str]]:
+        """Give the values in a form that can be written out."""
+        return {
+            "profile": self.profile,
+            **{k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.values.items()},
+        }
+
+    def departures(self) -> list[str]:
+        """Name the settings that no real Linux has, so that a screen can say so."""
+        said = []
+        if self.number("tx_stop_threshold") != KNOBS["tx_stop_threshold"].default:
+            said.append(f"tx_stop_threshold {self['tx_stop_threshold']} (Linux: 19)")
+        if self.number("rx_buffer") < 1536:  # noqa: PLR2004 - GOOD_PACKET_LEN and header, rounded up
+            said.append(f"rx_buffer {self['rx_buffer']} (Linux: 1536 or more)")
+        return said
+
+
+def make_world(*settings: Mapping[str, object], profile: str = "default") -> World:
+    """Check settings and lay them over a profile, later ones over earlier ones.
+
+    Args:
+        settings: dotted knob names and values; `profile` among them chooses the profile.
+        profile: the profile to begin with.
+
+    Raises:
+        KnobError: an unknown knob, a value it may not have, or a combination that does not exist.
+    """
+    for given in settings:
+        profile = str(given.get("profile", profile))
+    if profile not in PROFILES:
+        raise KnobError("profile", f"profile is one of {', '.join(PROFILES)}, not {_shown(profile)}")
+    values = dict(PROFILES[profile])
+    for given in settings:
+        for name, value in given.items():
+            if name != "profile":
+                values[name] = find_knob(name).parse(value)
+    world = World(values, profile)
+    for name, message in _contradictions(world):
+        raise KnobError(name, message)
+    return world
+
+
+def find_knob(name: str) -> Knob:
+    """Give a knob by name.
+
+    Raises:
+        KnobError: there is none of that name; the message names the nearest.
+    """
+    if name in KNOBS:
+        return KNOBS[name]
+    near = get_close_matches(name, [*KNOBS, "profile"], 1)
+    hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
+    raise KnobError(name, f"there is no knob {_shown(name)}; {hint}")
+
+
+def _contradictions(world: World) -> Iterable[tuple[str, str]]:
+    """Find combinations that do not exist, with the reason and the way out."""
+    if world["queue.format"] == "packed":
+        yield (
+            "queue.format",
+            "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use split",
+        )
+    size, threshold = world.number("queue.size"), world.number("tx_stop_threshold")
+    if threshold >= size:
+        yield (
+            "queue.size",
+            f"a transmit queue of {size} descriptors would be stopped for good, because the guest stops below "
+            f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)",
+        )
+    if world["cpu"] == "amd" and world.on("apicv"):
+        yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+    if world.on("guest_bql") and world["guest_kernel"] == "6.1":
+        yield ("guest_bql", "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1")
+
+
+def parse_setting(text: str) -> tuple[str, str]:
+    """Split `knob=value` as given on the command line.
+
+    Raises:
+        KnobError: there is no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise KnobError(text, f"write --set knob=value, such as --set queue.size=128, not {_shown(text)}")
+    return name.strip(), value.strip()

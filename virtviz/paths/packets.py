@@ -1,0 +1,145 @@
+"""Packet memory: pools of fixed-size slots in a memory region, in which socket buffers keep their bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.errors import CapacityError
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Region
+    from virtviz.engine.state import State
+
+
+@cells
+class PoolCells(Cells):
+    """What a pool keeps; slots are numbered from 1, so that 0 can mean none.
+
+    Attributes:
+        free_count: slots on the free stack.
+        free: the free stack.
+        packet: number of the packet in each slot, for people.
+        skip: bytes at the beginning of the slot that are not the packet's (a header that came with it).
+        length: how many bytes it holds.
+        link: next slot of the same packet, 0 if none.
+        pieces: how many descriptors its bytes are spread over when it is sent, at least 1.
+    """
+
+    free_count: int = 0
+    free: list[int]
+    packet: list[int]
+    skip: list[int]
+    length: list[int]
+    link: list[int]
+    pieces: list[int]
+
+
+class PacketPool:
+    """A pool of packet slots.
+
+    Args:
+        state: where its cells are made.
+        name: such as `host.skb`.
+        memory: the region the slots lie in.
+        base: address of the first slot.
+        slots: how many.
+        slot_bytes: size of each, headroom included.
+        headroom: bytes kept free before a packet's data, for headers.
+
+    Attributes:
+        at: address of each slot, behind its headroom.
+    """
+
+    def __init__(  # noqa: PLR0913 - a pool is what it is
+        self, state: State, name: str, memory: Region, base: int, slots: int, slot_bytes: int, headroom: int = 64
+    ) -> None:
+        self.name = name
+        self.memory = memory
+        self.slot_bytes = slot_bytes
+        self.headroom = headroom
+        self.slots = slots
+        self._base = base - slot_bytes
+        self._last = base + slots * slot_bytes
+        self.at = [self._base + slot * slot_bytes + headroom for slot in range(slots + 1)]
+        self.cells = state.add(
+            PoolCells,
+            name,
+            free_count=slots,
+            free=list(range(slots, 0, -1)),
+            packet=[0] * (slots + 1),
+            skip=[0] * (slots + 1),
+            length=[0] * (slots + 1),
+            link=[0] * (slots + 1),
+            pieces=[1] * (slots + 1),
+        )
+        memory.name_stretch(base, slots * slot_bytes, name, self._field)
+
+    def _field(self, offset: int, size: int) -> str:  # noqa: ARG002 - any size is part of the slot
+        return f"slot[{offset // self.slot_bytes + 1}]"
+
+    @property
+    def end(self) -> int:
+        """The address behind the last slot."""
+        return self._base + (self.slots + 1) * self.slot_bytes
+
+    def take(self, packet: int, length: int = 0) -> int:
+        """Take a free slot for a packet; answers its number.
+
+        Raises:
+            CapacityError: none is free; queues are bounded so that this cannot happen.
+        """
+        mine = self.cells
+        if not mine.free_count:
+            raise CapacityError(f"{self.name} has no slot left for packet {packet}")
+        mine.free_count = count = mine.free_count - 1
+        slot = mine.free[count]
+        mine.packet[slot] = packet
+        if mine.length[slot] != length:
+            mine.length[slot] = length
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Give a slot, and those linked to it, back."""
+        mine = self.cells
+        count = mine.free_count
+        if mine.free[count] != slot:
+            mine.free[count] = slot
+        mine.free_count = count + 1
+        following = mine.link[slot]
+        if following:
+            mine.link[slot] = 0
+            self.release(following)
+
+    def table(self, slot: int) -> int:
+        """Give the address of a slot's last 512 bytes, where an indirect descriptor table for it can lie."""
+        return self._base + (slot + 1) * self.slot_bytes - 512
+
+    def packet_at(self, address: int) -> int:
+        """Give the number of the packet whose slot an address lies in; 0 if in none. For people only."""
+        base, size = self._base, self.slot_bytes
+        return self.cells.packet[(address - base) // size] if base + size <= address < self._last else 0
+
+    def note_packet(self, address: int, packet: int) -> None:
+        """Say which packet lies in the slot of an address. For people only."""
+        slot = (address - self._base) // self.slot_bytes
+        if 1 <= slot <= self.slots:
+            self.cells.packet[slot] = packet
+
+    def data(self, slot: int) -> bytearray:
+        """Give the packet's bytes, of all linked slots."""
+        mine = self.cells
+        at = self.at[slot] + mine.skip[slot]
+        data = self.memory.bytes[at : at + mine.length[slot]]
+        slot = mine.link[slot]
+        while slot:
+            data += self.memory.read(self.at[slot], mine.length[slot])
+            slot = mine.link[slot]
+        return data
+
+    def fill(self, slot: int, data: bytes | bytearray) -> None:
+        """Write a packet's bytes into its slot."""
+        mine = self.cells
+        if mine.length[slot] != len(data):
+            mine.length[slot] = len(data)
+        self.memory.write(self.at[slot], data)

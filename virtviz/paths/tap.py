@@ -1,0 +1,215 @@
+"""The TAP device: an Ethernet port of the host whose other end is a file descriptor, here held by vhost-net.
+
+Rows V-TX.10 (frames from the guest come out of it) and N-IN.8 to 10 (frames for the guest wait in its queue).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.engine.effects import DROPPED
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.queues import Fifo
+from virtviz.spec.citation import SCH_GENERIC, TUN
+from virtviz.spec.frames import ETH_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Place
+    from virtviz.engine.state import State
+    from virtviz.paths.context import Context
+    from virtviz.paths.packets import PacketPool
+    from virtviz.paths.vhost import VhostQueue
+
+PEEK_BATCH = 64
+"""Socket buffers vhost takes from the TAP's queue at a time."""
+
+
+@cells
+class TapCells(Cells):
+    """What a TAP keeps.
+
+    Attributes:
+        watched: 1 while somebody waits on its wait queue for frames.
+        tx_dropped: frames for the guest that found the queue full.
+        rx_errors: frames from the guest too short to be Ethernet.
+        sent: the next frame of the batch being sent.
+    """
+
+    watched: int = 0
+    tx_dropped: int = 0
+    rx_errors: int = 0
+    sent: int = 0
+
+
+class Tap:
+    """A TAP device.
+
+    Attributes:
+        queue: frames for the guest (the ptr_ring behind the file descriptor).
+        taken: frames vhost has taken from it in a batch and not yet delivered.
+    """
+
+    def __init__(self, state: State, name: str, pool: PacketPool, length: int) -> None:
+        self.name = name
+        self.pool = pool
+        self.cells = state.add(TapCells, name)
+        self.queue = Fifo(state, f"{name}.queue", length)
+        self.taken = Fifo(state, f"{name}.taken", PEEK_BATCH)
+
+    def peek(self) -> int:
+        """Give the slot of the next frame for the guest, 0 if none; takes up to 64 off the queue at a time."""
+        if not self.taken:
+            while self.queue and not self.taken.is_full:
+                self.taken.put(self.queue.take())
+        return self.taken.first()
+
+    def consume(self) -> None:
+        """Take the frame that `peek` gave."""
+        self.taken.take()
+
+    def next_packet(self) -> int:
+        """Give the number of the next packet for the guest; for people only."""
+        return self.pool.cells.packet[self.taken.first() or self.queue.first()]
+
+
+class TapSendmsg(Routine):
+    """Frames of a batch come out of the TAP and go up the host's stack: tun_sendmsg, tun_xdp_one.
+
+    Args:
+        port: the switch port the TAP is.
+        receive: what takes the frames: the port's rx_handler.
+        softirq: what local_bh_enable runs after the batch; None where no frame can have raised a softirq.
+    """
+
+    def __init__(  # noqa: PLR0913 - what sending joins
+        self,
+        name: str,
+        place: Place,
+        tap: Tap,
+        queue: VhostQueue,
+        port: int,
+        receive: Routine,
+        softirq: Routine | None,
+    ) -> None:
+        super().__init__(name, place)
+        self.tap = tap
+        self.q = queue
+        self.port = port
+        self.receive = receive
+        self.softirq = softirq
+        if softirq is None:
+            self.links = {"softirq": ""}
+
+    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+        """Give the batch."""
+        return {"tap": self.tap.name, "sent": self.tap.cells.sent}
+
+    @op(
+        "V-TX.10",
+        "take the next frame of the batch",
+        "tun_xdp_one",
+        TUN,
+        text={
+            DROPPED: "The frame is shorter than an Ethernet header: it is dropped here.",
+            "done": "Every frame of the batch has gone.",
+            "": "A socket buffer is built around the page, without a copy, and the frame goes up the host's stack as if {tap} had received it.",
+        },
+        to={
+            "frame": call("receive", "next_frame"),
+            "last frame": call("receive", "softirq"),
+            DROPPED: goto("next_frame"),
+            "done": goto("softirq"),
+        },
+        milestone={"frame": "at-tap", "last frame": "at-tap"},
+        cost="tap",
+    )
+    def next_frame(self, me: Context) -> str:
+        queue, mine = self.q.cells, self.tap.cells
+        sent = mine.sent
+        if sent == queue.done:
+            mine.sent = 0
+            return "done"
+        slot = queue.frames[sent]
+        sent += 1
+        pool = self.tap.pool
+        if me.packet != pool.cells.packet[slot]:
+            me.packet = pool.cells.packet[slot]
+        if pool.cells.length[slot] < ETH_HEADER_BYTES:
+            mine.sent = sent
+            mine.rx_errors += 1
+            pool.release(slot)
+            return DROPPED
+        me.skb = slot
+        if me.port != self.port:
+            me.port = self.port
+        if sent < queue.done:
+            mine.sent = sent
+            return "frame"
+        if mine.sent:
+            mine.sent = 0
+        return "last frame"
+
+
+class TapXmit(Routine):
+    """A frame for the guest: into the TAP's queue, and the reader is told. Rows N-IN.8 to 10.
+
+    Args:
+        wakeup: the callback of whoever watches the TAP.
+    """
+
+    def __init__(self, name: str, place: Place, tap: Tap, wakeup: Routine) -> None:
+        super().__init__(name, place)
+        self.tap = tap
+        self.wakeup = wakeup
+
+    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+        """Give the queue."""
+        return {"tap": self.tap.name, "count": len(self.tap.queue), "limit": self.tap.queue.capacity}
+
+    @op(
+        "N-IN.8",
+        "transmit on the TAP",
+        "tun_net_xmit",
+        SCH_GENERIC,
+        text="{tap}'s queueing discipline is empty and bypassed. For the host this is transmission: what it sends on {tap}, the guest receives.",
+        private=True,
+    )
+    def net_xmit(self, me: Context) -> None: ...
+
+    @op(
+        "N-IN.9",
+        "put it into the TAP's queue",
+        "ptr_ring_produce",
+        TUN,
+        text={
+            "queued": "The frame waits in {tap}'s queue, {count} of at most {limit}, until somebody reads it.",
+            DROPPED: "The queue holds {limit} frames already: this one is dropped here and counted in tx_dropped.",
+        },
+        to={"queued": goto("data_ready"), DROPPED: RETURN},
+        milestone={"queued": "at-tap"},
+        into={"queued": "{tap}.queue"},
+    )
+    def produce(self, me: Context) -> str:
+        tap = self.tap
+        if tap.queue.put(me.skb):
+            return "queued"
+        tap.cells.tx_dropped += 1
+        tap.pool.release(me.skb)
+        return DROPPED
+
+    @op(
+        "N-IN.10",
+        "tell the reader",
+        "sock_def_readable",
+        TUN,
+        text={
+            "watched": "Somebody waits for frames on {tap}: the callback runs.",
+            "unwatched": "The reader is busy emptying the queue and has taken its callback off: nobody is told.",
+        },
+        to={"watched": call("wakeup", None), "unwatched": RETURN},
+        fence=True,
+    )
+    def data_ready(self, me: Context) -> str:  # noqa: ARG002
+        return "watched" if self.tap.cells.watched else "unwatched"

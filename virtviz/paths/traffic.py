@@ -1,0 +1,198 @@
+"""What is sent: the frames of a scenario, and what each program does in which order.
+
+A scenario is a list of things that happen, given by a lesson or by a capture file. From it come the program of each
+virtual machine's application (send, wait for an answer, pause), what arrives from the wire, and the bytes of every frame. Frames are
+numbered from 1 in the order of the scenario; frame `n`'s bytes can be computed at any time, so a run of a million frames keeps none of
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+
+from virtviz.spec.frames import (
+    ICMP_ECHO_REPLY,
+    ICMP_ECHO_REQUEST,
+    Endpoint,
+    Template,
+    icmp_echo,
+    payload_bytes,
+    udp,
+)
+
+ECHO_IDENT = 4002
+UDP_PORTS = (40000, 9)
+"""From an ephemeral port to the discard service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One frame of a scenario.
+
+    Attributes:
+        id: the name the lesson gave it; empty if none.
+        vm: index of the virtual machine that sends or receives it.
+        outgoing: True if the virtual machine sends it, False if it comes from the wire.
+        kind: `icmp-echo`, `udp`, or `raw` for a frame of a capture file.
+        length: payload bytes.
+        peer: number of the far host, from 1.
+        fragments: pieces the payload lies in; more than one makes the driver use a chain or an indirect table.
+        answers: index of the item this one is the answer to; -1 if it is none.
+        raw: the frame itself, for kind `raw`.
+    """
+
+    id: str = ""
+    vm: int = 0
+    outgoing: bool = True
+    kind: str = "icmp-echo"
+    length: int = 56
+    peer: int = 1
+    fragments: int = 1
+    answers: int = -1
+    raw: bytes = b""
+
+
+class Pause:
+    """In a scenario: nothing new begins until everything before has come to rest."""
+
+
+class Act(IntEnum):
+    """What a program does next."""
+
+    SEND = 1
+    RECEIVE = 2
+    PAUSE = 3
+    END = 0
+
+
+SEND, RECEIVE, PAUSE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.END
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The frames of a scenario, repeated for some rounds.
+
+    Attributes:
+        items: the frames of one round, in order.
+        acts: for each virtual machine, its program for one round: what to do and with which item (0 where none).
+        arrivals: items that come from the wire by themselves, with the number of pauses before them.
+        rounds: how often the whole is repeated.
+    """
+
+    items: tuple[Item, ...]
+    acts: tuple[tuple[tuple[Act, int], ...], ...]
+    arrivals: tuple[tuple[int, int], ...]
+    rounds: int = 1
+    _answer_of: dict[int, int] = field(default_factory=dict)
+    _templates: tuple[Template | None, ...] = ()
+    _sizes: tuple[tuple[int, int], ...] = ()
+    _answers_back: tuple[int, ...] = ()
+    """How many frames before it lies the one that each item answers, whose sequence number it carries; 0 if it answers none."""
+
+    @property
+    def packets(self) -> int:
+        """How many frames there are in all."""
+        return len(self.items) * self.rounds
+
+    def item_of(self, packet: int) -> tuple[int, Item]:
+        """Give round and item of a frame, by its number."""
+        round_, index = divmod(packet - 1, len(self.items))
+        return round_, self.items[index]
+
+    def answer_to(self, packet: int) -> int:
+        """Give the number of the frame that answers a frame; 0 if nobody answers."""
+        round_, index = divmod(packet - 1, len(self.items))
+        answer = self._answer_of.get(index, -1)
+        return round_ * len(self.items) + answer + 1 if answer >= 0 else 0
+
+    def frame(self, packet: int) -> bytes:
+        """Give the bytes of a frame, by its number."""
+        return self.headers(packet) + self.handed_over(packet)
+
+    def handed_over(self, packet: int) -> bytes:
+        """Give the part of a frame that its program handed to the kernel."""
+        index = (packet - 1) % len(self.items)
+        template = self._templates[index]
+        return template.handed_over(packet - self._answers_back[index]) if template else self.items[index].raw
+
+    def headers(self, packet: int) -> bytes:
+        """Give the part of a frame that the kernel put in front."""
+        index = (packet - 1) % len(self.items)
+        template = self._templates[index]
+        return template.headers(packet - self._answers_back[index]) if template else b""
+
+    def size(self, packet: int) -> tuple[int, int]:
+        """Give the length of a frame, and how much of it the kernel puts in front."""
+        return self._sizes[(packet - 1) % len(self.items)]
+
+    def packet_called(self, name: str, round_: int = 0) -> int:
+        """Give the number of the first frame of that name; 0 if there is none."""
+        for index, item in enumerate(self.items):
+            if item.id == name:
+                return round_ * len(self.items) + index + 1
+        return 0
+
+    def name_of(self, packet: int) -> str:
+        """Give the name of a frame, or its number."""
+        if not 1 <= packet <= self.packets:
+            return ""
+        return self.item_of(packet)[1].id or f"#{packet}"
+
+
+def vm_endpoint(vm: int) -> Endpoint:
+    """Give the addresses of a virtual machine: 10.0.0.2, 10.0.0.3, ..."""
+    return Endpoint.numbered(0, 2 + vm)
+
+
+def peer_endpoint(peer: int) -> Endpoint:
+    """Give the addresses of a far host: 10.0.0.101, 10.0.0.102, ..."""
+    return Endpoint.numbered(0, 100 + peer)
+
+
+def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) -> Traffic:
+    """Turn a list of events into traffic.
+
+    A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the sender waits
+    for it; so is a frame that arrives by itself.
+    """
+    items: list[Item] = []
+    acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]
+    arrivals: list[tuple[int, int]] = []
+    answers: dict[int, int] = {}
+    pauses = 0
+    for event in events:
+        if isinstance(event, Pause):
+            pauses += 1
+            for program in acts:
+                program.append((Act.PAUSE, 0))
+            continue
+        index = len(items)
+        items.append(event)
+        if event.outgoing:
+            acts[event.vm].append((Act.SEND, index))
+            continue
+        acts[event.vm].append((Act.RECEIVE, index))
+        if event.answers >= 0:
+            answers[event.answers] = index
+        else:
+            arrivals.append((index, pauses))
+    templates = tuple(None if item.kind == "raw" else Template(partial(_frame, item)) for item in items)
+    sizes = tuple((t.length, t.part) if t else (len(i.raw), 0) for t, i in zip(templates, items, strict=True))
+    back = tuple(i - item.answers if item.answers >= 0 else 0 for i, item in enumerate(items))
+    return Traffic(tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, answers, templates, sizes, back)
+
+
+def _frame(item: Item, sequence: int) -> bytes:
+    """Build the frame of an item with a sequence number."""
+    vm, peer = vm_endpoint(item.vm), peer_endpoint(item.peer)
+    payload = payload_bytes(item.length, sequence)
+    source, target = (vm, peer) if item.outgoing else (peer, vm)
+    if item.kind == "icmp-echo":
+        kind = ICMP_ECHO_REPLY if item.answers >= 0 else ICMP_ECHO_REQUEST
+        return icmp_echo(source, target, kind, ECHO_IDENT, sequence, payload)
+    ports = UDP_PORTS if item.outgoing else UDP_PORTS[::-1]
+    return udp(source, target, ports, payload)
+

@@ -1,0 +1,500 @@
+"""ovs-vswitchd's upcall handlers: rows 4 to 10 of O-MISS.
+
+A handler is a user-space thread. It sleeps in poll(), reads upcalls until there are none, decides what to do with each
+packet, and tells the kernel in one sendmsg: install the flow, then execute the packet. The packet leaves the host inside that sendmsg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.engine.effects import COPIED
+from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
+from virtviz.paths.ovs import FlowTable, unpack_upcall, upcall
+from virtviz.paths.queues import Fifo
+from virtviz.spec.citation import (
+    DPIF_NETLINK,
+    NETLINK,
+    NETLINK_SOCKET,
+    OVS_DATAPATH,
+    OVS_FLOW_TABLE,
+    POLL_LOOP,
+    UPCALL,
+)
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Place
+    from virtviz.engine.state import State
+    from virtviz.paths.context import Context
+    from virtviz.paths.ovs import Datapath
+    from virtviz.paths.packets import PacketPool
+
+UPCALL_MAX_BATCH = 64
+
+
+@cells
+class HandlerCells(Cells):
+    """What a handler keeps.
+
+    Attributes:
+        got: the slot in which the last recvmsg put a packet, 0 if it brought nothing.
+        batch: upcalls read in this turn.
+        at: the upcall being translated or carried out.
+        outputs: the output ports decided for each, as bits.
+    """
+
+    got: int = 0
+    batch: int = 0
+    at: int = 0
+    outputs: list[int]
+
+
+@cells
+class SwitchCells(Cells):
+    """What ovs-vswitchd keeps for all handlers: 1 if its count of the kernel's flows is older than 100 ms."""
+
+    count_stale: int = 0
+
+
+class Handler:
+    """An upcall handler thread.
+
+    Attributes:
+        socket: upcalls waiting for it in the kernel.
+        buffers: its own memory, for the packets of a batch.
+        batch: the packets of this turn, in its own memory.
+    """
+
+    def __init__(self, state: State, name: str, datapath: Datapath, number: int, buffers: PacketPool) -> None:
+        self.name = name
+        self.dp = datapath
+        self.socket = datapath.upcalls[number]
+        self.buffers = buffers
+        self.cells = state.add(HandlerCells, name, outputs=[0] * UPCALL_MAX_BATCH)
+        self.batch = Fifo(state, f"{name}.batch", UPCALL_MAX_BATCH)
+
+
+class HandlerLoop(Routine):
+    """The handler's user-space code: udpif_upcall_handler.
+
+    Args:
+        translate: decides the output ports of a frame that came in by a port, as bits.
+        poll_wait, poll_now, receive, ask, answer, operate, drain: the system calls it makes.
+    """
+
+    first = "sleep"
+
+    def __init__(  # noqa: PLR0913 - the system calls a handler makes
+        self,
+        name: str,
+        place: Place,
+        handler: Handler,
+        switch: SwitchCells,
+        translate: Callable[[bytes, int], int],
+        *,
+        poll_wait: Routine,
+        poll_now: Routine,
+        receive: Routine,
+        ask: Routine,
+        answer: Routine,
+        operate: Routine,
+        drain: Routine,
+    ) -> None:
+        super().__init__(name, place)
+        self.h = handler
+        self.switch = switch
+        self.decide = translate
+        self.poll_wait = poll_wait
+        self.poll_now = poll_now
+        self.receive = receive
+        self.ask = ask
+        self.answer = answer
+        self.operate = operate
+        self.drain = drain
+
+    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+        """Give the batch."""
+        return {"handler": self.h.name, "batch": self.h.cells.batch}
+
+    @op(
+        {"": "O-MISS.10"},
+        "sleep in poll()",
+        "poll_block",
+        POLL_LOOP,
+        text="Nothing to do: {handler} calls poll() and sleeps until a message comes.",
+        to=call("poll_wait", "check_latch"),
+        cause="system call poll()",
+    )
+    def sleep(self, me: Context) -> None:
+        if me.packet:
+            me.packet = 0
+
+    @op(
+        "O-MISS.4",
+        "check whether it shall stop",
+        "latch_is_set",
+        UPCALL,
+        text="A poll() that does not wait: has somebody asked this thread to stop? Nobody has.",
+        to=call("poll_now", "first_receive"),
+        cause="system call poll()",
+    )
+    def check_latch(self, me: Context) -> None: ...
+
+    @op(
+        "O-MISS.4",
+        "read the first upcall",
+        "recv_upcalls",
+        UPCALL,
+        text="{handler} calls recvmsg() to read an upcall.",
+        to=call("receive", "next_receive"),
+        cause="system call recvmsg()",
+    )
+    def first_receive(self, me: Context) -> None: ...
+
+    @op(
+        {"sleep": "O-MISS.10", "": "O-MISS.4"},
+        "read on until there is none",
+        "recv_upcalls",
+        UPCALL,
+        text={
+            "again": "One upcall is read. Are there more? Up to 64 are handled together.",
+            "translate": "No more upcalls: {batch} to decide about.",
+            "sleep": "There was nothing: {handler} goes to sleep in poll().",
+        },
+        to={
+            "again": call("receive", "next_receive"),
+            "translate": goto("translate"),
+            "sleep": call("poll_wait", "check_latch"),
+        },
+        cause="system call",
+    )
+    def next_receive(self, me: Context) -> str:
+        mine = self.h.cells
+        if mine.got and mine.batch < UPCALL_MAX_BATCH:
+            return "again"
+        if mine.batch:
+            mine.at = 0
+            return "translate"
+        me.packet = 0
+        return "sleep"
+
+    @op(
+        "O-MISS.5",
+        "decide about the packet",
+        "process_upcall",
+        UPCALL,
+        text="The OpenFlow tables say what is to be done with such packets. Here: look where the destination address was learned, and send it there.",
+        to={"next": goto("translate"), "last": goto("queue_operations")},
+        cost="ovs translate",
+        private=True,
+    )
+    def translate(self, me: Context) -> str:
+        mine = self.h.cells
+        slot, port = unpack_upcall(self.h.batch.entry(mine.at))
+        me.packet = self.h.buffers.cells.packet[slot]
+        mine.outputs[mine.at] = self.decide(self.h.buffers.data(slot), port)
+        mine.at += 1
+        return "next" if mine.at < mine.batch else "last"
+
+    @op(
+        "O-MISS.6",
+        "queue the operations",
+        "handle_upcalls",
+        UPCALL,
+        text={
+            "fresh": "For each packet: install the flow first, then execute the packet. All of it goes into one message.",
+            "stale": "Install, then execute. But the number of kernel flows was last asked for more than 100 ms ago: first that.",
+        },
+        to={"fresh": goto("send_operations"), "stale": call("ask", "read_flow_count")},
+        cause="system call sendmsg()",
+    )
+    def queue_operations(self, me: Context) -> str:  # noqa: ARG002
+        self.h.cells.at = 0
+        if self.switch.count_stale:
+            self.switch.count_stale = 0
+            return "stale"
+        return "fresh"
+
+    @op(
+        "O-MISS.6",
+        "read the number of flows",
+        "udpif_get_n_flows",
+        UPCALL,
+        text="The kernel's answer is read: how many flows it holds.",
+        to=call("answer", "send_operations"),
+        cause="system call recvmsg()",
+    )
+    def read_flow_count(self, me: Context) -> None: ...
+
+    @op(
+        "O-MISS.7",
+        "tell the kernel",
+        "nl_sock_transact_multiple__",
+        NETLINK_SOCKET,
+        text="One sendmsg() carries all operations. The flow is installed and the packet leaves inside this system call.",
+        to=call("operate", "check_errors"),
+        cause="system call sendmsg()",
+    )
+    def send_operations(self, me: Context) -> None: ...
+
+    @op(
+        "O-MISS.10",
+        "look for errors",
+        "nl_sock_transact_multiple__",
+        NETLINK_SOCKET,
+        text="No acknowledgement was asked for. A recvmsg() that finds nothing means that nothing went wrong.",
+        to=call("drain", "look_again"),
+        cause="system call recvmsg()",
+    )
+    def check_errors(self, me: Context) -> None:  # noqa: ARG002
+        mine = self.h.cells
+        while self.h.batch:
+            self.h.buffers.release(unpack_upcall(self.h.batch.take())[0])
+        mine.batch = 0
+
+    @op(
+        "O-MISS.10",
+        "make one more round",
+        "poll_block",
+        POLL_LOOP,
+        text="Before it sleeps, {handler} goes round once more, for upcalls that came meanwhile; first a poll() that does not wait.",
+        to=call("poll_now", "check_latch"),
+        cause="system call poll()",
+    )
+    def look_again(self, me: Context) -> None: ...
+
+
+class PollWait(Routine):
+    """poll() in the kernel: sleeps until a message is in the socket."""
+
+    def __init__(self, name: str, place: Place, handler: Handler) -> None:
+        super().__init__(name, place)
+        self.h = handler
+
+    @op(
+        {"sleep": "O-MISS.10", "ready": "O-MISS.4"},
+        "wait for a message",
+        "do_sys_poll",
+        NETLINK,
+        text={
+            "ready": "A message is in the socket: poll() returns 1.",
+            "sleep": "No message is in the socket: the thread sleeps in the kernel.",
+        },
+        to={"ready": RETURN, "sleep": block("wait")},
+        cause="return from the system call",
+        fence=True,
+    )
+    def wait(self, me: Context) -> str:
+        if not self.h.socket:
+            return "sleep"
+        slot, _ = unpack_upcall(self.h.socket.first())
+        me.packet = self.h.dp.pool.cells.packet[slot]
+        return "ready"
+
+
+class PollNow(Routine):
+    """poll() with a timeout of zero."""
+
+    @op(
+        "O-MISS.4",
+        "answer at once",
+        "do_sys_poll",
+        NETLINK,
+        text="poll() with no time to wait returns 0 at once.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def answer(self, me: Context) -> None: ...
+
+
+class NetlinkReceive(Routine):
+    """recvmsg() on the upcall socket."""
+
+    def __init__(self, name: str, place: Place, handler: Handler) -> None:
+        super().__init__(name, place)
+        self.h = handler
+
+    @op(
+        "O-MISS.4",
+        "read one message",
+        "netlink_recvmsg",
+        NETLINK,
+        text={
+            COPIED: "The message, with the whole packet in it, is copied into the handler's memory.",
+            "EAGAIN": "The socket is empty: recvmsg() returns EAGAIN.",
+        },
+        to={COPIED: RETURN, "EAGAIN": RETURN},
+        size="length",
+        cause="return from the system call",
+    )
+    def receive(self, me: Context) -> str:
+        handler, mine = self.h, self.h.cells
+        if not handler.socket:
+            mine.got = 0
+            return "EAGAIN"
+        slot, port = unpack_upcall(handler.socket.take())
+        pool = handler.dp.pool
+        me.packet = pool.cells.packet[slot]
+        own = handler.buffers.take(me.packet)
+        handler.buffers.fill(own, pool.data(slot))
+        handler.batch.put(upcall(own, port))
+        pool.release(slot)
+        mine.got = own
+        mine.batch += 1
+        return COPIED
+
+    def length(self, me: Context) -> int:  # noqa: ARG002
+        """Give the bytes of the packet just read."""
+        return self.h.buffers.cells.length[self.h.cells.got]
+
+
+class NetlinkPlain(Routine):
+    """A system call on a netlink socket whose only effect is that it was made.
+
+    Args:
+        row: its row.
+        function: what it is called in the kernel, for people.
+    """
+
+    def __init__(self, name: str, place: Place, row: str) -> None:
+        super().__init__(name, place)
+        self.rows = {"call": row}
+
+
+class AskFlowCount(NetlinkPlain):
+    """sendmsg() of a request for the datapath's statistics."""
+
+    @op(
+        "O-MISS.6",
+        "answer the question",
+        "ovs_dp_cmd_get",
+        OVS_DATAPATH,
+        text="The kernel puts its statistics, the number of flows among them, into the socket.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def ask(self, me: Context) -> None: ...
+
+
+class ReadFlowCount(NetlinkPlain):
+    """recvmsg() of the statistics."""
+
+    @op(
+        "O-MISS.6",
+        "read the answer",
+        "netlink_recvmsg",
+        NETLINK,
+        text="The statistics are read.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def read(self, me: Context) -> None: ...
+
+
+class DrainErrors(NetlinkPlain):
+    """recvmsg() that finds no error message."""
+
+    @op(
+        "O-MISS.10",
+        "find nothing",
+        "netlink_recvmsg",
+        NETLINK,
+        text="The socket is empty: EAGAIN. Nothing went wrong.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def drain(self, me: Context) -> None: ...
+
+
+class Operate(Routine):
+    """sendmsg() of flow puts and packet executions: the kernel carries them out one by one. Rows 8 and 9 of O-MISS.
+
+    Args:
+        execute: carries out actions.
+        softirq: local_bh_enable after each execution; None where no packet can have raised a softirq.
+    """
+
+    def __init__(
+        self, name: str, place: Place, handler: Handler, execute: Routine, softirq: Routine | None
+    ) -> None:
+        super().__init__(name, place)
+        self.h = handler
+        self.execute = execute
+        self.softirq = softirq
+        if softirq is None:
+            self.links = {"let_softirqs_run": "install_flow"}
+
+    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+        """Give the number of flows."""
+        return {"flows": self.h.dp.flows.cells.count}
+
+    def _upcall(self) -> tuple[int, int]:
+        """Give slot and port of the upcall being carried out."""
+        return unpack_upcall(self.h.batch.entry(self.h.cells.at))
+
+    @op(
+        "O-MISS.8",
+        "install the flow",
+        "ovs_flow_cmd_new",
+        OVS_FLOW_TABLE,
+        text={
+            "installed": "The flow is in the kernel's table ({flows} in all): the next packet like this one will not have to ask.",
+            "table full": "The kernel's flow table is full: the flow is not installed, and its packets will go on asking.",
+            "done": "All operations are carried out.",
+        },
+        to={"installed": goto("rebuild_packet"), "table full": goto("rebuild_packet"), "done": RETURN},
+        cause="return from the system call",
+    )
+    def install_flow(self, me: Context) -> str:
+        mine = self.h.cells
+        if mine.at >= mine.batch:
+            return "done"
+        slot, port = self._upcall()
+        me.packet = self.h.buffers.cells.packet[slot]
+        key = FlowTable.key(self.h.buffers.data(slot)[:14], port)
+        return "installed" if self.h.dp.flows.insert(key, mine.outputs[mine.at]) else "table full"
+
+    @op(
+        "O-MISS.9",
+        "rebuild the packet",
+        "ovs_packet_cmd_execute",
+        OVS_DATAPATH,
+        text="The packet comes back with the message and is copied into a new socket buffer: the third copy of this upcall.",
+        to={COPIED: call("execute", "let_softirqs_run")},
+        size="length",
+    )
+    def rebuild_packet(self, me: Context) -> str:
+        mine, pool = self.h.cells, self.h.dp.pool
+        slot, port = self._upcall()
+        me.skb = pool.take(me.packet)
+        pool.fill(me.skb, self.h.buffers.data(slot))
+        me.port = port
+        self.h.dp.begin_actions(me, mine.outputs[mine.at])
+        mine.at += 1
+        return COPIED
+
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet in hand."""
+        return self.h.dp.pool.cells.length[me.skb]
+
+
+class OperateWithSoftirqs(Operate):
+    """The same where an executed packet may raise a softirq: it runs before the next operation."""
+
+    @op(
+        "O-MISS.9",
+        "let softirqs run",
+        "__local_bh_enable_ip",
+        DPIF_NETLINK,
+        text="The packet has been executed; softirqs it may have raised run now, still inside this sendmsg().",
+        to=call("softirq", "install_flow"),
+        private=True,
+    )
+    def let_softirqs_run(self, me: Context) -> None: ...

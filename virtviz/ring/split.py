@@ -1,0 +1,122 @@
+"""Where the fields of a split virtqueue lie, and how they are called.
+
+Three parts, each contiguous in guest memory: the descriptor table (written by the driver), the available ring (by the
+driver) and the used ring (by the device). Each side's wish about notifications lies at the end of the ring it may write:
+`used_event` behind the available ring, `avail_event` behind the used ring.
+
+Source: virtio 1.4, 2.7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtviz.spec.virtio import QUEUE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Region
+
+DESC_BYTES = 16
+USED_ELEM_BYTES = 8
+_DESC_FIELDS = {0: "addr", 8: "len", 12: "flags", 14: "next"}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLayout:
+    """Guest-physical addresses of one split virtqueue.
+
+    Attributes:
+        size: number of descriptors, a power of two up to 32768.
+        desc, avail, used: addresses of the three parts, multiples of 16, 2 and 4.
+
+    Raises:
+        ValueError: the size or an address is not allowed (2.7, 2.7.5, 2.7.6, 2.7.8).
+    """
+
+    size: int
+    desc: int
+    avail: int
+    used: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size > QUEUE_SIZE_MAX or self.size & (self.size - 1):
+            raise ValueError(f"a split virtqueue has a power of two from 1 to 32768 descriptors, not {self.size}")
+        if self.desc % 16 or self.avail % 2 or self.used % 4:
+            raise ValueError("descriptor table, available and used ring lie at multiples of 16, 2 and 4")
+
+    @classmethod
+    def at(cls, address: int, size: int) -> SplitLayout:
+        """Lay the three parts out one behind the other, from a multiple of 16 on."""
+        avail = address + DESC_BYTES * size
+        used = -(-(avail + 6 + 2 * size) // 4) * 4
+        return cls(size, address, avail, used)
+
+    @property
+    def end(self) -> int:
+        """The address behind the last part."""
+        return self.used + 6 + USED_ELEM_BYTES * self.size
+
+    @property
+    def avail_flags(self) -> int:
+        """Address of the available ring's flags (u16)."""
+        return self.avail
+
+    @property
+    def avail_idx(self) -> int:
+        """Address of avail.idx (u16)."""
+        return self.avail + 2
+
+    def avail_ring(self, slot: int) -> int:
+        """Address of avail.ring[slot] (u16)."""
+        return self.avail + 4 + 2 * slot
+
+    @property
+    def used_event(self) -> int:
+        """Address of used_event (u16), written by the driver."""
+        return self.avail + 4 + 2 * self.size
+
+    @property
+    def used_flags(self) -> int:
+        """Address of the used ring's flags (u16)."""
+        return self.used
+
+    @property
+    def used_idx(self) -> int:
+        """Address of used.idx (u16)."""
+        return self.used + 2
+
+    def used_ring(self, slot: int) -> int:
+        """Address of used.ring[slot] (id u32, len u32)."""
+        return self.used + 4 + USED_ELEM_BYTES * slot
+
+    @property
+    def avail_event(self) -> int:
+        """Address of avail_event (u16), written by the device."""
+        return self.used + 4 + USED_ELEM_BYTES * self.size
+
+    def name_fields(self, memory: Region, queue: str) -> None:
+        """Tell a region how the queue's fields are called, for people."""
+        memory.name_stretch(self.desc, DESC_BYTES * self.size, queue, self._desc_field)
+        memory.name_stretch(self.avail, 6 + 2 * self.size, queue, self._avail_field)
+        memory.name_stretch(self.used, 6 + USED_ELEM_BYTES * self.size, queue, self._used_field)
+
+    @staticmethod
+    def _desc_field(offset: int, size: int) -> str:
+        name = f"desc[{offset // DESC_BYTES}]"
+        return name if size >= DESC_BYTES else f"{name}.{_DESC_FIELDS.get(offset % DESC_BYTES, '?')}"
+
+    def _avail_field(self, offset: int, size: int) -> str:  # noqa: ARG002 - all are 16 bits wide
+        if offset < 4:  # noqa: PLR2004 - flags and idx come first
+            return "avail.flags" if offset < 2 else "avail.idx"  # noqa: PLR2004
+        slot = (offset - 4) // 2
+        return "used_event" if slot == self.size else f"avail.ring[{slot}]"
+
+    def _used_field(self, offset: int, size: int) -> str:
+        if offset < 4:  # noqa: PLR2004 - flags and idx come first
+            return "used.flags" if offset < 2 else "used.idx"  # noqa: PLR2004
+        slot, within = divmod(offset - 4, USED_ELEM_BYTES)
+        if slot == self.size:
+            return "avail_event"
+        name = f"used.ring[{slot}]"
+        return name if size >= USED_ELEM_BYTES else f"{name}.{'len' if within else 'id'}"

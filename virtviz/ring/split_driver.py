@@ -1,0 +1,323 @@
+"""The driver's side of a split virtqueue, one memory access at a time.
+
+The order in which these are called is the caller's; what each does, and which private copies the driver keeps, follows Linux.
+The free list is kept in private cells and never read back from the descriptor table, so a hostile device cannot corrupt it.
+
+Source: virtio 1.4, 2.7.13 and 2.7.14; Linux drivers/virtio/virtio_ring.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.ring.index import U16, need_event
+from virtviz.ring.split import DESC_BYTES, USED_ELEM_BYTES
+from virtviz.spec.virtio import (
+    VIRTQ_AVAIL_F_NO_INTERRUPT,
+    VIRTQ_DESC,
+    VIRTQ_DESC_F_INDIRECT,
+    VIRTQ_DESC_F_NEXT,
+    VIRTQ_DESC_F_WRITE,
+    VIRTQ_USED_ELEM,
+    VIRTQ_USED_F_NO_NOTIFY,
+)
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Region
+    from virtviz.engine.state import State
+    from virtviz.ring.split import SplitLayout
+
+_pack_desc = VIRTQ_DESC.pack
+Segment = tuple[int, int]
+"""Address and length of one piece of a buffer."""
+
+FREE = 0
+"""In `tokens`: this descriptor is not the head of an outstanding buffer."""
+
+
+@cells
+class DriverCells(Cells):
+    """What the driver keeps to itself.
+
+    Attributes:
+        free_head: first descriptor of the free list.
+        num_free: its length.
+        avail_idx_shadow: the driver's own copy of avail.idx.
+        num_added: entries published since a kick was last considered.
+        last_used_idx: the next used entry to look at.
+        avail_flags_shadow: the driver's own copy of avail.flags; with EVENT_IDX it only says whether callbacks are wanted.
+        event_triggered: 1 from an interrupt until callbacks are enabled again; meanwhile disabling need not write.
+        broken: 1 once the device has returned something impossible.
+        head: the head being added or just taken back.
+        written: length the device reported for the buffer just taken back.
+        token: what the driver had noted for it.
+        next: free list, descriptor -> next descriptor.
+        chain: descriptors that each outstanding head uses.
+        tokens: what the driver noted for each outstanding head; 0 for none.
+    """
+
+    free_head: int = 0
+    num_free: int = 0
+    avail_idx_shadow: int = 0
+    num_added: int = 0
+    last_used_idx: int = 0
+    avail_flags_shadow: int = 0
+    event_triggered: int = 0
+    broken: int = 0
+    head: int = 0
+    written: int = 0
+    token: int = 0
+    next: list[int]
+    chain: list[int]
+    tokens: list[int]
+
+
+class SplitDriver:
+    """Driver side of one split virtqueue.
+
+    Args:
+        state: where its cells are made.
+        name: the queue's name, such as `vm1.transmitq1`.
+        memory: guest memory.
+        layout: where the queue lies.
+        event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
+        indirect: VIRTIO_RING_F_INDIRECT_DESC was negotiated.
+        start: the index to begin at, u16.
+    """
+
+    def __init__(  # noqa: PLR0913 - a queue is what it is
+        self,
+        state: State,
+        name: str,
+        memory: Region,
+        layout: SplitLayout,
+        *,
+        event_idx: bool,
+        indirect: bool = False,
+        start: int = 0,
+    ) -> None:
+        size = layout.size
+        self.layout = layout
+        self.memory = memory
+        self.event_idx = event_idx
+        self.indirect = indirect
+        self.cells = state.add(
+            DriverCells,
+            name,
+            num_free=size,
+            avail_idx_shadow=start,
+            last_used_idx=start,
+            next=[(i + 1) % size for i in range(size)],
+            chain=[0] * size,
+            tokens=[FREE] * size,
+        )
+        self._mask = size - 1
+        self._avail_idx, self._used_idx = layout.avail_idx, layout.used_idx
+        self._used_event, self._avail_event = layout.used_event, layout.avail_event
+        self._avail_flags, self._used_flags = layout.avail_flags, layout.used_flags
+        self._desc, self._avail_ring, self._used_ring = layout.desc, layout.avail_ring(0), layout.used_ring(0)
+        self._load16, self._store16 = memory.load16, memory.store16
+        self._load_record, self._write = memory.load_record, memory.write
+
+    # Offering buffers (2.7.13)
+
+    def fits(self, descriptors: int) -> bool:
+        """Say whether a buffer of that many descriptors can be added."""
+        return self.cells.num_free >= descriptors
+
+    def uses_indirect(self, segments: int) -> bool:
+        """Say whether a buffer of that many pieces goes into an indirect table, as Linux decides it."""
+        return self.indirect and segments > 1 and self.cells.num_free > 0
+
+    def write_chain(self, segments: Sequence[Segment], writable: int, token: int) -> int:
+        """Write a chain of descriptors into the table; answers its head. The device cannot see it yet.
+
+        Args:
+            segments: pieces of the buffer, those the device reads first.
+            writable: how many of them, at the end, the device writes.
+            token: what to give back when the buffer comes back, not 0.
+        """
+        mine = self.cells
+        head = index = mine.free_head
+        last = len(segments) - 1
+        first_writable = len(segments) - writable
+        for i, (address, length) in enumerate(segments):
+            flags = VIRTQ_DESC_F_WRITE if i >= first_writable else 0
+            following = mine.next[index]
+            if i < last:
+                flags |= VIRTQ_DESC_F_NEXT
+            self.write_desc(index, address, length, flags, following)
+            index = following
+        self._take(head, index, last + 1, token)
+        return head
+
+    def write_single(self, address: int, length: int, flags: int, token: int) -> None:
+        """Write the descriptor of a buffer of one piece; as `write_chain`, and quicker."""
+        mine = self.cells
+        head = mine.free_head
+        following = mine.next[head]
+        self._write(self._desc + DESC_BYTES * head, _pack_desc(address, length, flags, following))
+        mine.num_free -= 1
+        mine.free_head = following
+        mine.tokens[head] = token
+        mine.head = head
+        if mine.chain[head] != 1:
+            mine.chain[head] = 1
+
+    def write_indirect(self, table: int, segments: Sequence[Segment], writable: int) -> None:
+        """Write an indirect table of chained descriptors at an address of the driver's own."""
+        last = len(segments) - 1
+        first_writable = len(segments) - writable
+        for i, (address, length) in enumerate(segments):
+            flags = VIRTQ_DESC_F_WRITE if i >= first_writable else 0
+            flags |= VIRTQ_DESC_F_NEXT if i < last else 0
+            self.memory.store_record(VIRTQ_DESC, table + DESC_BYTES * i, address, length, flags, i + 1)
+
+    def write_indirect_desc(self, table: int, entries: int, token: int) -> int:
+        """Write the one descriptor that refers to an indirect table; answers the head."""
+        head = self.cells.free_head
+        following = self.cells.next[head]
+        self.write_desc(head, table, DESC_BYTES * entries, VIRTQ_DESC_F_INDIRECT, following)
+        self._take(head, following, 1, token)
+        return head
+
+    def write_desc(self, index: int, address: int, length: int, flags: int, following: int) -> None:
+        """Write one descriptor. `next` means something only with NEXT, but Linux fills it in always."""
+        self.memory.store_record(VIRTQ_DESC, self.layout.desc + DESC_BYTES * index, address, length, flags, following)
+
+    def _take(self, head: int, free_head: int, count: int, token: int) -> None:
+        mine = self.cells
+        mine.num_free -= count
+        mine.free_head = free_head
+        if mine.chain[head] != count:
+            mine.chain[head] = count
+        mine.tokens[head] = token
+        mine.head = head
+
+    def write_avail_ring(self) -> None:
+        """Write the head into the available ring; still invisible."""
+        mine = self.cells
+        self._store16(self._avail_ring + 2 * (mine.avail_idx_shadow & self._mask), mine.head)
+
+    def publish_avail_idx(self) -> None:
+        """Move avail.idx on: from here on the device may take the buffer."""
+        mine = self.cells
+        shadow = (mine.avail_idx_shadow + 1) & U16
+        mine.avail_idx_shadow = shadow
+        mine.num_added += 1
+        self._store16(self._avail_idx, shadow)
+
+    def kick_needed(self) -> bool:
+        """Decide whether what was published since the last time has to be told (2.7.13.4, 2.7.10)."""
+        mine = self.cells
+        new = mine.avail_idx_shadow
+        old = (new - mine.num_added) & U16
+        if mine.num_added:
+            mine.num_added = 0
+        if self.event_idx:
+            return need_event(self._load16(self._avail_event), new, old)
+        return not self._load16(self._used_flags) & VIRTQ_USED_F_NO_NOTIFY
+
+    # Getting them back (2.7.14)
+
+    def more_used(self) -> bool:
+        """Read used.idx: say whether the device has returned something not yet looked at."""
+        return self._load16(self._used_idx) != self.cells.last_used_idx
+
+    def too_many_used(self) -> bool:
+        """Read used.idx: say whether more has come back than a delayed interrupt was asked for."""
+        mine = self.cells
+        last_used = mine.last_used_idx
+        came_back = self._load16(self._used_idx) - last_used & U16
+        return came_back > (mine.avail_idx_shadow - last_used & U16) * 3 // 4
+
+    def take_used(self) -> bool:
+        """Read one used element and take its descriptors back.
+
+        Answers False, and marks the queue broken, if the id is no head of an outstanding buffer.
+        """
+        mine = self.cells
+        used = mine.last_used_idx
+        tokens, following = mine.tokens, mine.next
+        element = self._used_ring + USED_ELEM_BYTES * (used & self._mask)
+        head, written = self._load_record(VIRTQ_USED_ELEM, element)
+        if head > self._mask or tokens[head] == FREE:
+            mine.broken = 1
+            return False
+        mine.token = tokens[head]
+        mine.head = head
+        if mine.written != written:
+            mine.written = written
+        tokens[head] = FREE
+        count = mine.chain[head]
+        last = head
+        for _ in range(count - 1):
+            last = following[last]
+        if following[last] != mine.free_head:
+            following[last] = mine.free_head
+        mine.free_head = head
+        mine.num_free += count
+        mine.last_used_idx = (used + 1) & U16
+        return True
+
+    def peek_token(self) -> int:
+        """Give the token of the next used element without taking it; 0 if it is nonsense. For people only."""
+        element = self.layout.used_ring(self.cells.last_used_idx & self._mask)
+        head = int.from_bytes(self.memory.read(element, 4), "little")
+        return self.cells.tokens[head] if head <= self._mask else FREE
+
+    # Asking for interrupts, or not (2.7.7)
+
+    def note_interrupt(self) -> None:
+        """An interrupt came with work: with EVENT_IDX the device will not send another until it is asked."""
+        if self.event_idx and not self.cells.event_triggered:
+            self.cells.event_triggered = 1
+
+    def disable_callbacks(self) -> str:
+        """Ask not to be interrupted; answers `event`, `flag` or `nothing`, by what was written.
+
+        With EVENT_IDX Linux has no way to say never: it points used_event at 0, far behind or far ahead. It writes nothing if callbacks
+        were off already, or if an interrupt has come since they were enabled, for then the device will not send another.
+        """
+        mine = self.cells
+        if mine.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:
+            return "nothing"
+        mine.avail_flags_shadow |= VIRTQ_AVAIL_F_NO_INTERRUPT
+        if mine.event_triggered:
+            return "nothing"
+        if self.event_idx:
+            self._store16(self._used_event, 0)
+            return "event"
+        self._store16(self._avail_flags, mine.avail_flags_shadow)
+        return "flag"
+
+    def enable_callbacks(self) -> None:
+        """Ask to be interrupted at the next used entry; the caller then has to look once more."""
+        self._wanted()
+        self._store16(self._used_event, self.cells.last_used_idx)
+
+    def enable_callbacks_delayed(self) -> None:
+        """Ask to be interrupted when three quarters of what is outstanding have come back."""
+        self._wanted()
+        mine = self.cells
+        last_used = mine.last_used_idx
+        delayed = (mine.avail_idx_shadow - last_used & U16) * 3 // 4
+        self._store16(self._used_event, last_used + delayed & U16)
+
+    def move_used_event(self) -> bool:
+        """While callbacks are on, ask again after each buffer taken back; answers whether that was written."""
+        if self.cells.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:
+            return False
+        self._store16(self._used_event, self.cells.last_used_idx)
+        return True
+
+    def _wanted(self) -> None:
+        mine = self.cells
+        if mine.event_triggered:
+            mine.event_triggered = 0
+        if mine.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:
+            mine.avail_flags_shadow &= ~VIRTQ_AVAIL_F_NO_INTERRUPT & U16
+            if not self.event_idx:
+                self._store16(self._avail_flags, mine.avail_flags_shadow)

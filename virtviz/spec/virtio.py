@@ -1,0 +1,64 @@
+"""Constants of the virtio specification and of the virtio-net device, spelled as they are spelled there.
+
+Source: Virtual I/O Device (VIRTIO) Version 1.4, chapters 2.7 (split virtqueues), 5.1 (network device), 6 (features);
+the C names are those of Linux include/uapi/linux/virtio_ring.h, virtio_net.h and virtio_config.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+VIRTQ_DESC_F_NEXT: Final = 1
+VIRTQ_DESC_F_WRITE: Final = 2
+VIRTQ_DESC_F_INDIRECT: Final = 4
+VIRTQ_AVAIL_F_NO_INTERRUPT: Final = 1
+VIRTQ_USED_F_NO_NOTIFY: Final = 1
+
+VIRTQ_DESC: Final = struct.Struct("<QIHH")
+"""A descriptor: addr, len, flags, next (2.7.5)."""
+VIRTQ_USED_ELEM: Final = struct.Struct("<II")
+"""A used element: id, len (2.7.8)."""
+
+QUEUE_SIZE_MAX: Final = 32768
+
+VIRTIO_NET_HDR: Final = struct.Struct("<BBHHHHH")
+"""flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers (5.1.9): the 12-byte form."""
+VIRTIO_NET_HDR_BYTES: Final = VIRTIO_NET_HDR.size
+NUM_BUFFERS_OFFSET: Final = 10
+
+
+class Feature(IntEnum):
+    """Feature bits by number, under their names in the specification without `VIRTIO_`."""
+
+    NET_F_CSUM = 0
+    NET_F_GUEST_CSUM = 1
+    NET_F_CTRL_GUEST_OFFLOADS = 2
+    NET_F_MTU = 3
+    NET_F_MAC = 5
+    NET_F_GUEST_TSO4 = 7
+    NET_F_GUEST_TSO6 = 8
+    NET_F_GUEST_ECN = 9
+    NET_F_GUEST_UFO = 10
+    NET_F_HOST_TSO4 = 11
+    NET_F_HOST_TSO6 = 12
+    NET_F_HOST_ECN = 13
+    NET_F_HOST_UFO = 14
+    NET_F_MRG_RXBUF = 15
+    NET_F_STATUS = 16
+    NET_F_CTRL_VQ = 17
+    NET_F_CTRL_RX = 18
+    NET_F_CTRL_VLAN = 19
+    NET_F_CTRL_RX_EXTRA = 20
+    NET_F_GUEST_ANNOUNCE = 21
+    NET_F_MQ = 22
+    NET_F_CTRL_MAC_ADDR = 23
+    F_NOTIFY_ON_EMPTY = 24
+    F_ANY_LAYOUT = 27
+    RING_F_INDIRECT_DESC = 28
+    RING_F_EVENT_IDX = 29
+    F_VERSION_1 = 32
+    F_ACCESS_PLATFORM = 33
+    F_RING_PACKED = 34
+    F_IN_ORDER = 35
