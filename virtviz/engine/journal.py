@@ -6,10 +6,10 @@ what it looked at.
 
     kind (low 3 bits)   the rest of `where`                         the value
     0 cell              cell number                                 the old value
-    1 memory store      address, log2 of the size in 2 bits         the old value
-    2 memory slice      address                                     the length; the old bytes are in `blobs`
-    3 memory load       address, log2 of the size in 2 bits         the value read
-    4 record load       address                                     the length
+    1 store of a word   half its address                            the old value
+    2 write of bytes    address                                     the length; the old bytes are in `blobs`
+    3 load of a word    half its address                            the value read
+    4 read of a record  address                                     the length
     5 row               thread in 8 bits above, arc in 16 bits      the thread's clock before the step
 
 Addresses here count all regions of a machine in one row. The first word stays below 2**30 for machines of up to 32 MiB, which

@@ -1,8 +1,8 @@
 """Byte-addressed memory: guest RAM, the host's packet memory, a process's buffers.
 
-A region is a `bytearray`. Fields of 1, 2, 4 and 8 bytes are little-endian and lie at multiples of their size, as ring
-fields always do; anything else is read and written as a slice. A recording region journals stores, slices and loads; a
-plain one does not, and is the faster by that much.
+A region is a `bytearray`. Ring indices and flags are little-endian 16-bit words at even addresses, and are read and written as
+such; anything larger goes by records or slices. A recording region journals what is stored and read; a plain one does not, and is the
+faster by that much.
 """
 
 from __future__ import annotations
@@ -11,47 +11,80 @@ import struct
 import sys
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.journal import LOAD, RECORD, SLICE, STORE
 
 if TYPE_CHECKING:
     from virtviz.engine.journal import Journal
 
-Load = Callable[[int], int]
-Store = Callable[[int, int], None]
 Bytes = bytes | bytearray
 Namer = Callable[[int, int], str]
 """Given an offset in a named stretch and a size, the field's name, such as `avail.idx`."""
 
-SIZES = (1, 2, 4, 8)
-_LITTLE = sys.byteorder == "little"
-_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+class Words(Protocol):
+    """The 16-bit words of a region; index i is the word at address 2 i."""
+
+    def __getitem__(self, index: int, /) -> int:
+        """Read a word."""
+        ...
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        """Write a word."""
+        ...
+
+
+class Port(Protocol):
+    """How the two sides of a ring reach the memory they share: a region, or a CPU's store buffer in front of one.
+
+    Attributes:
+        size: bytes.
+        u16: its 16-bit words.
+    """
+
+    size: int
+    u16: Words
+
+    def reader(self, codec: struct.Struct) -> Callable[[int], tuple[int, ...]]:
+        """Give a function that reads a record of that form from an address."""
+        ...
+
+    def writer(self, codec: struct.Struct) -> Callable[..., None]:
+        """Give a function that writes a record of that form to an address: address, then the values."""
+        ...
+
+    def write(self, address: int, data: Bytes) -> None:
+        """Write bytes anywhere."""
+        ...
+
+    def read(self, address: int, length: int) -> bytearray:
+        """Copy bytes out."""
+        ...
+
+    def holds(self, address: int, length: int) -> bool:
+        """Say whether a stretch of bytes lies wholly inside."""
+        ...
 
 
 class Region:
-    """One region of memory, addressed from 0 to `size` - 1.
+    """One region of memory, addressed from 0 to `size` - 1. It is a `Port`.
+
+    An address that lies outside is an error of the caller, who has to check addresses that come from another party first
+    (`holds`).
 
     Attributes:
         name: such as `vm1.ram`.
         base: where it begins among all regions of its machine; addresses in the journal count from there.
-        size: bytes.
-        load8, load16, load32, load64: read one little-endian field; an address that is not a multiple of its size, or lies outside, is an
-            error of the caller, who has to check addresses that come from another party first (`holds`).
-        store8, store16, store32, store64: write one.
+        size: bytes, a multiple of 2.
+        bytes: the content; looking at it is not journaled.
+        u16: its 16-bit words, little-endian.
         write: write bytes anywhere; the old ones are journaled as one entry.
-        load_record: read a record of 16 bytes or fewer at any address; journaled as a load, without its value.
-        put_back: write one without journaling, by log2 of its width; for undo only.
     """
 
-    load8: Load
-    load16: Load
-    load32: Load
-    load64: Load
-    store8: Store
-    store16: Store
-    store32: Store
-    store64: Store
+    u16: Words
+    write: Callable[[int, Bytes], None]
 
     def __init__(self, name: str, size: int, base: int = 0, journal: Journal | None = None) -> None:
         self.name = name
@@ -59,37 +92,15 @@ class Region:
         self.base = base
         self.bytes = bytearray(size)
         self._journal = journal
-        self.put_back: list[Store] = []
         self._starts: list[int] = []
         self._stretches: list[tuple[int, int, str, Namer]] = []
-        for log2, width in enumerate(SIZES):
-            load, store = self._accessors(log2, width)
-            setattr(self, f"load{8 * width}", load)
-            setattr(self, f"store{8 * width}", store)
-        self.write, self.load_record = self._slices()
-
-    def _accessors(self, log2: int, width: int) -> tuple[Load, Store]:
-        """Make the functions that read and write a field of one width."""
-        raw_load, raw_store = raw_accessors(self.bytes, log2, width)
-        self.put_back.append(raw_store)
-        if self._journal is None:
-            return raw_load, raw_store
-        append = self._journal.tail.append
-        store_at = self.base << 5 | log2 << 3 | STORE
-        load_at = self.base << 5 | log2 << 3 | LOAD
-
-        def load(address: int) -> int:
-            value = raw_load(address)
-            append((address << 5) + load_at)
-            append(value)
-            return value
-
-        def store(address: int, value: int) -> None:
-            append((address << 5) + store_at)
-            append(raw_load(address))
-            raw_store(address, value)
-
-        return load, store
+        self.plain_u16: Words = memoryview(self.bytes).cast("H") if sys.byteorder == "little" else _LittleWords(self.bytes)
+        if journal is None:
+            self.u16 = self.plain_u16
+            self.write = partial(_write, self.bytes)
+        else:
+            self.u16 = JournaledWords(self.plain_u16, base, journal.tail.append)
+            self.write = partial(_write_journaled, self.bytes, base, journal)
 
     def holds(self, address: int, length: int) -> bool:
         """Say whether a stretch of bytes lies wholly inside."""
@@ -99,41 +110,29 @@ class Region:
         """Copy bytes out; nothing is journaled."""
         return self.bytes[address : address + length]
 
-    def _slices(self) -> tuple[Callable[[int, Bytes], None], Callable[[struct.Struct, int], tuple[int, ...]]]:
-        """Make the functions that write a slice and read a record."""
-        buffer = self.bytes
+    def reader(self, codec: struct.Struct) -> Callable[[int], tuple[int, ...]]:
+        """Give a function that reads a record of that form from an address; it is journaled as read, without its values."""
         if self._journal is None:
+            return partial(codec.unpack_from, self.bytes)
+        append, buffer, entry, length = self._journal.tail.append, self.bytes, self.base << 3 | RECORD, codec.size
 
-            def write(address: int, data: Bytes) -> None:
-                buffer[address : address + len(data)] = data
-
-            def load_record(codec: struct.Struct, address: int) -> tuple[int, ...]:
-                return codec.unpack_from(buffer, address)
-
-            return write, load_record
-        journal = self._journal
-        append = journal.tail.append
-        slice_at = self.base << 3 | SLICE
-        record_at = self.base << 3 | RECORD
-
-        def write_journaled(address: int, data: Bytes) -> None:
-            length = len(data)
-            end = address + length
-            append((address << 3) + slice_at)
+        def read_record(address: int) -> tuple[int, ...]:
+            append((address << 3) + entry)
             append(length)
-            journal.blobs += buffer[address:end]
-            buffer[address:end] = data
-
-        def load_record_journaled(codec: struct.Struct, address: int) -> tuple[int, ...]:
-            append((address << 3) + record_at)
-            append(codec.size)
             return codec.unpack_from(buffer, address)
 
-        return write_journaled, load_record_journaled
+        return read_record
 
-    def store_record(self, codec: struct.Struct, address: int, *values: int) -> None:
-        """Write a record at any address."""
-        self.write(address, codec.pack(*values))
+    def writer(self, codec: struct.Struct) -> Callable[..., None]:
+        """Give a function that writes a record of that form to an address: address, then the values."""
+        if self._journal is None:
+            return partial(codec.pack_into, self.bytes)
+        write, pack = self.write, codec.pack
+
+        def write_record(address: int, *values: int | bytes) -> None:
+            write(address, pack(*values))
+
+        return write_record
 
     # Names of the fields, for people: nothing in the machine depends on them.
 
@@ -153,25 +152,63 @@ class Region:
         return "", ""
 
 
-def raw_accessors(buffer: bytearray, log2: int, width: int) -> tuple[Load, Store]:
-    """Make functions that read and write one little-endian field of a buffer, at multiples of its width."""
-    if _LITTLE and len(buffer) % 8 == 0:
-        view = memoryview(buffer).cast(_FORMATS[width])
+class JournaledWords:
+    """The words of a recording region."""
 
-        def load(address: int) -> int:
-            return view[address >> log2]
+    __slots__ = ("_append", "_load", "_store", "_words")
 
-        def store(address: int, value: int) -> None:
-            view[address >> log2] = value
+    def __init__(self, words: Words, base: int, append: Callable[[int], None]) -> None:
+        self._words = words
+        self._append = append
+        self._load = (base >> 1) << 3 | LOAD
+        self._store = (base >> 1) << 3 | STORE
 
-        return load, store
-    codec = struct.Struct("<" + _FORMATS[width])
-
-    def load_by_struct(address: int) -> int:
-        value: int = codec.unpack_from(buffer, address)[0]
+    def __getitem__(self, index: int) -> int:
+        value = self._words[index]
+        append = self._append
+        append((index << 3) + self._load)
+        append(value)
         return value
 
-    def store_by_struct(address: int, value: int) -> None:
-        codec.pack_into(buffer, address, value)
+    def __setitem__(self, index: int, value: int) -> None:
+        append = self._append
+        append((index << 3) + self._store)
+        append(self._words[index])
+        self._words[index] = value
 
-    return load_by_struct, store_by_struct
+
+class _LittleWords:
+    """The words of a buffer on a big-endian host."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+
+    def __getitem__(self, index: int) -> int:
+        return int.from_bytes(self._buffer[2 * index : 2 * index + 2], "little")
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._buffer[2 * index : 2 * index + 2] = bytearray(value.to_bytes(2, "little"))
+
+
+class _Packers(dict[int, Callable[..., None]]):
+    """Length -> a function that writes so many bytes into a buffer, which is much quicker than assigning them to a slice of it."""
+
+    def __missing__(self, length: int) -> Callable[..., None]:
+        made = self[length] = struct.Struct(f"{length}s").pack_into
+        return made
+
+
+_packers = _Packers()
+
+
+def _write(buffer: bytearray, address: int, data: Bytes) -> None:
+    _packers[len(data)](buffer, address, data)
+
+
+def _write_journaled(buffer: bytearray, base: int, journal: Journal, address: int, data: Bytes) -> None:
+    length = len(data)
+    append = journal.tail.append
+    append(address + base << 3 | SLICE)
+    append(length)
+    journal.blobs += buffer[address : address + length]
+    _packers[length](buffer, address, data)

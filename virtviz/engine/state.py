@@ -21,7 +21,7 @@ PAGE_BYTES = 16384
 """Memory is copied and compared in pages of this size. Smaller ones share more and take longer to compare."""
 ZERO_PAGE = bytes(PAGE_BYTES)
 Snapshot = list[Any]
-"""The content of every page (bytes, an `array`, or a tuple of ints); unchanged pages are shared between snapshots."""
+"""The content of every page (bytes, or ints in a list or a tuple); unchanged pages are shared between snapshots."""
 
 
 class State:
@@ -37,7 +37,7 @@ class State:
         self.journal: Journal | None = Journal() if recording else None
         self.names: list[str] = []
         self.regions: list[Region] = []
-        # A cell is an entry of a component's dictionary, or an element of one of its lists.
+        # A cell is a slot of a component, or an element of one of its lists; its key is the slot, or the element's index.
         self._owners: list[Any] = []
         self._keys: list[Any] = []
         # Pages: what a snapshot keeps together. A component's plain cells are one, each list is one, a stretch of memory is one.
@@ -58,14 +58,16 @@ class State:
         scalars = [field for field, default in cls.fields.items() if default is not None]
         numbers = {field: cell_word(len(self.names) + i) for i, field in enumerate(scalars)}
         made = (cls if self.journal is None else journaled(cls, numbers, self.journal.tail.append))()
-        made.__dict__.update({field: initial.get(field, cls.fields[field]) for field in scalars})
-        self._register(made.__dict__, scalars, [f"{name}.{field}" for field in scalars], (made.__dict__, tuple(scalars)))
+        slots = [getattr(cls, field) for field in scalars]
+        for field, slot in zip(scalars, slots, strict=True):
+            slot.__set__(made, initial.get(field, cls.fields[field]))
+        self._register(made, slots, [f"{name}.{field}" for field in scalars], (made, tuple(slots)))
         for field in (f for f, default in cls.fields.items() if default is None):
             values = list(initial[field])  # type: ignore[arg-type]
             first = len(self.names)
             if self.journal is not None:
                 values = JournaledSlots(values, first, self.journal.tail.append)
-            made.__dict__[field] = values
+            getattr(cls, field).__set__(made, values)
             keys = list(range(len(values)))
             self._register(values, keys, [f"{name}.{field}[{i}]" for i in keys], (values, None))
         return made
@@ -94,7 +96,8 @@ class State:
 
     def value(self, number: int) -> int:
         """Give a cell's value by its number."""
-        value: int = self._owners[number][self._keys[number]]
+        owner, key = self._owners[number], self._keys[number]
+        value: int = owner[key] if isinstance(key, int) else key.__get__(owner)
         return value
 
     def digest(self) -> str:
@@ -109,11 +112,11 @@ class State:
 
     def restore(self, number: int, value: int) -> None:
         """Set a cell without journaling."""
-        owner = self._owners[number]
-        if isinstance(owner, dict):
-            owner[self._keys[number]] = value
+        owner, key = self._owners[number], self._keys[number]
+        if isinstance(key, int):
+            list.__setitem__(owner, key, value)
         else:
-            list.__setitem__(owner, self._keys[number], value)
+            key.__set__(owner, value)
 
     def undo(self, entries: array[int] | list[int], blobs: bytes | bytearray, blob_end: int) -> int:
         """Put back what a stretch of journal entries overwrote, last first.
@@ -137,8 +140,8 @@ class State:
                 region.bytes[at : at + old] = blobs[blob_end - old : blob_end]
                 blob_end -= old
             elif kind == STORE:
-                region = self.region_at(word >> 5)
-                region.put_back[word >> 3 & 3]((word >> 5) - region.base, old)
+                region = self.region_at(word >> 3 << 1)
+                region.plain_u16[(word >> 3) - (region.base >> 1)] = old
         return blob_end
 
     # Snapshots
@@ -147,15 +150,15 @@ class State:
         """Copy the whole state; pages that did not change since a previous snapshot are shared with it."""
         taken: Snapshot = []
         for number, (owner, key) in enumerate(self._pages):
-            content: Any
+            before: Any = previous[number] if previous is not None else ZERO_PAGE
             if isinstance(owner, bytearray):
-                content = bytes(owner[key : key + PAGE_BYTES])
+                # This compares without copying.
+                taken.append(before if owner.startswith(before, key) else bytes(owner[key : key + PAGE_BYTES]))
             elif key is None:
-                content = array("Q", owner)
+                taken.append(before if before == owner else owner[:])
             else:
-                content = tuple(map(owner.__getitem__, key))
-            before = previous[number] if previous is not None else ZERO_PAGE
-            taken.append(before if before == content else content)
+                content = tuple([slot.__get__(owner) for slot in key])
+                taken.append(before if before == content else content)
         return taken
 
     def load_snapshot(self, taken: Snapshot) -> None:
@@ -164,6 +167,7 @@ class State:
             if isinstance(owner, bytearray):
                 owner[key : key + PAGE_BYTES] = content  # type: ignore[assignment]
             elif key is None:
-                list.__setitem__(owner, slice(None), list(content))
+                list.__setitem__(owner, slice(None), content)
             else:
-                owner.update(zip(key, content, strict=True))
+                for slot, value in zip(key, content, strict=True):
+                    slot.__set__(owner, value)

@@ -51,7 +51,7 @@ class Timeline:
         journal: the window: everything that the steps from `window_start` on overwrote and read.
         arcs, threads: the rows, a step each.
         checkpoints: in order of position.
-        window_start: position at which the window begins.
+        window_start, window_end: positions at which the window begins and ends.
         ends: for each step of the window that has been indexed, the journal word behind its row.
     """
 
@@ -60,6 +60,7 @@ class Timeline:
     threads: array[int] = field(default_factory=lambda: array("B"))
     checkpoints: list[Checkpoint] = field(default_factory=list)
     window_start: int = 0
+    window_end: int = 0
     ends: array[int] = field(default_factory=lambda: array("Q"))
 
     def __len__(self) -> int:
@@ -77,11 +78,12 @@ class Timeline:
         """Let the window begin at a position, empty."""
         self.journal.clear()
         del self.ends[:]
-        self.window_start = position
+        self.window_start = self.window_end = position
 
-    def cut_window(self, steps: int, word_at: int, blob_at: int) -> None:
-        """Take away what the window holds after a step (counted from its start), whose words and bytes end where given."""
-        del self.ends[steps:]
+    def cut_window(self, position: int, word_at: int, blob_at: int) -> None:
+        """Take away what the window holds after a position, up to which it has so many words and bytes."""
+        self.window_end = position
+        del self.ends[position - self.window_start :]
         del self.journal.packed[word_at:]
         del self.journal.blobs[blob_at:]
 

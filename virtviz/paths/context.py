@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar
 
 from virtviz.engine.cells import cells
 from virtviz.engine.threads import Registers
@@ -31,3 +32,10 @@ class Context(Registers):
     port: int = 0
     outputs: int = 0
     held: int = 0
+
+
+@cells
+class WatchedContext(Context):
+    """The registers of such a thread in a machine that somebody looks at."""
+
+    observed: ClassVar[bool] = True

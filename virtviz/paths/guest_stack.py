@@ -39,9 +39,19 @@ SMALL_TRUESIZE, LARGE_TRUESIZE, SMALL_FRAME = 768, 2304, 448
 
 @cells
 class AppCells(Cells):
-    """Where the program is in its scenario: acts done, over all rounds; packets received, bytes of the last one."""
+    """Where the program is in its scenario.
+
+    Attributes:
+        done: acts done, over all rounds.
+        item: index of the item it sends.
+        sequence: the sequence number that goes into it.
+        received: packets received.
+        copied: bytes of the last one.
+    """
 
     done: int = 0
+    item: int = 0
+    sequence: int = 0
     received: int = 0
     copied: int = 0
 
@@ -194,7 +204,10 @@ class Program(Routine):
     ) -> None:
         super().__init__(name, place)
         self.traffic = traffic
+        self.items = len(traffic.items)
+        self.contents = traffic.contents
         self.acts = traffic.acts[vm] or ((END, 0),)
+        self.acts_a_round = len(self.acts)
         self.acts_in_all = len(traffic.acts[vm]) * traffic.rounds
         self.pauses_before = [sum(act is PAUSE for act, _ in self.acts[:i]) for i in range(len(self.acts) + 1)]
         self.memory = memory
@@ -246,13 +259,15 @@ class Program(Routine):
         cause="system call",
     )
     def next_act(self, me: Context) -> str:
-        done = self.cells.done
-        if done < self.acts_in_all:
-            round_, at = divmod(done, len(self.acts))
+        mine = self.cells
+        if mine.done < self.acts_in_all:
+            round_, at = divmod(mine.done, self.acts_a_round)
             act, index = self.acts[at]
             if act is SEND:
-                me.packet = packet = round_ * len(self.traffic.items) + index + 1
-                self.memory.write(self.send_page, self.traffic.handed_over(packet))
+                me.packet = packet = round_ * self.items + index + 1
+                mine.item = index
+                mine.sequence = sequence = packet - self.traffic.answers_back[index]
+                self.memory.write(self.send_page, self.contents[index].handed_over(sequence))
                 return "send"
             if act is RECEIVE:
                 me.packet = 0
@@ -321,16 +336,14 @@ class Sendmsg(Routine):
         private=True,
     )
     def allocate(self, me: Context) -> str:
-        mine, traffic = self.socket.cells, self.program.traffic
+        mine, program = self.socket.cells, self.program
         if mine.charged >= self.socket.sndbuf:
             self.cpu.cells.waits = Waits.FOR_ROOM
             return "full"
-        packet = me.packet
-        length = traffic.size(packet)[0]
-        me.skb = skb = self.pool.take(packet, length)
-        fragments = traffic.items[(packet - 1) % len(traffic.items)].fragments
-        if self.pool.cells.pieces[skb] != fragments:
-            self.pool.cells.pieces[skb] = fragments
+        item = program.cells.item
+        length = program.contents[item].length
+        me.skb = skb = self.pool.take(me.packet, length)
+        self.pool.cells.pieces[skb] = program.traffic.items[item].fragments
         mine.charged += SMALL_TRUESIZE if length <= SMALL_FRAME else LARGE_TRUESIZE
         return "room"
 
@@ -346,14 +359,15 @@ class Sendmsg(Routine):
     )
     def copy_from_user(self, me: Context) -> str:
         program, pool = self.program, self.pool
-        length, part = program.traffic.size(me.packet)
-        pool.memory.write(pool.at[me.skb] + part, program.memory.read(program.send_page, length - part))
+        content = program.contents[program.cells.item]
+        at, part = program.send_page, content.part
+        pool.memory.write(pool.at[me.skb] + part, program.memory.bytes[at : at + content.length - part])
         return COPIED
 
-    def copied_in(self, me: Context) -> int:
+    def copied_in(self, me: Context) -> int:  # noqa: ARG002
         """Give the bytes copied from the program."""
-        length, part = self.program.traffic.size(me.packet)
-        return length - part
+        content = self.program.contents[self.program.cells.item]
+        return content.length - content.part
 
     @op(
         "G-TX.3",
@@ -365,10 +379,11 @@ class Sendmsg(Routine):
         cost="stack",
     )
     def add_headers(self, me: Context) -> None:
-        headers = self.program.traffic.headers(me.packet)
+        mine = self.program.cells
+        headers = self.program.contents[mine.item].headers(mine.sequence)
         if headers:
             self.pool.memory.write(self.pool.at[me.skb], headers)
-        self.program.cells.done += 1
+        mine.done += 1
 
     @op(
         "G-TX.3",
@@ -389,8 +404,8 @@ class Sendmsg(Routine):
     )
     def enqueue(self, me: Context) -> str:
         self.cpu.cells.softirqs_off = 1
-        mine = self.tx.cells
-        if not (mine.driver_off or mine.stack_off or self.tx.qdisc):
+        mine, waiting = self.tx.cells, self.tx.qdisc.cells
+        if not (mine.driver_off or mine.stack_off or waiting.put != waiting.taken):
             if mine.more or mine.bulk:
                 mine.more = mine.bulk = 0
             return "bypass"

@@ -42,9 +42,11 @@ class NicCells(Cells):
         qdisc_dropped: frames the queueing discipline had no room for.
         rx_missed: frames that found no free receive descriptor.
         polled: frames taken in this poll.
+        sent: frames the card has ever sent: how far it has come in its transmit ring.
     """
 
     masked: int = 0
+    sent: int = 0
     driver_off: int = 0
     qdisc_dropped: int = 0
     rx_missed: int = 0
@@ -55,8 +57,7 @@ class Nic:
     """A network card.
 
     Attributes:
-        tx: frames whose descriptors the driver has written and the card has not sent.
-        tx_done: frames sent and not yet cleaned up.
+        tx: the transmit ring: frames whose descriptors the driver has written and not yet cleaned up, the sent ones first.
         rx: frames the card has received and the driver has not taken.
         collected: frames of this poll that wait to be handed up.
         qdisc: frames waiting because the transmit queue is stopped.
@@ -76,20 +77,25 @@ class Nic:
         self.tx_frames = min(tx_frames, ring // 2)
         self.cells = state.add(NicCells, name)
         self.tx = Fifo(state, f"{name}.tx", ring)
-        self.tx_done = Fifo(state, f"{name}.tx_done", ring)
         self.rx = Fifo(state, f"{name}.rx", ring)
         self.collected = Fifo(state, f"{name}.gro", GRO_BATCH)
         self.qdisc = Fifo(state, f"{name}.qdisc", QDISC_LIMIT)
 
     def free_descriptors(self) -> int:
         """Count the free transmit descriptors."""
-        return self.ring - len(self.tx) - len(self.tx_done)
+        return self.ring - len(self.tx)
+
+    def unsent(self) -> int:
+        """Give the slot of the next frame to send, 0 if there is none."""
+        ring, sent = self.tx.cells, self.cells.sent
+        return ring.slots[sent % self.ring] if ring.put != sent else 0
 
     def interrupt_due(self) -> bool:
         """Say whether the card has something to interrupt for."""
         if self.cells.masked:
             return False
-        return len(self.rx) > 0 or len(self.tx_done) >= self.tx_frames
+        received = self.rx.cells
+        return received.put != received.taken or self.cells.sent - self.tx.cells.taken >= self.tx_frames
 
     def arrival(self) -> int:
         """Give the number of the next frame on the wire to this host; 0 if none."""
@@ -97,7 +103,7 @@ class Nic:
 
     def has_work(self) -> bool:
         """Say whether the card's engine has anything to do."""
-        return len(self.tx) > 0 or self.interrupt_due() or self.arrival() != 0
+        return self.tx.cells.put != self.cells.sent or self.interrupt_due() or self.arrival() != 0
 
 
 class NicXmit(Routine):
@@ -260,7 +266,7 @@ class NicEngine(Routine):
     )
     def serve(self, me: Context) -> str:
         nic = self.nic
-        slot = nic.tx.first()
+        slot = nic.unsent()
         if slot:
             me.packet = nic.pool.cells.packet[slot]
             return DMA_READ
@@ -272,7 +278,7 @@ class NicEngine(Routine):
 
     def length(self, me: Context) -> int:
         """Give the bytes of the frame in hand."""
-        return self.nic.traffic.size(me.packet)[0]
+        return self.nic.traffic.length(me.packet)
 
     def _receive(self, me: Context) -> str:
         nic = self.nic
@@ -305,7 +311,7 @@ class NicEngine(Routine):
     )
     def put_on_wire(self, me: Context) -> str:
         nic = self.nic
-        nic.tx_done.put(nic.tx.take())
+        nic.cells.sent += 1
         answer = nic.traffic.answer_to(me.packet)
         if answer and nic.wire.answers.put(answer):
             return "answered"
@@ -378,10 +384,10 @@ class NicPoll(Routine):
         me.level = Level.SOFTIRQ
         if nic.cells.polled:
             nic.cells.polled = 0
-        if not nic.tx_done:
+        if nic.tx.cells.taken == nic.cells.sent:
             return "nothing"
-        while nic.tx_done:
-            nic.pool.release(nic.tx_done.take())
+        while nic.tx.cells.taken != nic.cells.sent:
+            nic.pool.release(nic.tx.take())
         if not nic.cells.driver_off:
             return "freed"
         nic.cells.driver_off = 0

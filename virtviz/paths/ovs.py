@@ -61,40 +61,49 @@ class FlowTable:
     """Megaflows: exact matches on what the switch looked at."""
 
     def __init__(self, state: State, name: str) -> None:
-        self.cells = state.add(FlowCells, name, first=[0] * FLOWS, second=[0] * FLOWS, outputs=[0] * FLOWS)
+        # One slot more, always empty: where a search ends that finds nothing.
+        slots = [0] * (FLOWS + 1)
+        self.cells = state.add(FlowCells, name, first=slots, second=slots, outputs=slots)
 
-    @staticmethod
-    def key(header: bytes | bytearray, port: int, at: int = 0) -> tuple[int, int]:
-        """Make the match of a frame, in two words: its first 8 bytes; then the next 6 (rest of the source, type) and the input port."""
-        first, rest, ethertype = _HEADER.unpack_from(header, at)
-        return first, port << 48 | rest << 16 | ethertype
+    def find(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
+        """Give the output ports for a frame, as bits; -1 if its flow is unknown.
 
-    def _slot(self, key: tuple[int, int]) -> int:
-        """Find the slot of a match, or the empty one it would go to; -1 if the table is full without it."""
+        The match is two words: the frame's first 8 bytes; then the next 6 (rest of the source, type) and the input port.
+
+        Args:
+            frame: bytes that contain it.
+            port: the port it came in by.
+            at: where in them it begins.
+        """
         mine = self.cells
-        first, second = key
-        firsts, seconds, outputs = mine.first, mine.second, mine.outputs
-        home = (first ^ second * _MIX) % _PRIME
-        for distance in range(FLOWS):
-            at = (home + distance) % FLOWS
-            if (firsts[at] == first and seconds[at] == second) or not outputs[at]:
-                return at
-        return -1
+        first, rest, ethertype = _HEADER.unpack_from(frame, at)
+        second = port << 48 | rest << 16 | ethertype
+        slot = (first ^ second * _MIX) % _PRIME % FLOWS
+        if mine.first[slot] != first or mine.second[slot] != second:
+            slot = self._slot(first, second)
+        return mine.outputs[slot] - 1
 
-    def find(self, key: tuple[int, int]) -> int:
-        """Give the output ports of a match, as bits; -1 if it is unknown."""
-        at = self._slot(key)
-        return self.cells.outputs[at] - 1 if at >= 0 else -1
-
-    def insert(self, key: tuple[int, int], outputs: int) -> bool:
-        """Add a flow; answers False if the table is full."""
+    def _slot(self, first: int, second: int) -> int:
+        """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full without it."""
         mine = self.cells
-        at = self._slot(key)
-        if at < 0:
+        home = at = (first ^ second * _MIX) % _PRIME % FLOWS
+        while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second):
+            at = (at + 1) % FLOWS
+            if at == home:
+                return FLOWS
+        return at
+
+    def insert(self, frame: bytes | bytearray, port: int, outputs: int) -> bool:
+        """Add the flow of a frame; answers False if the table is full."""
+        mine = self.cells
+        first, rest, ethertype = _HEADER.unpack_from(frame)
+        second = port << 48 | rest << 16 | ethertype
+        slot = self._slot(first, second)
+        if slot == FLOWS:
             return False
-        if not mine.outputs[at]:
+        if not mine.outputs[slot]:
             mine.count += 1
-        (mine.first[at], mine.second[at]), mine.outputs[at] = key, outputs + 1
+        mine.first[slot], mine.second[slot], mine.outputs[slot] = first, second, outputs + 1
         return True
 
 
@@ -115,6 +124,7 @@ class Datapath:
         self.flows = FlowTable(state, f"{name}.flows")
         self.cells = state.add(DatapathCells, name)
         self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
+
     def begin_actions(self, me: Context, outputs: int) -> None:
         """Note the ports the packet in hand is to be sent to."""
         if me.outputs != outputs:
@@ -130,7 +140,7 @@ class Datapath:
         if bit == outputs:
             if me.held:
                 me.skb, me.held = me.held, 0
-            return self.ports[bit.bit_length() - 1] if bit else "", True
+            return self.ports[outputs.bit_length() - 1] if outputs else "", True
         me.held = me.held or me.skb
         me.outputs = outputs ^ bit
         me.skb = self.pool.take(me.packet)
@@ -203,10 +213,9 @@ class Receive(Routine):
     def look_up(self, me: Context) -> str:
         datapath = self.dp
         pool = datapath.pool
-        outputs = datapath.flows.find(FlowTable.key(pool.memory.bytes, me.port, pool.at[me.skb]))
+        outputs = datapath.flows.find(pool.memory.bytes, me.port, pool.at[me.skb])
         if outputs >= 0:
-            if me.outputs != outputs:
-                me.outputs = outputs
+            me.outputs = outputs
             return "hit"
         return self._names[self.cpus[me.index] % len(self._names)]
 

@@ -95,16 +95,14 @@ class PacketPool:
         mine.free_count = count = mine.free_count - 1
         slot = mine.free[count]
         mine.packet[slot] = packet
-        if mine.length[slot] != length:
-            mine.length[slot] = length
+        mine.length[slot] = length
         return slot
 
     def release(self, slot: int) -> None:
         """Give a slot, and those linked to it, back."""
         mine = self.cells
         count = mine.free_count
-        if mine.free[count] != slot:
-            mine.free[count] = slot
+        mine.free[count] = slot
         mine.free_count = count + 1
         following = mine.link[slot]
         if following:

@@ -131,24 +131,18 @@ class TapSendmsg(Routine):
         if sent == queue.done:
             mine.sent = 0
             return "done"
-        slot = queue.frames[sent]
-        sent += 1
-        pool = self.tap.pool
-        if me.packet != pool.cells.packet[slot]:
-            me.packet = pool.cells.packet[slot]
-        if pool.cells.length[slot] < ETH_HEADER_BYTES:
-            mine.sent = sent
+        me.skb = slot = queue.frames[sent]
+        mine.sent = sent = sent + 1
+        slots = self.tap.pool.cells
+        me.packet = slots.packet[slot]
+        me.port = self.port
+        if slots.length[slot] < ETH_HEADER_BYTES:
             mine.rx_errors += 1
-            pool.release(slot)
+            self.tap.pool.release(slot)
             return DROPPED
-        me.skb = slot
-        if me.port != self.port:
-            me.port = self.port
         if sent < queue.done:
-            mine.sent = sent
             return "frame"
-        if mine.sent:
-            mine.sent = 0
+        mine.sent = 0
         return "last frame"
 
 

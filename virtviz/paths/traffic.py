@@ -16,6 +16,7 @@ from functools import partial
 from virtviz.spec.frames import (
     ICMP_ECHO_REPLY,
     ICMP_ECHO_REQUEST,
+    Capture,
     Endpoint,
     Template,
     icmp_echo,
@@ -80,17 +81,18 @@ class Traffic:
         acts: for each virtual machine, its program for one round: what to do and with which item (0 where none).
         arrivals: items that come from the wire by themselves, with the number of pauses before them.
         rounds: how often the whole is repeated.
+        contents: makes the bytes of each item, for a sequence number.
+        answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it carries; 0 if it
+            answers none.
     """
 
     items: tuple[Item, ...]
     acts: tuple[tuple[tuple[Act, int], ...], ...]
     arrivals: tuple[tuple[int, int], ...]
     rounds: int = 1
+    contents: tuple[Template | Capture, ...] = ()
+    answers_back: tuple[int, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
-    _templates: tuple[Template | None, ...] = ()
-    _sizes: tuple[tuple[int, int], ...] = ()
-    _answers_back: tuple[int, ...] = ()
-    """How many frames before it lies the one that each item answers, whose sequence number it carries; 0 if it answers none."""
 
     @property
     def packets(self) -> int:
@@ -104,29 +106,22 @@ class Traffic:
 
     def answer_to(self, packet: int) -> int:
         """Give the number of the frame that answers a frame; 0 if nobody answers."""
+        if not self._answer_of:
+            return 0
         round_, index = divmod(packet - 1, len(self.items))
         answer = self._answer_of.get(index, -1)
         return round_ * len(self.items) + answer + 1 if answer >= 0 else 0
 
     def frame(self, packet: int) -> bytes:
         """Give the bytes of a frame, by its number."""
-        return self.headers(packet) + self.handed_over(packet)
-
-    def handed_over(self, packet: int) -> bytes:
-        """Give the part of a frame that its program handed to the kernel."""
         index = (packet - 1) % len(self.items)
-        template = self._templates[index]
-        return template.handed_over(packet - self._answers_back[index]) if template else self.items[index].raw
+        sequence = packet - self.answers_back[index]
+        content = self.contents[index]
+        return content.headers(sequence) + content.handed_over(sequence)
 
-    def headers(self, packet: int) -> bytes:
-        """Give the part of a frame that the kernel put in front."""
-        index = (packet - 1) % len(self.items)
-        template = self._templates[index]
-        return template.headers(packet - self._answers_back[index]) if template else b""
-
-    def size(self, packet: int) -> tuple[int, int]:
-        """Give the length of a frame, and how much of it the kernel puts in front."""
-        return self._sizes[(packet - 1) % len(self.items)]
+    def length(self, packet: int) -> int:
+        """Give the length of a frame, by its number."""
+        return self.contents[(packet - 1) % len(self.items)].length
 
     def packet_called(self, name: str, round_: int = 0) -> int:
         """Give the number of the first frame of that name; 0 if there is none."""
@@ -179,10 +174,9 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
             answers[event.answers] = index
         else:
             arrivals.append((index, pauses))
-    templates = tuple(None if item.kind == "raw" else Template(partial(_frame, item)) for item in items)
-    sizes = tuple((t.length, t.part) if t else (len(i.raw), 0) for t, i in zip(templates, items, strict=True))
+    contents = tuple(Capture(i.raw) if i.kind == "raw" else Template(partial(_frame, i)) for i in items)
     back = tuple(i - item.answers if item.answers >= 0 else 0 for i, item in enumerate(items))
-    return Traffic(tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, answers, templates, sizes, back)
+    return Traffic(tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, contents, back, answers)
 
 
 def _frame(item: Item, sequence: int) -> bytes:
@@ -195,4 +189,3 @@ def _frame(item: Item, sequence: int) -> bytes:
         return icmp_echo(source, target, kind, ECHO_IDENT, sequence, payload)
     ports = UDP_PORTS if item.outgoing else UDP_PORTS[::-1]
     return udp(source, target, ports, payload)
-

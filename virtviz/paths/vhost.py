@@ -332,6 +332,7 @@ class HandleTx(_VhostRoutine):
         super().__init__(name, place, queue)
         self.pool = pool
         self.flush = flush
+        self._memory = queue.ring.memory
 
     @op(
         "V-TX.2",
@@ -384,7 +385,7 @@ class HandleTx(_VhostRoutine):
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:  # noqa: ARG002
-        if self.ring.knows_more:
+        if self.mine.avail_idx != self.mine.last_avail_idx:
             return "known"
         answer = self.ring.read_avail_idx()
         return answer if answer in ("new", "empty") else self._bad()
@@ -436,8 +437,9 @@ class HandleTx(_VhostRoutine):
     )
     def read_desc(self, me: Context) -> str:  # noqa: ARG002
         answer = self.ring.read_desc()
+        mine = self.mine
         # A transmit buffer is all for reading, and longer than its header.
-        if answer == "last" and not self.mine.writable and self.ring.total() > VIRTIO_NET_HDR_BYTES:
+        if answer == "last" and not mine.writable and (mine.length[0] > VIRTIO_NET_HDR_BYTES or self.ring.total() > VIRTIO_NET_HDR_BYTES):
             return "last"
         return answer if answer in ("next", "indirect") else self._bad()
 
@@ -455,19 +457,15 @@ class HandleTx(_VhostRoutine):
         queue, mine, pool = self.q.cells, self.mine, self.pool
         first = mine.address[0]
         if mine.readable == 1:
-            length = mine.length[0]
-            data = self.ring.memory.bytes[first + VIRTIO_NET_HDR_BYTES : first + length]
+            data = self._memory.bytes[first : first + mine.length[0]]
         else:
             data = self.ring.gather()
-            length = len(data)
-            del data[:VIRTIO_NET_HDR_BYTES]
-        packet = self.q.guest_pool.packet_at(first)
-        if me.packet != packet:
-            me.packet = packet
+        length = len(data)
+        me.packet = packet = self.q.guest_pool.packet_at(first)
         slot = pool.take(packet, length - VIRTIO_NET_HDR_BYTES)
-        pool.memory.write(pool.at[slot], data)
-        if queue.length != length:
-            queue.length = length
+        # The header lies in front of the frame, in the slot's headroom.
+        pool.memory.write(pool.at[slot] - VIRTIO_NET_HDR_BYTES, data)
+        queue.length = length
         queue.bytes += length - VIRTIO_NET_HDR_BYTES
         queue.frames[queue.done] = slot
         return COPIED
@@ -497,8 +495,7 @@ class HandleTx(_VhostRoutine):
         queue = self.q.cells
         done = queue.done
         queue.heads[done] = self.mine.head
-        if queue.written[done]:
-            queue.written[done] = 0
+        queue.written[done] = 0
         queue.done = done = done + 1
         if self.q.exceeds_weight():
             return "weight"
@@ -607,8 +604,7 @@ class ReturnBuffers(_VhostRoutine):
         queue = self.q.cells
         if not queue.done:
             return "nothing"
-        for i in range(queue.done):
-            self.ring.write_used(queue.heads[i], queue.written[i])
+        self.ring.write_used(queue.heads[: queue.done], queue.written[: queue.done])
         queue.done = 0
         return "written"
 
@@ -787,7 +783,7 @@ class HandleRx(_VhostRoutine):
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:  # noqa: ARG002
-        if self.ring.knows_more:
+        if self.mine.avail_idx != self.mine.last_avail_idx:
             return "known"
         answer = self.ring.read_avail_idx()
         if answer == "new":

@@ -1058,7 +1058,7 @@ class PollReceive(_ReceiveRoutine):
             poll.done += 1
             buffers.release(slot)
             return DROPPED
-        count = buffers.memory.load16(buffers.at[slot] + NUM_BUFFERS_OFFSET) if queue.mergeable else 1
+        count = buffers.memory.u16[(buffers.at[slot] + NUM_BUFFERS_OFFSET) // 2] if queue.mergeable else 1
         buffers.cells.skip[slot] = VIRTIO_NET_HDR_BYTES
         buffers.cells.length[slot] = written - VIRTIO_NET_HDR_BYTES
         poll.length = written - VIRTIO_NET_HDR_BYTES

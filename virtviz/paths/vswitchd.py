@@ -457,8 +457,8 @@ class Operate(Routine):
             return "done"
         slot, port = self._upcall()
         me.packet = self.h.buffers.cells.packet[slot]
-        key = FlowTable.key(self.h.buffers.data(slot)[:14], port)
-        return "installed" if self.h.dp.flows.insert(key, mine.outputs[mine.at]) else "table full"
+        frame = self.h.buffers.data(slot)
+        return "installed" if self.h.dp.flows.insert(frame, port, mine.outputs[mine.at]) else "table full"
 
     @op(
         "O-MISS.9",

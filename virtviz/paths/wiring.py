@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtviz.engine.machine import CountingMachine, Machine, RecordingMachine
+from virtviz.engine.counting import CountingMachine
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.program import link
+from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.state import State
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths import host_net, kvm, ovs, virtio_net, vswitchd
-from virtviz.paths.context import Context
+from virtviz.paths.context import Context, WatchedContext
 from virtviz.paths.costs import load_costs
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_stack import Deliver, Program, Recvmsg, RunQueue, Sendmsg, Socket, TxQueue
@@ -43,6 +44,7 @@ from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
+    from virtviz.engine.machine import Machine
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
 
@@ -128,8 +130,7 @@ class _Builder:
 
     def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:
         """Make a thread; its first routine is set when there is one."""
-        me = self.state.add(Context, name, index=len(self.threads))
-        me.__dict__["observed"] = self.observed
+        me = self.state.add(WatchedContext if self.observed else Context, name, index=len(self.threads))
         made = Thread(name, me, start=None, kind=kind)  # type: ignore[arg-type]
         self.threads.append(made)
         self.cpus.append(cpu)
@@ -188,7 +189,7 @@ class _Builder:
         for layout, queue in ((rx_layout, rx_name), (tx_layout, tx_name)):
             layout.name_fields(memory, queue)
             for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
-                memory.put_back[1](address, start)
+                memory.plain_u16[address // 2] = start
         skbs = PacketPool(state, f"{name}.skb", memory, skb_base, skb_slots, TX_SLOT_BYTES)
         buffers = PacketPool(state, f"{name}.rx_buffers", memory, buffer_base, buffer_slots, buffer_bytes, headroom=0)
         self.pools[f"{name}.skb"], self.pools[f"{name}.rx_buffers"] = skbs, buffers
@@ -218,7 +219,7 @@ class _Builder:
             # The very first completion of such a driver interrupts once, and turns callbacks off until the ring is full.
             tx_driver.cells.avail_flags_shadow = tx_driver.cells.event_triggered = 1
             if not event_idx:
-                memory.put_back[1](tx_layout.avail_flags, 1)
+                memory.plain_u16[tx_layout.avail_flags // 2] = 1
 
         # The back-end: worker, queues, eventfds, TAP.
         worker_thread = self.thread(f"vhost-{pid}", cpu=0)
@@ -491,7 +492,7 @@ class _Builder:
         for index, item in enumerate(self.traffic.items):
             frame = self.traffic.frame(index + 1)
             port = 1 if item.outgoing else 2
-            self.datapath.flows.insert(ovs.FlowTable.key(frame[:14], port), self.decide(frame, port))
+            self.datapath.flows.insert(frame, port, self.decide(frame, port))
 
     # The end
 

@@ -8,6 +8,7 @@ Source: virtio 1.4, 2.7.5 to 2.7.10; Linux drivers/vhost/vhost.c.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Literal
 
 from virtviz.engine.cells import Cells, cells
@@ -23,7 +24,9 @@ from virtviz.spec.virtio import (
 )
 
 if TYPE_CHECKING:
-    from virtviz.engine.memory import Region
+    from collections.abc import Sequence
+
+    from virtviz.engine.memory import Port
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
 
@@ -103,7 +106,7 @@ class SplitDevice:
     """
 
     def __init__(  # noqa: PLR0913 - a queue is what it is
-        self, state: State, name: str, memory: Region, layout: SplitLayout, *, event_idx: bool, start: int = 0
+        self, state: State, name: str, memory: Port, layout: SplitLayout, *, event_idx: bool, start: int = 0
     ) -> None:
         self.layout = layout
         self.memory = memory
@@ -120,25 +123,22 @@ class SplitDevice:
         )
         self._size = layout.size
         self._mask = layout.size - 1
-        self._avail_idx, self._used_idx = layout.avail_idx, layout.used_idx
-        self._used_event, self._avail_event = layout.used_event, layout.avail_event
-        self._avail_flags, self._used_flags = layout.avail_flags, layout.used_flags
-        self._desc, self._avail_ring, self._used_ring = layout.desc, layout.avail_ring(0), layout.used_ring(0)
+        self._desc, self._used_ring = layout.desc, layout.used_ring(0)
         self._memory_size = memory.size
-        self._load16, self._store16, self._store32 = memory.load16, memory.store16, memory.store32
-        self._load_record = memory.load_record
+        self._read_desc, self._write = memory.reader(VIRTQ_DESC), memory.write
+        # Where the 16-bit fields lie in `u16`.
+        self._u16 = memory.u16
+        self._avail_ring = layout.avail_ring(0) // 2
+        self._avail_idx, self._used_idx = layout.avail_idx // 2, layout.used_idx // 2
+        self._used_event, self._avail_event = layout.used_event // 2, layout.avail_event // 2
+        self._avail_flags, self._used_flags = layout.avail_flags // 2, layout.used_flags // 2
 
     # Taking buffers (2.7.13, seen from the other side)
-
-    @property
-    def knows_more(self) -> bool:
-        """Whether avail.idx as last read still has entries that were not taken."""
-        return self.cells.avail_idx != self.cells.last_avail_idx
 
     def read_avail_idx(self) -> Literal["new", "empty", "avail.idx jumped"]:
         """Read avail.idx; an index further ahead than the queue is long cannot be right."""
         mine = self.cells
-        index = self._load16(self._avail_idx)
+        index = self._u16[self._avail_idx]
         if pending(index, mine.last_avail_idx) > self._size:
             return "avail.idx jumped"
         if index == mine.avail_idx:
@@ -149,7 +149,7 @@ class SplitDevice:
     def read_head(self) -> Literal["head", "head out of range"]:
         """Read the next head from the available ring, and begin with its chain."""
         mine = self.cells
-        head = self._load16(self._avail_ring + 2 * (mine.last_avail_idx & self._mask))
+        head = self._u16[self._avail_ring + (mine.last_avail_idx & self._mask)]
         if head > self._mask:
             return "head out of range"
         mine.head = head
@@ -167,27 +167,26 @@ class SplitDevice:
         mine = self.cells
         if mine.table:
             return self._read_table_entry()
-        index = mine.index if mine.found else mine.head
+        found = mine.found
+        index = mine.index if found else mine.head
         if index > self._mask:
             return "next out of range"
-        if mine.found >= self._size:
+        if found >= self._size:
             return "descriptor loop"
-        address, length, flags, following = self._load_record(VIRTQ_DESC, self._desc + DESC_BYTES * index)
-        if flags & VIRTQ_DESC_F_INDIRECT:
-            return self._enter_table(address, length, following if flags & VIRTQ_DESC_F_NEXT else _NONE)
-        if mine.found or not length or address + length > self._memory_size:
-            problem = self._note_piece(address, length, flags)
-            if problem:
-                return problem
-        else:
-            # The first piece, and nothing wrong with it: nearly always the only one.
-            writable = flags >> 1 & 1
+        address, length, flags, following = self._read_desc(self._desc + DESC_BYTES * index)
+        if not (flags or found) and 0 < length <= self._memory_size - address and mine.readable == 1 and not mine.writable:
+            # A buffer in one piece for the device to read, like the one before: nearly always so.
             if mine.address[0] != address:
                 mine.address[0] = address
             if mine.length[0] != length:
                 mine.length[0] = length
-            if mine.writable != writable or mine.readable == writable:
-                mine.readable, mine.writable = 1 - writable, writable
+            mine.last_avail_idx = (mine.last_avail_idx + 1) & U16
+            return "last"
+        if flags & VIRTQ_DESC_F_INDIRECT:
+            return self._enter_table(address, length, following if flags & VIRTQ_DESC_F_NEXT else _NONE)
+        problem = self._note_piece(address, length, flags)
+        if problem:
+            return problem
         if flags & VIRTQ_DESC_F_NEXT:
             mine.found += 1
             mine.index = following
@@ -211,7 +210,7 @@ class SplitDevice:
         if mine.entry >= mine.entries:
             return "descriptor loop"
         # As in the kernel, entries are read in sequence while NEXT is set, whatever their next fields say.
-        address, length, flags, _ = self._load_record(VIRTQ_DESC, mine.table + DESC_BYTES * mine.entry)
+        address, length, flags, _ = self._read_desc(mine.table + DESC_BYTES * mine.entry)
         if flags & VIRTQ_DESC_F_INDIRECT:
             return "indirect inside indirect"
         problem = self._note_piece(address, length, flags)
@@ -285,31 +284,41 @@ class SplitDevice:
 
     # Returning them (2.7.8)
 
-    def write_used(self, head: int, written: int) -> None:
-        """Write one used element; invisible until used.idx is published."""
+    def write_used(self, heads: Sequence[int], written: Sequence[int]) -> None:
+        """Write used elements, in one go up to the end of the ring; invisible until used.idx is published.
+
+        Args:
+            heads: heads of the buffers, at most as many as the queue has descriptors.
+            written: bytes written into each.
+        """
         mine = self.cells
-        used = mine.last_used_idx
-        element = self._used_ring + USED_ELEM_BYTES * (used & self._mask)
-        self._store32(element, head)
-        self._store32(element + 4, written)
-        mine.last_used_idx = used = (used + 1) & U16
+        used, count = mine.last_used_idx, len(heads)
+        words = [0] * (2 * count)
+        words[::2], words[1::2] = heads, written
+        elements = struct.pack(f"<{2 * count}I", *words)
+        slot = used & self._mask
+        before_end = USED_ELEM_BYTES * (self._size - slot)
+        self._write(self._used_ring + USED_ELEM_BYTES * slot, elements[:before_end])
+        if len(elements) > before_end:
+            self._write(self._used_ring, elements[before_end:])
+        mine.last_used_idx = (used + count) & U16
         # Nobody was signalled for 65536 entries: what was noted then means nothing any more.
-        if used == mine.signalled_used:
+        if pending(used + count, mine.signalled_used) < count:
             mine.signalled_used_valid = 0
 
     def publish_used_idx(self) -> None:
         """Publish all used elements written since the last time."""
-        self._store16(self._used_idx, self.cells.last_used_idx)
+        self._u16[self._used_idx] = self.cells.last_used_idx
 
     def interrupt_wanted(self) -> bool:
         """Decide whether what was published has to be told (2.7.7.2)."""
         if not self.event_idx:
-            return not self._load16(self._avail_flags) & VIRTQ_AVAIL_F_NO_INTERRUPT
+            return not self._u16[self._avail_flags] & VIRTQ_AVAIL_F_NO_INTERRUPT
         mine = self.cells
         old, valid = mine.signalled_used, mine.signalled_used_valid
         mine.signalled_used = mine.last_used_idx
         mine.signalled_used_valid = 1
-        return not valid or need_event(self._load16(self._used_event), mine.last_used_idx, old)
+        return not valid or need_event(self._u16[self._used_event], mine.last_used_idx, old)
 
     # Asking for kicks, or not (2.7.10)
 
@@ -321,7 +330,7 @@ class SplitDevice:
         mine.used_flags |= VIRTQ_USED_F_NO_NOTIFY
         if self.event_idx:
             return False
-        self._store16(self._used_flags, mine.used_flags)
+        self._u16[self._used_flags] = mine.used_flags
         return True
 
     def enable_kicks(self) -> bool:
@@ -331,7 +340,7 @@ class SplitDevice:
             return False
         mine.used_flags &= ~VIRTQ_USED_F_NO_NOTIFY & U16
         if self.event_idx:
-            self._store16(self._avail_event, mine.avail_idx)
+            self._u16[self._avail_event] = mine.avail_idx
         else:
-            self._store16(self._used_flags, mine.used_flags)
+            self._u16[self._used_flags] = mine.used_flags
         return True

@@ -25,11 +25,10 @@ from virtviz.spec.virtio import (
 )
 
 if TYPE_CHECKING:
-    from virtviz.engine.memory import Region
+    from virtviz.engine.memory import Port
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
 
-_pack_desc = VIRTQ_DESC.pack
 Segment = tuple[int, int]
 """Address and length of one piece of a buffer."""
 
@@ -91,7 +90,7 @@ class SplitDriver:
         self,
         state: State,
         name: str,
-        memory: Region,
+        memory: Port,
         layout: SplitLayout,
         *,
         event_idx: bool,
@@ -114,12 +113,14 @@ class SplitDriver:
             tokens=[FREE] * size,
         )
         self._mask = size - 1
-        self._avail_idx, self._used_idx = layout.avail_idx, layout.used_idx
-        self._used_event, self._avail_event = layout.used_event, layout.avail_event
-        self._avail_flags, self._used_flags = layout.avail_flags, layout.used_flags
-        self._desc, self._avail_ring, self._used_ring = layout.desc, layout.avail_ring(0), layout.used_ring(0)
-        self._load16, self._store16 = memory.load16, memory.store16
-        self._load_record, self._write = memory.load_record, memory.write
+        self._desc, self._used_ring = layout.desc, layout.used_ring(0)
+        self._write_desc, self._read_used = memory.writer(VIRTQ_DESC), memory.reader(VIRTQ_USED_ELEM)
+        # Where the 16-bit fields lie in `u16`.
+        self._u16 = memory.u16
+        self._avail_ring = layout.avail_ring(0) // 2
+        self._avail_idx, self._used_idx = layout.avail_idx // 2, layout.used_idx // 2
+        self._used_event, self._avail_event = layout.used_event // 2, layout.avail_event // 2
+        self._avail_flags, self._used_flags = layout.avail_flags // 2, layout.used_flags // 2
 
     # Offering buffers (2.7.13)
 
@@ -158,7 +159,7 @@ class SplitDriver:
         mine = self.cells
         head = mine.free_head
         following = mine.next[head]
-        self._write(self._desc + DESC_BYTES * head, _pack_desc(address, length, flags, following))
+        self._write_desc(self._desc + DESC_BYTES * head, address, length, flags, following)
         mine.num_free -= 1
         mine.free_head = following
         mine.tokens[head] = token
@@ -173,7 +174,7 @@ class SplitDriver:
         for i, (address, length) in enumerate(segments):
             flags = VIRTQ_DESC_F_WRITE if i >= first_writable else 0
             flags |= VIRTQ_DESC_F_NEXT if i < last else 0
-            self.memory.store_record(VIRTQ_DESC, table + DESC_BYTES * i, address, length, flags, i + 1)
+            self._write_desc(table + DESC_BYTES * i, address, length, flags, i + 1)
 
     def write_indirect_desc(self, table: int, entries: int, token: int) -> int:
         """Write the one descriptor that refers to an indirect table; answers the head."""
@@ -185,7 +186,7 @@ class SplitDriver:
 
     def write_desc(self, index: int, address: int, length: int, flags: int, following: int) -> None:
         """Write one descriptor. `next` means something only with NEXT, but Linux fills it in always."""
-        self.memory.store_record(VIRTQ_DESC, self.layout.desc + DESC_BYTES * index, address, length, flags, following)
+        self._write_desc(self._desc + DESC_BYTES * index, address, length, flags, following)
 
     def _take(self, head: int, free_head: int, count: int, token: int) -> None:
         mine = self.cells
@@ -199,7 +200,7 @@ class SplitDriver:
     def write_avail_ring(self) -> None:
         """Write the head into the available ring; still invisible."""
         mine = self.cells
-        self._store16(self._avail_ring + 2 * (mine.avail_idx_shadow & self._mask), mine.head)
+        self._u16[self._avail_ring + (mine.avail_idx_shadow & self._mask)] = mine.head
 
     def publish_avail_idx(self) -> None:
         """Move avail.idx on: from here on the device may take the buffer."""
@@ -207,7 +208,7 @@ class SplitDriver:
         shadow = (mine.avail_idx_shadow + 1) & U16
         mine.avail_idx_shadow = shadow
         mine.num_added += 1
-        self._store16(self._avail_idx, shadow)
+        self._u16[self._avail_idx] = shadow
 
     def kick_needed(self) -> bool:
         """Decide whether what was published since the last time has to be told (2.7.13.4, 2.7.10)."""
@@ -217,20 +218,20 @@ class SplitDriver:
         if mine.num_added:
             mine.num_added = 0
         if self.event_idx:
-            return need_event(self._load16(self._avail_event), new, old)
-        return not self._load16(self._used_flags) & VIRTQ_USED_F_NO_NOTIFY
+            return need_event(self._u16[self._avail_event], new, old)
+        return not self._u16[self._used_flags] & VIRTQ_USED_F_NO_NOTIFY
 
     # Getting them back (2.7.14)
 
     def more_used(self) -> bool:
         """Read used.idx: say whether the device has returned something not yet looked at."""
-        return self._load16(self._used_idx) != self.cells.last_used_idx
+        return self._u16[self._used_idx] != self.cells.last_used_idx
 
     def too_many_used(self) -> bool:
         """Read used.idx: say whether more has come back than a delayed interrupt was asked for."""
         mine = self.cells
         last_used = mine.last_used_idx
-        came_back = self._load16(self._used_idx) - last_used & U16
+        came_back = self._u16[self._used_idx] - last_used & U16
         return came_back > (mine.avail_idx_shadow - last_used & U16) * 3 // 4
 
     def take_used(self) -> bool:
@@ -242,21 +243,20 @@ class SplitDriver:
         used = mine.last_used_idx
         tokens, following = mine.tokens, mine.next
         element = self._used_ring + USED_ELEM_BYTES * (used & self._mask)
-        head, written = self._load_record(VIRTQ_USED_ELEM, element)
+        head, written = self._read_used(element)
         if head > self._mask or tokens[head] == FREE:
             mine.broken = 1
             return False
         mine.token = tokens[head]
         mine.head = head
-        if mine.written != written:
-            mine.written = written
+        mine.written = written
         tokens[head] = FREE
         count = mine.chain[head]
         last = head
-        for _ in range(count - 1):
-            last = following[last]
-        if following[last] != mine.free_head:
-            following[last] = mine.free_head
+        if count > 1:
+            for _ in range(count - 1):
+                last = following[last]
+        following[last] = mine.free_head
         mine.free_head = head
         mine.num_free += count
         mine.last_used_idx = (used + 1) & U16
@@ -288,15 +288,15 @@ class SplitDriver:
         if mine.event_triggered:
             return "nothing"
         if self.event_idx:
-            self._store16(self._used_event, 0)
+            self._u16[self._used_event] = 0
             return "event"
-        self._store16(self._avail_flags, mine.avail_flags_shadow)
+        self._u16[self._avail_flags] = mine.avail_flags_shadow
         return "flag"
 
     def enable_callbacks(self) -> None:
         """Ask to be interrupted at the next used entry; the caller then has to look once more."""
         self._wanted()
-        self._store16(self._used_event, self.cells.last_used_idx)
+        self._u16[self._used_event] = self.cells.last_used_idx
 
     def enable_callbacks_delayed(self) -> None:
         """Ask to be interrupted when three quarters of what is outstanding have come back."""
@@ -304,13 +304,13 @@ class SplitDriver:
         mine = self.cells
         last_used = mine.last_used_idx
         delayed = (mine.avail_idx_shadow - last_used & U16) * 3 // 4
-        self._store16(self._used_event, last_used + delayed & U16)
+        self._u16[self._used_event] = last_used + delayed & U16
 
     def move_used_event(self) -> bool:
         """While callbacks are on, ask again after each buffer taken back; answers whether that was written."""
         if self.cells.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:
             return False
-        self._store16(self._used_event, self.cells.last_used_idx)
+        self._u16[self._used_event] = self.cells.last_used_idx
         return True
 
     def _wanted(self) -> None:
@@ -320,4 +320,4 @@ class SplitDriver:
         if mine.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:
             mine.avail_flags_shadow &= ~VIRTQ_AVAIL_F_NO_INTERRUPT & U16
             if not self.event_idx:
-                self._store16(self._avail_flags, mine.avail_flags_shadow)
+                self._u16[self._avail_flags] = mine.avail_flags_shadow

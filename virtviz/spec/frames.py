@@ -97,6 +97,10 @@ class Template:
 
     Args:
         build: gives the frame for a sequence number.
+
+    Attributes:
+        length: bytes of the frame.
+        part: how many of them the kernel puts in front.
     """
 
     def __init__(self, build: Callable[[int], bytes]) -> None:
@@ -136,6 +140,24 @@ class Template:
             return (sequence >> 32) + (sequence >> 16 & 0xFFFF) + (sequence & 0xFFFF)
         seed = sequence.to_bytes(8, "big")[: self._seed_bytes] + b"\0" * (self._seed_bytes % 2)
         return sum(struct.unpack(f"!{len(seed) // 2}H", seed))
+
+
+class Capture:
+    """A frame from a capture file; it has the form of a `Template`, and is sent whole, as through a packet socket."""
+
+    part = 0
+
+    def __init__(self, frame: bytes) -> None:
+        self.length = len(frame)
+        self._frame = frame
+
+    def handed_over(self, sequence: int) -> bytes:  # noqa: ARG002 - it is the same every time
+        """Give the frame."""
+        return self._frame
+
+    def headers(self, sequence: int) -> bytes:  # noqa: ARG002
+        """Give nothing: the kernel adds no header."""
+        return b""
 
 
 def _fold(total: int) -> int:
