@@ -150,8 +150,10 @@ class Machine:
 
     def begin_here(self) -> None:
         """Forget how the present state came about: it becomes position 0, with all counts and clocks at 0."""
-        for thread in self.threads:
+        for index, thread in enumerate(self.threads):
             set_clock(thread.me, 0)
+            # A thread that stands before a condition waits from now on; otherwise its first step would lie in the past.
+            thread.me.parked = int(not thread.me.asleep and not self.can_move(index))
         self.hits[:] = [0] * len(self.hits)
         self.position = self.current = 0
 

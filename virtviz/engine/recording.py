@@ -296,6 +296,11 @@ class RecordingMachine(Machine):
 
     # Looking
 
+    @property
+    def blob_end(self) -> int:
+        """Where in the journal's old bytes those of the last step before the present position end."""
+        return self._blob_at
+
     def arc_at(self, step: int) -> Arc:
         """Give the arc that a step (counted from 0) took."""
         return self.program.arcs[self.timeline.arcs[step]]

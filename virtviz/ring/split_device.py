@@ -108,6 +108,7 @@ class SplitDevice:
     def __init__(  # noqa: PLR0913 - a queue is what it is
         self, state: State, name: str, memory: Port, layout: SplitLayout, *, event_idx: bool, start: int = 0
     ) -> None:
+        self.name = name
         self.layout = layout
         self.memory = memory
         self.event_idx = event_idx

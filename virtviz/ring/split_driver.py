@@ -98,6 +98,7 @@ class SplitDriver:
         start: int = 0,
     ) -> None:
         size = layout.size
+        self.name = name
         self.layout = layout
         self.memory = memory
         self.event_idx = event_idx

@@ -1,0 +1,164 @@
+"""What a world is made of, for readers of its trace: threads, places, queues, packets, and the state before the first step.
+
+A `Header`, the initial state and the steps are all that a reader needs to rebuild every cell and every byte at any position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtviz.spec.frames import summary
+
+if TYPE_CHECKING:
+    from virtviz.engine.machine import Machine
+    from virtviz.paths.wiring import Simulation
+
+NAMED_PACKETS_MAX = 1000
+"""Packets that a header lists; a scenario of more repeats what it lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """A thread: its name, its kind (`vcpu`, `host` or `hardware`) and the place it begins in."""
+
+    name: str
+    kind: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceInfo:
+    """A place: its name, its domain, and how people call it."""
+
+    name: str
+    domain: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A split virtqueue and where it lies.
+
+    Attributes:
+        name: such as `vm1.transmitq1`.
+        direction: `out` or `in`, from the guest's point of view.
+        region: the memory region it lies in.
+        size: descriptors.
+        desc, avail, used: addresses of its three parts.
+        event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
+        driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`, `<device>.last_avail_idx`.
+    """
+
+    name: str
+    direction: str
+    region: str
+    size: int
+    desc: int
+    avail: int
+    used: int
+    event_idx: bool
+    driver: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class PacketInfo:
+    """A packet: its number, the name the lesson gave it, whether the guest sends it, its bytes on the wire and what it is."""
+
+    number: int
+    name: str
+    outgoing: bool
+    length: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class InitialState:
+    """Every cell by name, and every memory region's bytes, before the first step."""
+
+    cells: Mapping[str, int]
+    memory: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a world is made of; see the module's text.
+
+    Attributes:
+        lesson: id of the lesson; empty if it is none.
+        title: the lesson's title.
+        seed: as given.
+        world: the knobs, with `profile`.
+        departures: settings that no real Linux has, in words.
+        threads, places, queues, packets: in their fixed order.
+        rounds: how often the listed packets are repeated.
+    """
+
+    lesson: str
+    title: str
+    seed: int
+    world: Mapping[str, int | str | list[str]]
+    departures: tuple[str, ...]
+    threads: tuple[ThreadInfo, ...]
+    places: tuple[PlaceInfo, ...]
+    queues: tuple[QueueInfo, ...]
+    packets: tuple[PacketInfo, ...]
+    rounds: int
+
+
+def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed: int = 0) -> Header:
+    """Describe a world."""
+    machine, traffic = simulation.machine, simulation.traffic
+    program = machine.program
+    places: dict[str, PlaceInfo] = {}
+    for op in program.ops:
+        places.setdefault(op.place.name, PlaceInfo(op.place.name, op.place.domain, op.place.title))
+    return Header(
+        lesson=lesson,
+        title=title,
+        seed=seed,
+        world=simulation.world.plain(),
+        departures=tuple(simulation.world.departures()),
+        threads=tuple(ThreadInfo(t.name, t.kind, t.start.place.name) for t in machine.threads),
+        places=tuple(places[name] for name in sorted(places)),
+        queues=_queues(simulation),
+        packets=tuple(
+            PacketInfo(n, item.id, item.outgoing, traffic.length(n), summary(traffic.frame(n)))
+            for n, item in enumerate(traffic.items[:NAMED_PACKETS_MAX], 1)
+        ),
+        rounds=traffic.rounds,
+    )
+
+
+def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
+    found: list[QueueInfo] = []
+    for vm in simulation.vms:
+        sides = (
+            ("out", vm.tx_layout, vm.tx_driver, vm.tx_device),
+            ("in", vm.rx_layout, vm.rx_driver, vm.rx_device),
+        )
+        for direction, layout, driver, device in sides:
+            found.append(
+                QueueInfo(
+                    name=driver.name,
+                    direction=direction,
+                    region=vm.memory.name,
+                    size=layout.size,
+                    desc=layout.desc,
+                    avail=layout.avail,
+                    used=layout.used,
+                    event_idx=driver.event_idx,
+                    driver=driver.name,
+                    device=device.name,
+                )
+            )
+    return tuple(found)
+
+
+def initial_state(machine: Machine) -> InitialState:
+    """Copy the values of all cells and the bytes of all regions."""
+    state = machine.state
+    cells = {name: int(state.value(number)) for number, name in enumerate(state.names)}
+    return InitialState(cells, {region.name: bytes(region.bytes) for region in state.regions})
