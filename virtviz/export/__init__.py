@@ -1,0 +1,1 @@
+"""Traces and frames as files: written, read back, described by a schema."""
