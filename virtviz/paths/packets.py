@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.engine.state import State
 
+PIECES_MAX = 18
+"""Pieces a socket buffer can lie in: its linear part and MAX_SKB_FRAGS = 17 more."""
+TABLE_BYTES = 16 * PIECES_MAX
+"""Room for the indirect table of such a socket buffer, at the end of its slot, behind the longest frame."""
+
 
 @cells
 class PoolCells(Cells):
@@ -110,8 +115,8 @@ class PacketPool:
             self.release(following)
 
     def table(self, slot: int) -> int:
-        """Give the address of a slot's last 512 bytes, where an indirect descriptor table for it can lie."""
-        return self._base + (slot + 1) * self.slot_bytes - 512
+        """Give the address of a slot's last bytes, where an indirect descriptor table for it can lie."""
+        return self._base + (slot + 1) * self.slot_bytes - TABLE_BYTES
 
     def packet_at(self, address: int) -> int:
         """Give the number of the packet whose slot an address lies in; 0 if in none. For people only."""
