@@ -505,7 +505,6 @@ class _Builder:
             recorder = RecordingMachine(program, self.state, self.threads, costs)
             recorder.make_scout = self.make_scout
             machine = recorder
-        self.wire.phase = lambda _: vm.program.phase()
         return machine
 
     def make_scout(self) -> CountingMachine:
@@ -514,13 +513,15 @@ class _Builder:
         assert isinstance(made, CountingMachine)
         return made
 
-    @staticmethod
-    def boot(machine: Machine, vm: Vm) -> None:
+    def boot(self, machine: Machine, vm: Vm) -> None:
         """Bring everything up to the point where the program is about to begin, and forget how it got there."""
         index = vm.vcpu.me.index
+        # Nothing arrives meanwhile.
+        self.wire.phase = lambda _: (-1, 0)
         while vm.vcpu.pc != vm.program.entry:
             machine.move(index)
         machine.run(held={index})
+        self.wire.phase = lambda _: vm.program.phase()
         machine.begin_here()
 
 
