@@ -348,7 +348,8 @@ class HaltingIdle(Idle):
         "default_idle",
         X86_IDLE,
         text={
-            "halt": "Nothing to run: the guest executes HLT, which leaves it for KVM.",
+            "halt": "Nothing to run, seen with interrupts off: STI and HLT follow as one, so that none can slip in between. HLT leaves the "
+            "guest for KVM.",
             "work": "The program can run again: the idle loop gives way.",
         },
         to={"work": RETURN, "halt": call("halt", "idle")},
@@ -358,4 +359,6 @@ class HaltingIdle(Idle):
         if self.has_work():
             self.leave()
             return "work"
+        # An interrupt between this look and HLT would be slept through. They are on again once the CPU has halted.
+        self.cpu.cells.interrupts_on = 0
         return "halt"

@@ -388,6 +388,7 @@ class HaltVcpu(Routine):
     )
     def exit_hlt(self, me: Context) -> None:  # noqa: ARG002
         self.vcpu.leave()
+        self.vcpu.guest.cells.interrupts_on = 1
 
     @op(
         "IRQ.4",
