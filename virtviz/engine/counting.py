@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from virtviz.engine.blocks import CHECKS, MAX_STEPS, PUSHES, RETURNS, SLEEPS, TIMED, Blocks
 from virtviz.engine.machine import Machine, set_clock
@@ -12,14 +11,12 @@ from virtviz.engine.timeline import CHECKPOINT_STEPS, Checkpoint
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Collection, Sequence
 
     from virtviz.engine.program import Arc, Program
     from virtviz.engine.schedule import Scheduler
     from virtviz.engine.state import State
     from virtviz.engine.threads import Registers, Thread
-
-WARM_UP: Final = 65536
-"""Steps after which it is known which outcomes are common."""
 
 
 class CountingMachine(Machine):
@@ -29,7 +26,7 @@ class CountingMachine(Machine):
         self, program: Program, state: State, threads: Sequence[Thread], costs: dict[str, int] | None = None
     ) -> None:
         super().__init__(program, state, threads, costs)
-        self._blocks = {timed: Blocks(program, threads, timed) for timed in (False, True)}
+        self._blocks = {timed: Blocks(program, threads, self.hits, timed) for timed in (False, True)}
         self._rows: tuple[array[int], array[int]] | None = None
 
     def run(self, limit: int | None = None, scheduler: Scheduler | None = None, held: Collection[int] = ()) -> int:
@@ -46,7 +43,8 @@ class CountingMachine(Machine):
         Args:
             start: where to begin.
             limit: stop once this many steps have been taken; None to go on until nothing can move.
-            arcs, threads: the columns to add to.
+            arcs: the column of arcs to add to.
+            threads: the column of thread numbers to add to.
             held: threads that must not move.
         """
         self.load(start)
@@ -69,17 +67,14 @@ class CountingMachine(Machine):
 
     def _collect(self) -> None:
         for blocks in self._blocks.values():
-            blocks.collect(self.hits)
+            blocks.collect()
 
     def _burst(self, index: int, limit: int) -> int:
-        """Run blocks while there is room for a whole one, then step by step (a scout stops there).
-
-        The first steps are always taken one by one, to learn which outcomes are common.
-        """
+        """Run blocks while there is room for a whole one, then step by step (a scout stops there)."""
         rows = self._rows
         if rows is not None:
             done = self._scout_blocks(index, limit, *rows) if limit >= MAX_STEPS else 0
-        elif limit >= MAX_STEPS and self.position >= WARM_UP:
+        elif limit >= MAX_STEPS:
             done = self._count_blocks(index, limit)
         else:
             done = self._walk(index, limit)
@@ -97,11 +92,7 @@ class CountingMachine(Machine):
         done, last = 0, limit - MAX_STEPS
         try:
             while done <= last:
-                block = functions[pc]
-                if block is None:
-                    self._collect()
-                    block = blocks.make(pc, self.hits)
-                number = block(me)
+                number = functions[pc](me)
                 counts[number] += 1
                 steps, todo, pc = exits[number]
                 done += steps
@@ -122,7 +113,9 @@ class CountingMachine(Machine):
         thread.pc = pc
         return done
 
-    def _scout_blocks(self, index: int, limit: int, arcs: array[int], threads: array[int]) -> int:
+    def _scout_blocks(  # noqa: C901 - one loop with all it needs at hand
+        self, index: int, limit: int, arcs: array[int], threads: array[int]
+    ) -> int:
         """The same, noting rows and keeping clocks."""
         thread = self.threads[index]
         me, stack = thread.me, thread.stack
@@ -137,11 +130,7 @@ class CountingMachine(Machine):
         done, last = 0, limit - MAX_STEPS
         try:
             while done <= last:
-                block = functions[pc]
-                if block is None:
-                    self._collect()
-                    block = blocks.make(pc, self.hits)
-                number = block(me)
+                number = functions[pc](me)
                 counts[number] += 1
                 steps, todo, pc = exits[number]
                 done += steps
