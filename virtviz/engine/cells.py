@@ -10,19 +10,21 @@ A component declares its state as a class with annotated fields, and uses it lik
     worker.queued = 1
     worker.heads[3] = 7
 
-`State.add` makes the instance. In a machine that records, it makes it of a subclass that journals every store; in one that only
-counts, of the plain class, whose stores cost nothing extra. Reading costs the same in both. Fields are slots: an instance with a dictionary
-of its own would be read and written several times more slowly.
+`State.add` makes the instance. In a machine that records, it makes it of a subclass that journals every store; in one
+that only counts, of the plain class, whose stores cost nothing extra. Reading costs the same in both. Fields are slots:
+an instance with a dictionary of its own would be read and written several times more slowly.
 
 Values are unsigned and fit in 64 bits. A list field has a fixed length, given when the instance is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast, dataclass_transform
 
 from virtviz.engine.journal import cell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T", bound="Cells")
 
@@ -39,8 +41,8 @@ class Cells:
 def cells(cls: type[T]) -> type[T]:
     """Make the annotated fields of a `Cells` class its slots.
 
-    A field is `int`, with an optional initial value, or `list[int]`. Methods of such a class must not use `super()`, because the class
-    is made anew.
+    A field is `int`, with an optional initial value, or `list[int]`. Methods of such a class must not use `super()`,
+    because the class is made anew.
     """
     content = dict(vars(cls))
     own: dict[str, int | None] = {}
@@ -51,7 +53,7 @@ def cells(cls: type[T]) -> type[T]:
     for name in ("__dict__", "__weakref__"):
         content.pop(name, None)
     made = {**content, "__slots__": tuple(own), "fields": {**cls.fields, **own}}
-    return type(cls)(cls.__name__, cls.__bases__, made)
+    return cast("type[T]", type(cls.__name__, cls.__bases__, made))
 
 
 class JournaledSlots(list[int]):

@@ -1,12 +1,11 @@
 """Counters: what each crossing and each effect adds to which counter.
 
-One table serves every way of counting. A counting machine sums it over how often each arc was taken; a reader of a trace sums it over the
-steps. Nothing is ever counted by an op.
+One table serves every way of counting. A counting machine sums it over how often each arc was taken; a reader of a
+trace sums it over the steps. Nothing is ever counted by an op.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.effects import EffectKind
@@ -14,6 +13,8 @@ from virtviz.engine.places import CrossingKind, Side
 from virtviz.engine.threads import ThreadKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from virtviz.engine.program import Arc
 
 COUNTERS: Final[dict[str, str]] = {

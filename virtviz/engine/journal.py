@@ -1,8 +1,8 @@
 """The journal: one stream of integers that says what a stretch of steps overwrote and read.
 
-An entry is two unsigned 64-bit words, `where` and a value. Most entries note what a store overwrote, so that it can be put
-back; each step ends with a row, which says which thread took which arc. Reads are in the stream too, so that a step can also say
-what it looked at.
+An entry is two unsigned 64-bit words, `where` and a value. Most entries note what a store overwrote, so that it can be
+put back; each step ends with a row, which says which thread took which arc. Reads are in the stream too, so that a step
+can also say what it looked at.
 
     kind (low 3 bits)   the rest of `where`                         the value
     0 cell              cell number                                 the old value
@@ -12,8 +12,8 @@ what it looked at.
     4 read of a record  address                                     the length
     5 row               thread in 8 bits above, arc in 16 bits      the thread's clock before the step
 
-Addresses here count all regions of a machine in one row. The first word stays below 2**30 for machines of up to 32 MiB, which
-makes it a small integer for Python, and quick to make.
+Addresses here count all regions of a machine in one row. The first word stays below 2**30 for machines of up to 32 MiB,
+which makes it a small integer for Python, and quick to make.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The machine: a linked program, its state and its threads, and what is common to both ways of running it.
 
-A counting machine (`counting.py`) knows in the end how often each arc was taken, which is all a counter needs. A recording machine
-(`recording.py`) also keeps a timeline and journals what every step overwrites, so that any position can be visited.
+A counting machine (`counting.py`) knows in the end how often each arc was taken, which is all a counter needs. A
+recording machine (`recording.py`) also keeps a timeline and journals what every step overwrites, so that any position
+can be visited.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain
@@ -17,6 +17,8 @@ from virtviz.engine.timeline import Checkpoint
 from virtviz.errors import ModelError, UndeclaredOutcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from virtviz.engine.program import Arc, Op, Program
     from virtviz.engine.state import State
     from virtviz.engine.threads import Thread
@@ -134,7 +136,7 @@ class Machine:
         raise NotImplementedError
 
     def _arrival(self, arc: Arc, clock: int) -> tuple[Registers, int] | None:
-        """Give the registers of the thread an effect reaches and the time it arrives, if that is later than its clock."""
+        """Give the registers of the thread an effect reaches and when it arrives, if that is later than its clock."""
         if arc.target is None:
             return None
         me, arrival = arc.target.me, clock + self._latency[arc.number]

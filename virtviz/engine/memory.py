@@ -1,8 +1,8 @@
 """Byte-addressed memory: guest RAM, the host's packet memory, a process's buffers.
 
-A region is a `bytearray`. Ring indices and flags are little-endian 16-bit words at even addresses, and are read and written as
-such; anything larger goes by records or slices. A recording region journals what is stored and read; a plain one does not, and is the
-faster by that much.
+A region is a `bytearray`. Ring indices and flags are little-endian 16-bit words at even addresses, and are read and
+written as such; anything larger goes by records or slices. A recording region journals what is stored and read; a plain
+one does not, and is the faster by that much.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Port(Protocol):
 class Region:
     """One region of memory, addressed from 0 to `size` - 1. It is a `Port`.
 
-    An address that lies outside is an error of the caller, who has to check addresses that come from another party first
-    (`holds`).
+    An address that lies outside is an error of the caller, who has to check addresses that come from another party
+    first (`holds`).
 
     Attributes:
         name: such as `vm1.ram`.
@@ -94,7 +94,9 @@ class Region:
         self._journal = journal
         self._starts: list[int] = []
         self._stretches: list[tuple[int, int, str, Namer]] = []
-        self.plain_u16: Words = memoryview(self.bytes).cast("H") if sys.byteorder == "little" else _LittleWords(self.bytes)
+        self.plain_u16: Words = (
+            memoryview(self.bytes).cast("H") if sys.byteorder == "little" else _LittleWords(self.bytes)
+        )
         if journal is None:
             self.u16 = self.plain_u16
             self.write = partial(_write, self.bytes)
@@ -104,14 +106,14 @@ class Region:
 
     def holds(self, address: int, length: int) -> bool:
         """Say whether a stretch of bytes lies wholly inside."""
-        return 0 <= address and address + length <= self.size
+        return address >= 0 and address + length <= self.size
 
     def read(self, address: int, length: int) -> bytearray:
         """Copy bytes out; nothing is journaled."""
         return self.bytes[address : address + length]
 
     def reader(self, codec: struct.Struct) -> Callable[[int], tuple[int, ...]]:
-        """Give a function that reads a record of that form from an address; it is journaled as read, without its values."""
+        """Give a function that reads a record of that form from an address; that is journaled, its values are not."""
         if self._journal is None:
             return partial(codec.unpack_from, self.bytes)
         append, buffer, entry, length = self._journal.tail.append, self.bytes, self.base << 3 | RECORD, codec.size
@@ -191,7 +193,7 @@ class _LittleWords:
 
 
 class _Packers(dict[int, Callable[..., None]]):
-    """Length -> a function that writes so many bytes into a buffer, which is much quicker than assigning them to a slice of it."""
+    """Length -> a function that writes so many bytes into a buffer; much quicker than assigning them to a slice."""
 
     def __missing__(self, length: int) -> Callable[..., None]:
         made = self[length] = struct.Struct(f"{length}s").pack_into

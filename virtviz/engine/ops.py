@@ -125,8 +125,8 @@ class OpSpec:
         fence: a full memory barrier: the thread's earlier stores are visible before anything after it.
         private: touches nothing that another thread could see; exploration need not branch here.
         guard: name of a method without arguments; the op can run only while it answers True.
-        patience: name of a method without arguments; where it answers True, the op can run in spite of its guard once nothing else can
-            move. It stands for a long pause or a time-out.
+        patience: name of a method without arguments; where it answers True, the op can run in spite of its guard once
+            nothing else can move. It stands for a long pause or a time-out.
         opens: interrupts may have become possible by this op, look for them before going on.
     """
 
@@ -193,8 +193,8 @@ class Routine:
         name: unique in the program, such as `vm1.start_xmit`.
         queue: the virtqueue it works on, if it works on one.
         first: name of the op to begin with; empty for the one written down first.
-        links: names used in targets that mean another op of this class, or, where empty, the way back to the caller. With these a base
-            class can leave open where its ops lead.
+        links: names used in targets that mean another op of this class, or, where empty, the way back to the caller.
+            With these a base class can leave open where its ops lead.
         rows: row names used by a base class -> the rows they are in this routine.
     """
 
@@ -211,7 +211,7 @@ class Routine:
 
     def specs(self) -> list[OpSpec]:
         """Give the ops in the order in which they are written down, a base class's first."""
-        return _specs_of(type(self))
+        return _specs_of(type(self))  # type: ignore[arg-type]  # a class is hashable, whatever mypy thinks of type[]
 
     def place_of(self, spec: OpSpec) -> Place:  # noqa: ARG002 - a routine that spans places overrides this
         """Say whose code an op is; a routine that spans places overrides this."""

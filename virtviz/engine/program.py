@@ -133,8 +133,8 @@ def link(
     Args:
         threads: each with its first routine and the gates that may interrupt it.
         costs: nanoseconds by cost key, crossing kind and effect kind; what is missing costs nothing.
-        omit: ops to leave out, by `routine/op` or bare name; each must have a single outcome that stays in its routine, and is passed
-            over as if it had been deleted from the source.
+        omit: ops to leave out, by `routine/op` or bare name; each must have a single outcome that stays in its routine,
+            and is passed over as if it had been deleted from the source.
 
     Raises:
         LinkError: duplicate or missing names, unreachable or uncited ops, ambiguous returns.
@@ -232,6 +232,17 @@ class _Linker:
 
     def _find_return_sites(self) -> None:
         """Find, for each routine, the places a return may lead to, through tail calls as well."""
+        sites, tails = self._calls()
+        # Who is called last returns where its caller would have returned.
+        while any(not sites[caller] <= sites[callee] for caller, callee in tails):
+            for caller, callee in tails:
+                sites[callee] |= sites[caller]
+        for routine, found in sites.items():
+            self.returns_to[routine] = {site.place if isinstance(site, Op) else site for site in found}
+            self.guarded_returns[routine] = any(isinstance(site, Op) and site.guard for site in found)
+
+    def _calls(self) -> tuple[dict[Routine, set[Op | Domain]], list[tuple[Routine, Routine]]]:
+        """Find for each routine what its direct callers go on with, and who calls whom without going on."""
         sites: dict[Routine, set[Op | Domain]] = {routine: set() for routine in self.routines}
         tails: list[tuple[Routine, Routine]] = []
         for thread in self.threads:
@@ -247,16 +258,7 @@ class _Linker:
                         tails.append((op.routine, callee))
                     else:
                         sites[callee].add(self._resolve(op.routine, target.then))
-        changed = True
-        while changed:
-            changed = False
-            for caller, callee in tails:
-                if not sites[caller] <= sites[callee]:
-                    sites[callee] |= sites[caller]
-                    changed = True
-        for routine, found in sites.items():
-            self.returns_to[routine] = {site.place if isinstance(site, Op) else site for site in found}
-            self.guarded_returns[routine] = any(isinstance(site, Op) and site.guard for site in found)
+        return sites, tails
 
     # Arcs
 

@@ -1,13 +1,14 @@
-"""A machine that keeps its past: it journals what every step overwrites and reads, and can be set to any position it has passed.
+"""A machine that keeps its past, and can be set to any position it has passed.
 
-On a long run it sends a scout ahead: a counting machine that notes rows and checkpoints only, several times faster. What the scout did not
-journal is made again, from the checkpoint before, when somebody goes there.
+It journals what every step overwrites and reads, so that a step can be taken back and can be described.
+
+On a long run it sends a scout ahead: a counting machine that notes rows and checkpoints only, several times faster.
+What the scout did not journal is made again, from the checkpoint before, when somebody goes there.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.journal import KIND, ROW, cell_word, row_word, thread_and_arc
@@ -17,6 +18,8 @@ from virtviz.engine.timeline import CHECKPOINT_STEPS, Checkpoint, Future, Timeli
 from virtviz.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from virtviz.engine.counting import CountingMachine
     from virtviz.engine.program import Arc, Program
     from virtviz.engine.schedule import Scheduler
@@ -103,7 +106,7 @@ class RecordingMachine(Machine):
         timeline.threads.extend([index] * len(arcs))
         return self.position - start
 
-    def _record(self, index: int, limit: int) -> list[int]:
+    def _record(self, index: int, limit: int) -> list[int]:  # noqa: C901, PLR0915 - one loop with all it needs at hand
         """Run one thread until it cannot go on or `limit` steps are done, journaling; answers the arcs it took."""
         thread = self.threads[index]
         me, stack = thread.me, thread.stack

@@ -1,15 +1,17 @@
 """Schedulers: which thread moves next.
 
-A scheduler is an argument of every run, so that one machine can be stepped in a readable order, in simulated time, or in an order that a
-learner, a test or a recording chose. None of them knows what the threads do; all are deterministic.
+A scheduler is an argument of every run, so that one machine can be stepped in a readable order, in simulated time, or
+in an order that a learner, a test or a recording chose. None of them knows what the threads do; all are deterministic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
     from virtviz.engine.machine import Machine
 
 LONG = 1 << 30
@@ -26,8 +28,10 @@ class Scheduler(Protocol):
 
 
 class RunUntilBlocked:
-    """The thread that runs goes on until it cannot; then the next one in order that can. The readable order, and fair:
-    no thread is passed over for ever, because every thread blocks in the end."""
+    """The thread that runs goes on until it cannot; then the next one in order that can.
+
+    The readable order, and fair: no thread is passed over for ever, because every thread blocks in the end.
+    """
 
     quantum = LONG
 
@@ -35,7 +39,7 @@ class RunUntilBlocked:
         """Prefer the thread that moved last, then the ones after it in their fixed order."""
         count, first = len(machine.threads), machine.current
         blocked_by_hold = False
-        for index in (*range(first, count), *range(first)):
+        for index in chain(range(first, count), range(first)):
             if machine.can_move(index):
                 if index not in held:
                     return index

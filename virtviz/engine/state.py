@@ -37,10 +37,12 @@ class State:
         self.journal: Journal | None = Journal() if recording else None
         self.names: list[str] = []
         self.regions: list[Region] = []
-        # A cell is a slot of a component, or an element of one of its lists; its key is the slot, or the element's index.
+        # A cell is a slot of a component, or an element of one of its lists; its key is the slot, or the element's
+        # index.
         self._owners: list[Any] = []
         self._keys: list[Any] = []
-        # Pages: what a snapshot keeps together. A component's plain cells are one, each list is one, a stretch of memory is one.
+        # Pages: what a snapshot keeps together. A component's plain cells are one, each list is one, a stretch of
+        # memory is one.
         self._pages: list[tuple[Any, Any]] = []
         self._region_bases: list[int] = []
         self._memory_bytes = 0
@@ -165,7 +167,7 @@ class State:
         """Set the whole state to what a snapshot holds."""
         for (owner, key), content in zip(self._pages, taken, strict=True):
             if isinstance(owner, bytearray):
-                owner[key : key + PAGE_BYTES] = content  # type: ignore[assignment]
+                owner[key : key + PAGE_BYTES] = content
             elif key is None:
                 list.__setitem__(owner, slice(None), content)
             else:

@@ -1,12 +1,11 @@
 """Threads: what a scheduler runs.
 
-A thread is a stack of routines and one set of registers. Code that runs inside whoever called it (Open vSwitch inside the
-thread that sent the frame) works on the registers of that thread; code that can be interrupted saves them first.
+A thread is a stack of routines and one set of registers. Code that runs inside whoever called it (Open vSwitch inside
+the thread that sent the frame) works on the registers of that thread; code that can be interrupted saves them first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +13,8 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, WOKE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtviz.engine.ops import Routine
 
 
@@ -65,7 +66,8 @@ class Thread:
         start: the routine it begins with; that routine never returns.
         kind: vCPU, other host thread, or a device's engine.
         gates: routines that may interrupt it.
-        intercept: asked before a step with True if the thread is in a user-level place; answers the gate to be taken, or None.
+        intercept: asked before a step with True if the thread is in a user-level place; answers the gate to be taken,
+            or None.
         pc: number of the op it does next.
         stack: ops to return to, innermost last.
     """

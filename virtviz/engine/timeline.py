@@ -1,8 +1,9 @@
-"""The timeline: which thread took which arc at every step, checkpoints of the whole machine, and a window with what each step overwrote.
+"""The timeline: the steps of one run, checkpoints, and a window with what each step overwrote.
 
-The rows (thread and arc, three bytes a step) cover everything. The window covers the stretch behind the present position, as far as somebody
-has stepped through it; taking steps back reads it. Where it does not reach, it is made again from the checkpoint before: the machine is
-deterministic, so running the same steps again overwrites the same things.
+The rows (thread and arc, three bytes a step) cover everything. The window covers the stretch behind the present
+position, as far as somebody has stepped through it; taking steps back reads it. Where it does not reach, it is made
+again from the checkpoint before: the machine is deterministic, so running the same steps again overwrites the same
+things.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from virtviz.engine.state import Snapshot
 
 CHECKPOINT_STEPS = 16384
-"""Steps between checkpoints: a jump repeats at most this many steps. Half as many would be felt by nobody, and double what
-checkpoints take up and cost."""
+"""Steps between checkpoints: a jump repeats at most this many steps. Half as many would be felt by nobody, and double
+what checkpoints take up and cost."""
 
 
 @dataclass(slots=True)

@@ -1,23 +1,24 @@
 """The trace: what each step did, in a form for readers.
 
-A `Step` says everything about one step that a screen, a file or a lesson's condition may want to know. A machine keeps three bytes for a
-step; `Trace` builds the rest on demand, from the op table and from what the journal noted.
+A `Step` says everything about one step that a screen, a file or a lesson's condition may want to know. A machine keeps
+three bytes for a step; `Trace` builds the rest on demand, from the op table and from what the journal noted.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from virtviz.engine.effects import EffectKind
 from virtviz.engine.journal import CELL, KIND, LOAD, SLICE, STORE
 from virtviz.engine.ops import pick
-from virtviz.engine.places import CrossingKind, Domain, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtviz.engine.effects import EffectKind
     from virtviz.engine.memory import Region
+    from virtviz.engine.places import CrossingKind, Domain, Side
     from virtviz.engine.program import Arc, Op
     from virtviz.engine.recording import RecordingMachine
     from virtviz.engine.threads import Registers
@@ -41,13 +42,15 @@ class Access:
 
     Attributes:
         space: `mem` or `cell`.
-        field: a cell's full name; in memory, the field's name within its owner, such as `avail.idx`, empty if it has none.
+        field: a cell's full name; in memory, the field's name within its owner, such as `avail.idx`, empty if it has
+            none.
         owner: in memory, the queue or pool the field belongs to, such as `vm1.transmitq1`; for cells empty.
         region: in memory, the region's name, such as `vm1.ram`; for cells empty.
         addr: in memory, the address in its region; a cell's number.
         size: bytes in memory; 8 for a cell.
         old: the value before a write; None for a read.
-        new: the value written, or the value read. Numbers are little-endian. None for the content of a record that was read.
+        new: the value written, or the value read. Numbers are little-endian. None for the content of a record that was
+            read.
     """
 
     space: str
@@ -226,7 +229,7 @@ class Trace:
         )
 
     def _accesses(self, n: int, level_cell: str, level: int) -> tuple[tuple[Access, ...], tuple[Access, ...], int, int]:
-        """Read the journal of the step just taken: reads, writes, its clock, and the highest level its thread was at."""
+        """Read the journal of the step just taken: reads, writes, its clock, the highest level its thread was at."""
         state, timeline = self.machine.state, self.machine.timeline
         words = timeline.entries_of(n - 1)
         blob_end = self.machine.blob_end
@@ -264,7 +267,9 @@ class Trace:
                 newer[key] = old
                 writes.append(Access(MEM, field, owner, region.name, address, size, old, new_value))
             else:
-                reads.append(Access(MEM, field, owner, region.name, address, size, None, value if kind == LOAD else None))
+                reads.append(
+                    Access(MEM, field, owner, region.name, address, size, None, value if kind == LOAD else None)
+                )
         return tuple(reversed(reads)), tuple(reversed(writes)), words[-1], level
 
 
