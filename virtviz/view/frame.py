@@ -1,6 +1,7 @@
 """Frames: everything a screen shows of one position, as plain data.
 
-A frame knows neither colours nor widgets; two frames are equal if they would look the same. It is built from a `Source`, which is a
+A frame knows neither colours nor widgets; two frames are equal if they would look the same. It is built from a
+`Source`, which is a
 running session or a trace file: both give the same frames.
 """
 
@@ -70,8 +71,8 @@ class PacketFrame:
         where: the queue it waits in, else the place that handles it; empty before it exists.
         waiting: it lies in a queue.
         milestone: the last one it has passed.
-        moved: the last step brought it here.
-        done: its way is over (received, on the wire, or dropped).
+        came_from: where it was before the last step, if that step moved it; else empty.
+        done: its way is over: `received`, `on-wire` or `dropped`; empty while it is under way.
     """
 
     number: int
@@ -80,29 +81,43 @@ class PacketFrame:
     where: str
     waiting: bool
     milestone: str
-    moved: bool
-    done: bool
+    came_from: str
+    done: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether the last step brought it where it is."""
+        return bool(self.came_from)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A field of a ring as shown: its text, whether the last step wrote it, and whether the last step read it."""
+    """A field of a ring as shown.
+
+    Attributes:
+        text: its value; a dot where nothing was ever written.
+        written, read: the last step wrote it, or read it.
+        live: it means something now; what is not live is left over from before.
+    """
 
     text: str
     written: bool = False
     read: bool = False
+    live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class SlotFrame:
-    """One slot of a split ring's three parts, side by side.
+    """One column of a split ring's three parts: a descriptor, a slot of the available ring, a slot of the used ring.
 
     Attributes:
-        slot: its number.
-        addr, len, flags, next: fields of the descriptor of that number.
+        slot: the slot's number in both rings.
+        desc: the descriptor's number; the same as `slot` unless heads and slots have drifted apart.
+        addr, len, flags, next: fields of the descriptor.
         avail: the available ring's entry in this slot.
         used_id, used_len: the used ring's entry in this slot.
-        owner: who may touch the descriptor: `driver`, `device` (available or being worked on), `used` (given back, not yet taken).
+        owner: who may touch the descriptor: `driver`, `device` (available or being worked on), `used` (given back,
+            not yet taken).
         packet: number of the packet the descriptor is for, 0 if none.
         is_avail_next: the driver's next available entry goes into this slot.
         is_device_next: the device takes its next available entry from this slot.
@@ -111,6 +126,7 @@ class SlotFrame:
     """
 
     slot: int
+    desc: int
     addr: Cell
     len: Cell
     flags: Cell
@@ -125,6 +141,11 @@ class SlotFrame:
     is_used_next: bool
     is_driver_next: bool
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its fields in memory."""
+        return (self.addr, self.len, self.flags, self.next, self.avail, self.used_id, self.used_len)
+
 
 @dataclass(frozen=True, slots=True)
 class RingFrame:
@@ -135,19 +156,21 @@ class RingFrame:
         direction: `out` or `in`.
         size: its descriptors; `slots` shows a window of them.
         slots: the window, in order of slot number.
+        desc: number of the descriptor that was worked on last; -1 before any was.
         avail_flags, avail_idx, used_event: the driver's words.
         used_flags, used_idx, avail_event: the device's words.
         event_idx: with event indices the two flags mean nothing, without them the two events.
         last_used_idx: the driver's private position.
         last_avail_idx: the device's private position.
         num_free: descriptors the driver has left.
-        changed: the last step touched this queue.
+        changed: the last step worked on this queue.
     """
 
     queue: str
     direction: str
     size: int
     slots: tuple[SlotFrame, ...]
+    desc: int
     avail_flags: Cell
     avail_idx: Cell
     used_event: Cell
@@ -159,6 +182,11 @@ class RingFrame:
     last_avail_idx: Cell
     num_free: Cell
     changed: bool
+
+    @property
+    def title(self) -> str:
+        """The queue's name without its machine's."""
+        return self.queue.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +216,36 @@ class Frame:
     Attributes:
         position: 0 before the first step.
         length: steps there are.
-        direction: `out` or `in`: the way of the packet of the last step, or of the last one before it that had a packet; empty at first.
+        direction: `out` or `in`: the way of the packet of the last step, or of the last one before it that had a
+            packet; empty at first.
+        packet: number of that packet; 0 at first.
         step: the last step; None at position 0.
         threads, packets, counters: in their fixed order.
         ring: a window on the virtqueue that was touched last, or on the one asked for.
+        rings: for every virtqueue its name, and the numbers of the packets that lie in it, in the order in which they
+            came.
         cost: crossings and effects of the last step.
-        where_next: the place that the running thread goes on with after its crossing; empty if it crossed nothing.
+        where_next: the domain in which the running thread goes on after its crossing; empty if it crossed nothing.
     """
 
     position: int
     length: int
     direction: str
+    packet: int
     step: Step | None
     threads: tuple[ThreadFrame, ...]
     packets: tuple[PacketFrame, ...]
     counters: tuple[CounterFrame, ...]
     ring: RingFrame
+    rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
     where_next: str
+
+    def counter(self, name: str) -> CounterFrame:
+        """Give a counter by its name."""
+        return next(c for c in self.counters if c.name == name)
+
+    @property
+    def running(self) -> ThreadFrame | None:
+        """The thread that took the last step; None at position 0."""
+        return next((t for t in self.threads if t.state == "runs"), None)
