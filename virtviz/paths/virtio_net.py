@@ -62,6 +62,7 @@ class Transmitq:
         pool: where socket buffers lie.
         threshold: free descriptors below which the queue is stopped.
         napi: its NAPI number.
+        gives_up: without transmit NAPI a packet no longer counts for its socket once it is in the ring.
     """
 
     def __init__(  # noqa: PLR0913 - what a queue joins
@@ -75,6 +76,8 @@ class Transmitq:
         cpu: GuestCpu,
         threshold: int,
         napi: int,
+        *,
+        gives_up: bool,
     ) -> None:
         self.name = name
         self.ring = ring
@@ -84,6 +87,7 @@ class Transmitq:
         self.cpu = cpu
         self.threshold = threshold
         self.napi = napi
+        self.gives_up = gives_up
         self.cells = state.add(TxCells, f"{name}.tx")
 
     def schedule(self) -> bool:
@@ -169,7 +173,8 @@ class Reclaim(_QueueRoutine):
             me.packet = pool.cells.packet[slot]
         queue.cells.freed += length
         pool.release(slot)
-        queue.socket.uncharge(length)
+        if not queue.gives_up:
+            queue.socket.uncharge(length)
         return "asked again" if ring.move_used_event() else "freed"
 
 
@@ -339,10 +344,8 @@ class NotifyInterruptsOff(Notify):
         self.cpu.cells.interrupts_on = 1
 
 
-class StartXmit(_QueueRoutine):
-    """Send one packet: start_xmit, with NAPI for the transmit queue."""
-
-    first = "disable_callbacks"
+class _Xmit(_QueueRoutine):
+    """What start_xmit does with and without NAPI for the transmit queue: all but the beginning."""
 
     def __init__(  # noqa: PLR0913 - what a transmit routine joins
         self, name: str, place: Place, queue: Transmitq, reclaim: Routine, add: Routine, notify: Routine
@@ -351,6 +354,106 @@ class StartXmit(_QueueRoutine):
         self.reclaim = reclaim
         self.add = add
         self.notify = notify
+
+    def packet_in_hand(self, me: Context) -> None:
+        """Work on the packet of the socket buffer, whatever was freed meanwhile."""
+        if me.observed:
+            packet = self.q.pool.cells.packet[me.skb]
+            if me.packet != packet:
+                me.packet = packet
+
+    @op(
+        "G-TX.7",
+        "fill in the virtio-net header",
+        "xmit_skb",
+        VIRTIO_NET,
+        spec="5.1.9.2",
+        text="12 bytes go in front of the frame: no checksum to finish, no segmentation, num_buffers 0.",
+        to=call("add", "stop_if_full"),
+    )
+    def fill_header(self, me: Context) -> None:
+        pool = self.q.pool
+        pool.memory.write(pool.at[me.skb] - VIRTIO_NET_HDR_BYTES, PLAIN_HEADER)
+
+    @op(
+        "G-TX.11",
+        "stop the queue if it is nearly full",
+        "check_sq_full_and_disable",
+        VIRTIO_NET,
+        text={
+            "room": "{num_free} descriptors are free, enough for any packet: the queue stays open.",
+            "stopped": "Only {num_free} descriptors are free, fewer than {threshold}: the stack may send no more, and a late interrupt is asked for.",
+        },
+        to={"room": goto("decide_flush"), "stopped": goto("mb_before_stop_recheck")},
+    )
+    def stop_if_full(self, me: Context) -> str:  # noqa: ARG002
+        if self.mine.num_free >= self.q.threshold:
+            return "room"
+        self.q.tx.cells.driver_off = 1
+        self.ring.enable_callbacks_delayed()
+        return "stopped"
+
+    @op(
+        "G-TX.11",
+        "full barrier",
+        "virtio_store_mb",
+        VIRTIO_RING,
+        spec="2.7.14",
+        text="Again: ask first, barrier, then look, so that no completion slips through.",
+        to=goto("recheck_after_stop"),
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_stop_recheck(self, me: Context) -> None: ...
+
+    @op(
+        "G-TX.13",
+        "decide whether to tell the device now",
+        "__netdev_tx_sent_queue",
+        VIRTIO_NET,
+        text={
+            "now": "No other packet is announced: the device has to hear of this one, if it wants to.",
+            "later": "Another packet follows at once: telling the device is left to the last of them.",
+        },
+        to={"now": goto("mb_before_kick_check"), "later": RETURN},
+        private=True,
+    )
+    def decide_flush(self, me: Context) -> str:
+        return "now" if self.q.tx.sent(self.q.pool.cells.length[me.skb]) else "later"
+
+    @op(
+        "G-TX.12",
+        "full barrier",
+        "virtio_mb",
+        VIRTIO_RING,
+        spec="2.7.13.4.1",
+        text="avail.idx must be visible before the driver reads whether a kick is wanted. Without this barrier a kick can be lost.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_kick_check(self, me: Context) -> None: ...
+
+    @op(
+        "G-TX.12",
+        "ask whether a kick is wanted",
+        "virtqueue_kick_prepare_split",
+        VIRTIO_RING,
+        spec="2.7.13.4",
+        text={
+            "kick": "The device asked to hear of this entry: a kick is needed.",
+            "no kick": "The device did not ask to hear of this entry; it is busy and will come by. No kick.",
+        },
+        to={"kick": call("notify", None), "no kick": RETURN},
+        cost="ring cold",
+    )
+    def check_kick(self, me: Context) -> str:  # noqa: ARG002
+        return "kick" if self.ring.kick_needed() else "no kick"
+
+
+class StartXmit(_Xmit):
+    """Send one packet: start_xmit, with NAPI for the transmit queue."""
+
+    first = "disable_callbacks"
 
     @op(
         "G-TX.4",
@@ -368,13 +471,6 @@ class StartXmit(_QueueRoutine):
     def disable_callbacks(self, me: Context) -> str:
         self.packet_in_hand(me)
         return self.ring.disable_callbacks()
-
-    def packet_in_hand(self, me: Context) -> None:
-        """Work on the packet of the socket buffer, whatever was freed meanwhile."""
-        if me.observed:
-            packet = self.q.pool.cells.packet[me.skb]
-            if me.packet != packet:
-                me.packet = packet
 
     @op(
         "G-TX.6",
@@ -424,49 +520,6 @@ class StartXmit(_QueueRoutine):
         return "too late" if self.ring.too_many_used() else "enough"
 
     @op(
-        "G-TX.7",
-        "fill in the virtio-net header",
-        "xmit_skb",
-        VIRTIO_NET,
-        spec="5.1.9.2",
-        text="12 bytes go in front of the frame: no checksum to finish, no segmentation, num_buffers 0.",
-        to=call("add", "stop_if_full"),
-    )
-    def fill_header(self, me: Context) -> None:
-        pool = self.q.pool
-        pool.memory.write(pool.at[me.skb] - VIRTIO_NET_HDR_BYTES, PLAIN_HEADER)
-
-    @op(
-        "G-TX.11",
-        "stop the queue if it is nearly full",
-        "check_sq_full_and_disable",
-        VIRTIO_NET,
-        text={
-            "room": "{num_free} descriptors are free, enough for any packet: the queue stays open.",
-            "stopped": "Only {num_free} descriptors are free, fewer than {threshold}: the stack may send no more, and a late interrupt is asked for.",
-        },
-        to={"room": goto("decide_flush"), "stopped": goto("mb_before_stop_recheck")},
-    )
-    def stop_if_full(self, me: Context) -> str:  # noqa: ARG002
-        if self.mine.num_free >= self.q.threshold:
-            return "room"
-        self.q.tx.cells.driver_off = 1
-        self.ring.enable_callbacks_delayed()
-        return "stopped"
-
-    @op(
-        "G-TX.11",
-        "full barrier",
-        "virtio_store_mb",
-        VIRTIO_RING,
-        spec="2.7.14",
-        text="Again: ask first, barrier, then look, so that no completion slips through.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_stop_recheck(self, me: Context) -> None: ...
-
-    @op(
         "G-TX.11",
         "look at used.idx again",
         "virtqueue_enable_cb_delayed",
@@ -486,55 +539,11 @@ class StartXmit(_QueueRoutine):
             self.ring.disable_callbacks()
         return "too late"
 
-    @op(
-        "G-TX.13",
-        "decide whether to tell the device now",
-        "__netdev_tx_sent_queue",
-        VIRTIO_NET,
-        text={
-            "now": "No other packet is announced: the device has to hear of this one, if it wants to.",
-            "later": "Another packet follows at once: telling the device is left to the last of them.",
-        },
-        to={"now": goto("mb_before_kick_check"), "later": RETURN},
-        private=True,
-    )
-    def decide_flush(self, me: Context) -> str:
-        return "now" if self.q.tx.sent(self.q.pool.cells.length[me.skb]) else "later"
 
-    @op(
-        "G-TX.12",
-        "full barrier",
-        "virtio_mb",
-        VIRTIO_RING,
-        spec="2.7.13.4.1",
-        text="avail.idx must be visible before the driver reads whether a kick is wanted. Without this barrier a kick can be lost.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_kick_check(self, me: Context) -> None: ...
-
-    @op(
-        "G-TX.12",
-        "ask whether a kick is wanted",
-        "virtqueue_kick_prepare_split",
-        VIRTIO_RING,
-        spec="2.7.13.4",
-        text={
-            "kick": "The device asked to hear of this entry: a kick is needed.",
-            "no kick": "The device did not ask to hear of this entry; it is busy and will come by. No kick.",
-        },
-        to={"kick": call("notify", None), "no kick": RETURN},
-        cost="ring cold",
-    )
-    def check_kick(self, me: Context) -> str:  # noqa: ARG002
-        return "kick" if self.ring.kick_needed() else "no kick"
-
-
-class StartXmitWithoutNapi(StartXmit):
+class StartXmitWithoutNapi(_Xmit):
     """Send one packet with napi_tx=0: nothing is asked for, and the packet is given up as soon as it is in the ring."""
 
     first = "begin"
-    links: Mapping[str, str] = {"enable_callbacks_delayed": "fill_header"}
 
     @op(
         "G-TX.5",
@@ -554,11 +563,64 @@ class StartXmitWithoutNapi(StartXmit):
         VIRTIO_NET,
         spec="5.1.9.2",
         text="12 bytes go in front of the frame: no checksum to finish, no segmentation, num_buffers 0.",
-        to=call("add", "stop_if_full"),
+        to=call("add", "give_up"),
     )
     def fill_header(self, me: Context) -> None:
         self.packet_in_hand(me)
         super().fill_header(me)
+
+    @op(
+        "G-TX.10",
+        "give the packet up",
+        "skb_orphan",
+        VIRTIO_NET,
+        text={
+            "given up": "The socket's send buffer is given its share back now: nobody knows when the packet's memory will be freed.",
+            "gone": "There was no room for the packet: nothing is left to give up.",
+        },
+        to={"given up": goto("stop_if_full"), "gone": goto("stop_if_full")},
+        private=True,
+    )
+    def give_up(self, me: Context) -> str:
+        if not me.skb:
+            return "gone"
+        self.q.socket.uncharge(self.q.pool.cells.length[me.skb])
+        return "given up"
+
+    @op(
+        "G-TX.11",
+        "look at used.idx again",
+        "virtqueue_enable_cb_delayed",
+        VIRTIO_RING,
+        spec="2.7.14",
+        text={
+            "enough": "The interrupt asked for will open the queue again.",
+            "too late": "More has come back already: it is freed at once.",
+        },
+        to={"enough": goto("decide_flush"), "too late": call("reclaim", "open_if_room")},
+        cost="ring cold",
+    )
+    def recheck_after_stop(self, me: Context) -> str:  # noqa: ARG002
+        return "too late" if self.ring.too_many_used() else "enough"
+
+    @op(
+        "G-TX.11",
+        "open the queue again if there is room",
+        "check_sq_full_and_disable",
+        VIRTIO_NET,
+        text={
+            "opened": "{num_free} descriptors are free: the queue is opened again, and no interrupt is wanted.",
+            "still full": "Only {num_free} descriptors are free: the queue stays stopped until the interrupt.",
+        },
+        to={"opened": goto("decide_flush"), "still full": goto("decide_flush")},
+    )
+    def open_if_room(self, me: Context) -> str:
+        self.packet_in_hand(me)
+        if self.mine.num_free < self.q.threshold:
+            return "still full"
+        self.q.tx.cells.driver_off = 0
+        self.ring.disable_callbacks()
+        return "opened"
 
 
 class TransmitDone(_QueueRoutine):

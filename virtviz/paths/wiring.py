@@ -146,7 +146,7 @@ class _Builder:
         self.stack_place = self.place("host_stack", Domain.HOST_KERNEL, "host stack")
         self.host_memory_pool()
         vm = self.virtual_machine(0)
-        machine = self.finish(vm)
+        machine = self.finish()
         simulation = Simulation(world, self.traffic, machine, [vm], self.pools, self.drops)
         self.boot(machine, vm)
         return simulation
@@ -213,7 +213,8 @@ class _Builder:
             state, rx_name, rx_driver, buffers, skbs, collected, cpu, napi=0, mergeable=mergeable
         )
         txq = virtio_net.Transmitq(
-            state, tx_name, tx_driver, skbs, tx_queue, socket, cpu, world.number("tx_stop_threshold"), napi=1
+            state, tx_name, tx_driver, skbs, tx_queue, socket, cpu, world.number("tx_stop_threshold"), napi=1,
+            gives_up=not world.on("napi_tx"),
         )
         if not world.on("napi_tx"):
             # The very first completion of such a driver interrupts once, and turns callbacks off until the ring is full.
@@ -496,7 +497,7 @@ class _Builder:
 
     # The end
 
-    def finish(self, vm: Vm) -> Machine:
+    def finish(self) -> Machine:
         costs = load_costs(self.world.word("costs")).nanoseconds
         program = link(self.threads, costs, self.omit)
         if self.state.journal is None:
