@@ -1,0 +1,71 @@
+"""Whatever the settings, the traffic and the order of threads: every frame is received once or counted as dropped, and nothing stalls."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from simulated import STEPS_MAX, Habits, expected, fates, habits, traffics, waits_for_ever, worlds
+
+from virtviz.engine.counters import count
+from virtviz.paths.knobs import World, make_world
+from virtviz.paths.traffic import Item, Traffic, make_traffic
+from virtviz.paths.wiring import Simulation, simulate
+
+
+def follow(world: World, traffic: Traffic, schedule: Habits) -> Simulation:
+    """Run a world to its rest, and see that nobody and nothing is missing."""
+    simulation = simulate(world, traffic)
+    taken = simulation.machine.run(STEPS_MAX, schedule.scheduler())
+    assert taken < STEPS_MAX, "the run never comes to rest"
+    found = fates(simulation)
+    assert sum(simulation.dropped().values()) == found.drops == count_of(simulation, "drops")
+    for packet in expected(traffic, found):
+        times = found.arrived[packet] + found.lost[packet]
+        assert times == 1 or (times == 0 and waits_for_ever(simulation, found)), (packet, traffic.item_of(packet))
+    return simulation
+
+
+def count_of(simulation: Simulation, counter: str) -> int:
+    """Give a counter of the whole run."""
+    machine = simulation.machine
+    return count(machine.program.arcs, machine.hits)[counter]
+
+
+@given(worlds(), traffics(), habits())
+def test_every_frame_is_received_once_or_is_in_a_named_drop_counter(world: World, traffic: Traffic, schedule: Habits):
+    follow(world, traffic, schedule)
+
+
+@given(worlds(napi_tx="off"), traffics(), habits())
+def test_every_frame_has_its_fate_without_transmit_napi(world: World, traffic: Traffic, schedule: Habits):
+    follow(world, traffic, schedule)
+
+
+SMALL = {"queue.size": 4, "tx_stop_threshold": 2, "queue.start": 65534, "bql_limit_min": 0}
+
+
+@pytest.mark.parametrize("features", [[], ["event_idx"], ["event_idx", "indirect", "mergeable"]])
+@pytest.mark.parametrize("napi_tx", ["on", "off"])
+@given(schedule=habits())
+@settings(max_examples=8)
+def test_no_fair_schedule_stalls_a_small_ring_across_the_wrap(features: list[str], napi_tx: str, schedule: Habits):
+    events = []
+    for i in range(0, 8, 2):
+        events += [Item(peer=1 + i % 3), Item(outgoing=False, answers=2 * i), Item(outgoing=False), Item()]
+    world = make_world(SMALL | {"features": features, "napi_tx": napi_tx})
+    simulation = follow(world, make_traffic(events, rounds=2), schedule)
+    assert not simulation.dropped()
+
+
+@given(traffic=traffics(), schedule=habits())
+def test_a_dummy_far_port_takes_every_frame_that_was_sent(traffic: Traffic, schedule: Habits):
+    sent_only = make_traffic([item for item in traffic.items if item.outgoing], rounds=traffic.rounds)
+    simulation = follow(make_world({"far_port": "dummy"}), sent_only, schedule)
+    assert not simulation.dropped()
+
+
+@pytest.mark.campaign
+@given(worlds(), traffics(longest=30), habits())
+@settings(settings.get_profile("campaign"))
+def test_campaign_every_frame_has_its_fate(world: World, traffic: Traffic, schedule: Habits):
+    follow(world, traffic, schedule)
