@@ -6,12 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from virtviz.lesson.conditions import is_called
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
     from virtviz.paths.describe import QueueInfo
     from virtviz.session.run import Run
 
+_OF_RING: Final = re.compile(
+    r"^(?:(?P<queue>.+)\.)?"
+    r"(?P<field>(?:avail|used)\.(?:flags|idx)|used_event|avail_event|(?:desc|avail\.ring|used\.ring)\[\d{1,5}\](?:\.\w+)?)$"
+)
 _WITH_SLOT: Final = re.compile(r"^(desc|avail\.ring|used\.ring)\[(\d+)\](?:\.(\w+))?$")
 _DESC_PARTS: Final = {"addr": (0, 8), "len": (8, 4), "flags": (12, 2), "next": (14, 2)}
 """Offset and bytes of a descriptor's parts. Source: virtio 1.4, 2.7.5."""
@@ -58,18 +63,19 @@ def find_field(run: Run, name: str, position: int) -> Field | None:
     queue that the step at this position works on, or the last one before it that was worked on. A cell is given by its
     full name.
     """
-    for queue in run.header.queues:
-        for prefix in (queue.name, queue.name.partition(".")[2]):
-            if name.startswith(f"{prefix}."):
-                found = _in_queue(queue, name.removeprefix(f"{prefix}."))
-                if found is not None:
-                    return found
     names = run.machine.state.names
     if name in names:
         return Field(None, names.index(name))
-    worked_on = next((q for q in (run.arc(n).op.routine.queue for n in range(position, 0, -1)) if q), "")
-    queues = [queue for queue in run.header.queues if queue.name == worked_on] or list(run.header.queues)[:1]
-    return _in_queue(queues[0], name) if queues else None
+    match = _OF_RING.match(name)
+    queues = list(run.header.queues)
+    if match is None or not queues:
+        return None
+    if match["queue"]:
+        meant = [queue for queue in queues if is_called(queue.name, match["queue"])]
+    else:
+        worked_on = next((q for q in (run.arc(n).op.routine.queue for n in range(position, 0, -1)) if q), "")
+        meant = [queue for queue in queues if queue.name == worked_on] or queues
+    return _in_queue(meant[0], match["field"]) if meant else None
 
 
 def _in_queue(queue: QueueInfo, name: str) -> Field | None:

@@ -20,7 +20,7 @@ from virtviz.engine.counters import COUNTERS, count, of_arc
 from virtviz.engine.ops import pick
 from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.trace import Trace
-from virtviz.lesson.conditions import Matcher
+from virtviz.lesson.conditions import Matcher, begins_with
 from virtviz.paths.describe import Header, describe
 
 if TYPE_CHECKING:
@@ -257,11 +257,7 @@ class _Director:
 
     def _threads_called(self, name: str) -> list[int]:
         """Give the threads a name means: those that begin with it, with or without the virtual machine's name."""
-        return [
-            index
-            for index, thread in enumerate(self.machine.threads)
-            if thread.name.startswith(name) or thread.name.partition(".")[2].startswith(name)
-        ]
+        return [index for index, thread in enumerate(self.machine.threads) if begins_with(thread.name, name)]
 
     def _names(self, numbers: Sequence[int] | None = None) -> list[str]:
         threads = self.machine.threads
@@ -298,11 +294,10 @@ def may_match(when: When, arc: Arc) -> bool:
     False only where a key does not fit that depends on the arc alone, so that most steps need not be built to be passed
     over.
     """
-    if when.any is not UNSET and any(may_match(one, arc) for one in when.any):
-        return True
     return (
-        (when.op is UNSET or when.op.rpartition("/")[2] == arc.op.name)
+        (when.op is UNSET or when.op == arc.op.name)
         and (when.crossing is UNSET or when.crossing == arc.crossing)
         and (when.effect is UNSET or when.effect == arc.effect)
         and (when.milestone is UNSET or when.milestone == pick(arc.op.spec.milestone, arc.outcome))
+        and (when.any is UNSET or any(may_match(one, arc) for one in when.any))
     )

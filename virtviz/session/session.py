@@ -14,6 +14,7 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.ops import pick
 from virtviz.errors import LearnerError
 from virtviz.lesson.build import build
+from virtviz.paths.wiring import simulate
 from virtviz.session.grading import Results
 from virtviz.session.questions import pose
 from virtviz.session.run import run_lesson
@@ -78,14 +79,16 @@ class Session:
 
         Args:
             lesson: a checked lesson.
-            settings: knobs that replace those of the lesson, later ones before earlier ones.
+            settings: further settings by dotted names, over those of the lesson; later ones over earlier ones.
             seed: written into the header.
-            input_frames: frames to send instead of the lesson's scenario.
+            input_frames: frames of a capture, instead of the lesson's scenario.
 
         Raises:
             KnobError: the lesson's world with these settings is not possible.
+            CaptureError: there is no frame, or one that no network card would take.
         """
-        return cls(run_lesson(lesson, build(lesson, settings, input_frames), seed))
+        world, traffic = build(lesson, settings, frames=input_frames)
+        return cls(run_lesson(lesson, simulate(world, traffic), seed))
 
     # What there is
 
