@@ -1,6 +1,7 @@
 """The lesson format, version 1, as types: what a lesson file says once it has been read and checked.
 
-The JSON Schema that editors use comes from these same types, so the two cannot drift apart.
+These types are the format's one definition. Reading checks a file against them, and the JSON Schema that editors use, with the
+descriptions that they show, is made from them (`schema.py`), so the two cannot drift apart.
 """
 
 from __future__ import annotations
@@ -11,13 +12,26 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec import field as named
 
 FORMAT_VERSION = 1
+PACKETS_MAX = 1000
+"""Packets in a scenario: as many as a trace's header lists by name."""
 
-Id = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Lower-case letters, digits and hyphens.")]
+Id = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="Lower-case letters, digits and hyphens, at most 64.")
+]
 Text = Annotated[str, Meta(min_length=1)]
 Level = Literal["beginner", "intermediate", "advanced"]
 Kind = Literal["icmp-echo", "udp"]
 Ask = Literal["next-thread", "next-op", "cell", "value", "count", "order", "choice"]
 KnobValue = int | str | list[str]
+Payload = Annotated[int, Meta(ge=0, le=1472, description="Bytes of payload; headers come on top.")]
+Count = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=PACKETS_MAX,
+        description="How many packets like this, one after the other. The second one of `burst` is called `burst.2`.",
+    ),
+]
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,29 +41,36 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
 class Send(Model):
     """The virtual machine sends a packet."""
 
-    id: Id
-    from_: str = named(default="vm1", name="from")
-    kind: Kind = "icmp-echo"
-    bytes: Annotated[int, Meta(ge=0, le=1472)] = 56
-    count: Annotated[int, Meta(ge=1, le=4096)] = 1
-    fragments: Annotated[int, Meta(ge=1, le=16)] = 1
+    id: Annotated[Id, Meta(description="The packet's name, for conditions and for the screen.")]
+    from_: Annotated[str, Meta(description="The virtual machine that sends.")] = named(default="vm1", name="from")
+    kind: Annotated[Kind, Meta(description="What kind of packet.")] = "icmp-echo"
+    bytes: Payload = 56
+    count: Count = 1
+    fragments: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=16,
+            description="Pieces of memory that the payload lies in; with more than one, the driver needs a chain or an indirect table.",
+        ),
+    ] = 1
 
 
 class Reply(Model):
-    """The far host answers a packet, and the sender waits for the answer."""
+    """The far host answers a packet, and the sender waits for the answer at this point of the scenario."""
 
-    to: Id
-    id: Id | UnsetType = UNSET
+    to: Annotated[Id, Meta(description="The packet that is answered; for one of several, such as `burst`, the first.")]
+    id: Annotated[Id, Meta(description="The answer's name; `<to>-reply` if left out.")] | UnsetType = UNSET
 
 
 class Receive(Model):
     """A packet comes from the wire by itself."""
 
-    id: Id
-    to: str = "vm1"
-    kind: Kind = "udp"
-    bytes: Annotated[int, Meta(ge=0, le=1472)] = 18
-    count: Annotated[int, Meta(ge=1, le=4096)] = 1
+    id: Annotated[Id, Meta(description="The packet's name, for conditions and for the screen.")]
+    to: Annotated[str, Meta(description="The virtual machine that receives.")] = "vm1"
+    kind: Annotated[Kind, Meta(description="What kind of packet.")] = "udp"
+    bytes: Payload = 18
+    count: Count = 1
 
 
 class Event(Model):
@@ -58,99 +79,165 @@ class Event(Model):
     send: Send | UnsetType = UNSET
     reply: Reply | UnsetType = UNSET
     receive: Receive | UnsetType = UNSET
-    pause: Literal["until-idle"] | UnsetType = UNSET
+    pause: (
+        Annotated[
+            Literal["until-idle"],
+            Meta(description="Nothing new begins until everything before has come to rest."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    def __post_init__(self) -> None:
+        """Refuse none or several of the keys."""
+        if sum(getattr(self, name) is not UNSET for name in EVENT_KEYS) != 1:
+            raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
+
+
+EVENT_KEYS = ("send", "reply", "receive", "pause")
 
 
 class When(Model):
-    """A condition on a step: all keys that are given must match.
+    """A condition on a step: all keys that are given must match."""
 
-    Attributes:
-        op, place, thread, domain, queue, packet, milestone: as in the trace. A thread may be named by its beginning (`vhost`), a packet
-            by its name in the scenario, a place, queue or thread of a virtual machine without the machine's name.
-        field: a field that the step writes, such as `avail.idx`.
-        crossing, effect: the kind of a crossing or effect of the step.
-        outcome: how the op ended.
-        nth: the how manieth such step, from 1; 1 if not given.
-        any: conditions of which one must match too.
-        counter: counter -> comparison, such as `">= 2"`.
-    """
-
-    op: str | UnsetType = UNSET
-    outcome: str | UnsetType = UNSET
-    place: str | UnsetType = UNSET
-    thread: str | UnsetType = UNSET
-    domain: str | UnsetType = UNSET
-    queue: str | UnsetType = UNSET
-    packet: str | int | UnsetType = UNSET
-    milestone: str | UnsetType = UNSET
-    field: str | UnsetType = UNSET
-    crossing: str | UnsetType = UNSET
-    effect: str | UnsetType = UNSET
-    nth: Annotated[int, Meta(ge=1)] = 1
-    any: list[When] | UnsetType = UNSET
-    counter: dict[str, str] | UnsetType = UNSET
+    op: (
+        Annotated[str, Meta(description="The step's op, as the trace calls it, such as `publish_avail_idx`.")]
+        | UnsetType
+    ) = UNSET
+    outcome: Annotated[str, Meta(description="How the op ended, such as `kick`.")] | UnsetType = UNSET
+    place: (
+        Annotated[
+            str, Meta(description="Whose code it is, such as `vhost_net`; of `vm1.virtio_net`, `virtio_net` will do.")
+        ]
+        | UnsetType
+    ) = UNSET
+    thread: (
+        Annotated[
+            str, Meta(description="The thread that takes the step, or the beginning of its name, such as `vhost`.")
+        ]
+        | UnsetType
+    ) = UNSET
+    domain: Annotated[str, Meta(description="The domain that the step is taken in.")] | UnsetType = UNSET
+    queue: (
+        Annotated[str, Meta(description="The virtqueue it works on; of `vm1.transmitq1`, `transmitq1` will do.")]
+        | UnsetType
+    ) = UNSET
+    packet: (
+        Annotated[str | int, Meta(description="The packet it is about, by its name in the scenario or by its number.")]
+        | UnsetType
+    ) = UNSET
+    milestone: Annotated[str, Meta(description="The point of a packet's way that it is.")] | UnsetType = UNSET
+    field: (
+        Annotated[
+            str, Meta(description="A field or cell that it writes, such as `avail.idx` or `transmitq1.avail.idx`.")
+        ]
+        | UnsetType
+    ) = UNSET
+    crossing: Annotated[str, Meta(description="A kind of border that it crosses.")] | UnsetType = UNSET
+    effect: Annotated[str, Meta(description="A kind of effect that it has.")] | UnsetType = UNSET
+    nth: Annotated[int, Meta(ge=1, description="The how manieth such step; the first one if left out.")] = 1
+    any: (
+        Annotated[list[When], Meta(min_length=1, description="Conditions of which at least one must match as well.")]
+        | UnsetType
+    ) = UNSET
+    counter: (
+        Annotated[
+            dict[str, int | str],
+            Meta(
+                min_length=1,
+                description='Counters and what they must be after the step: `{light_exits: ">= 2"}`, or a number.',
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Predict(Model):
-    """A question whose answer the machine computes.
+    """A question about what comes next. The machine computes the right answer; only for `choice` the author gives it."""
 
-    Attributes:
-        ask: what kind of question. `next-thread`: which thread takes the next step of another thread than now; `next-op`: which op the
-            running thread does next; `cell`: which field is written next; `value`: what a field will hold; `count`: what a counter will
-            be; `order`: in which order things happen; `choice`: the author gives the answer.
-        text: the question.
-        options: what can be chosen; needed for `choice` and `order`, otherwise made from the machine where left out.
-        answer: the right option's text; for `choice` only.
-        field: for `value`: the field; for `cell`: nothing.
-        counter: for `count`: the counter.
-        until: for `value` and `count`: the moment at which it is looked at; for `order`: nothing.
-        of: for `order`: option text -> the condition that says when it happens.
-        why: said after the answer.
-    """
-
-    ask: Ask
-    text: Text
-    options: list[Text] | UnsetType = UNSET
-    answer: Text | UnsetType = UNSET
-    field: str | UnsetType = UNSET
-    counter: str | UnsetType = UNSET
-    until: When | UnsetType = UNSET
-    of: dict[str, When] | UnsetType = UNSET
-    why: Text | UnsetType = UNSET
+    ask: Annotated[
+        Ask,
+        Meta(
+            description="next-thread: which other thread takes a step next. next-op: what the running thread does next. "
+            "cell: which field is written next. value: what `field` will hold at `until`. count: what `counter` will show at `until`. "
+            "order: in which order the things under `of` happen. choice: the author gives `options` and `answer`."
+        ),
+    ]
+    text: Annotated[Text, Meta(description="The question.")]
+    options: (
+        Annotated[
+            list[Text],
+            Meta(
+                min_length=2,
+                max_length=6,
+                description="What can be chosen; for `choice`. All others are made by the machine.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    answer: Annotated[Text, Meta(description="The right option, word for word; for `choice`.")] | UnsetType = UNSET
+    field: Annotated[str, Meta(description="The field or cell whose value is asked for; for `value`.")] | UnsetType = (
+        UNSET
+    )
+    counter: Annotated[str, Meta(description="The counter that is asked for; for `count`.")] | UnsetType = UNSET
+    until: Annotated[When, Meta(description="The moment that is asked about; for `value` and `count`.")] | UnsetType = (
+        UNSET
+    )
+    of: (
+        Annotated[
+            dict[str, When],
+            Meta(
+                min_length=2,
+                max_length=4,
+                description="Things to put in order: their text, and when each happens; for `order`.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    why: Annotated[Text, Meta(description="Said after the answer, whatever it was.")] | UnsetType = UNSET
 
 
 class Entry(Model):
-    """A moment of the lesson: when a step matches, something is said, asked, held or released."""
+    """A moment of the lesson: at a step that matches, something is said, asked, held or released."""
 
-    id: Id
+    id: Annotated[Id, Meta(description="The moment's name.")]
     when: When | Literal["start", "end"]
-    say: Text | UnsetType = UNSET
+    say: Annotated[Text, Meta(description="What is said: at most three lines of 76 characters.")] | UnsetType = UNSET
     predict: Predict | UnsetType = UNSET
-    hints: list[Text] = []
-    hold: str | UnsetType = UNSET
-    release: str | UnsetType = UNSET
+    hints: Annotated[list[Text], Meta(description="Hints for the question, one after the other.")] = []
+    hold: (
+        Annotated[str, Meta(description="A thread that must not move from here on, or the beginning of its name.")]
+        | UnsetType
+    ) = UNSET
+    release: (
+        Annotated[str, Meta(description="A held thread that may move again, named as it was held.")] | UnsetType
+    ) = UNSET
 
 
 class Review(Model):
     """A question for afterwards, with its answer."""
 
-    q: Text
-    a: Text
+    q: Annotated[Text, Meta(description="The question.")]
+    a: Annotated[Text, Meta(description="The answer.")]
 
 
 class Lesson(Model, kw_only=True):
-    """A whole lesson file."""
+    """A virtviz lesson, format version 1."""
 
-    format_version: Literal[1]
-    id: Id
-    title: Text
+    format_version: Annotated[Literal[1], Meta(description="Version of the lesson format.")]
+    id: Annotated[Id, Meta(description="Number and name, such as `3-vhost`; the file is called `<id>.yaml`.")]
+    title: Annotated[Text, Meta(description="What the shelf of lessons shows.")]
     level: Level
-    minutes: Annotated[int, Meta(ge=1, le=240)]
-    objectives: Annotated[list[Text], Meta(min_length=1)]
-    summary: Text | UnsetType = UNSET
-    world: dict[str, KnobValue | dict[str, KnobValue]] = {}
-    scenario: Annotated[list[Event], Meta(min_length=1)]
-    script: list[Entry] = []
-    review: list[Review] = []
-    sources: list[Text] = []
-    notes: Text | UnsetType = UNSET
+    minutes: Annotated[int, Meta(ge=1, le=240, description="How long the lesson takes.")]
+    objectives: Annotated[
+        list[Text], Meta(min_length=1, description="What one can do after the lesson, each beginning with a verb.")
+    ]
+    summary: Annotated[Text, Meta(description="What the lesson is about, in a few lines.")] | UnsetType = UNSET
+    world: Annotated[
+        dict[str, KnobValue | dict[str, KnobValue]],
+        Meta(description="Settings of the simulated machine, over a profile."),
+    ] = {}
+    scenario: Annotated[list[Event], Meta(min_length=1, description="What is sent and received, in order.")]
+    script: Annotated[list[Entry], Meta(description="The moments of the lesson, in any order.")] = []
+    review: Annotated[list[Review], Meta(description="Questions for afterwards.")] = []
+    sources: Annotated[list[Text], Meta(description="Where the lesson's facts are from.")] = []
+    notes: Annotated[Text, Meta(description="Notes for the speaker.")] | UnsetType = UNSET

@@ -1,0 +1,207 @@
+"""From a lesson to what a simulation is made of: the settings of its world, and its traffic.
+
+A lesson may write settings with dots (`queue.size: 128`) or nested (`queue: {size: 128}`). An event with a `count` becomes as many packets:
+`burst` with a count of 3 is `burst.1`, `burst.2` and `burst.3`; `burst` alone means any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET
+
+from virtviz.errors import CaptureError, KnobError
+from virtviz.lesson.marks import did_you_mean, shown
+from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
+from virtviz.paths.knobs import KNOBS, find_knob, make_world
+from virtviz.paths.traffic import Item, Pause, make_traffic, vm_endpoint
+
+if TYPE_CHECKING:
+    from virtviz.lesson.marks import Marks, Path
+    from virtviz.lesson.model import Event, KnobValue, Lesson
+    from virtviz.paths.knobs import World
+    from virtviz.paths.traffic import Traffic
+
+VMS: Final = ("vm1",)
+"""Virtual machines there are."""
+FRAME_BYTES: Final = (14, 1514)
+"""Shortest and longest frame that is taken from a capture: an Ethernet header, and that with an MTU of 1500."""
+
+
+def build(
+    lesson: Lesson,
+    settings: Sequence[Mapping[str, object]] = (),
+    *,
+    frames: Sequence[bytes] | None = None,
+    packets: int | None = None,
+) -> tuple[World, Traffic]:
+    """Make world and traffic of a lesson.
+
+    Args:
+        lesson: as it was read.
+        settings: further settings by dotted names, later ones over earlier ones and all of them over the lesson's.
+        frames: frames from a capture, instead of the lesson's scenario. What is addressed to a virtual machine comes from the wire; all
+            others are sent by the first virtual machine.
+        packets: repeat the scenario until there are at least so many packets.
+
+    Raises:
+        KnobError: a setting is unknown, out of range, or not allowed together with another.
+        CaptureError: there is no frame, or one that no network card would take.
+    """
+    world = make_world(dict(flat(lesson.world)), *settings)
+    events = items_of(lesson.scenario) if frames is None else _captured(frames)
+    count = sum(isinstance(event, Item) for event in events)
+    rounds = 1 if packets is None else max(1, -(-packets // count))
+    return world, make_traffic(events, rounds, len(VMS))
+
+
+def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tuple[str, KnobValue]]:
+    """Give settings by their dotted names."""
+    for name, value in world.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", more) for inner, more in value.items())
+        else:
+            yield name, value
+
+
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
+    """Turn the events of a scenario into packets and pauses, in order."""
+    made: list[Item | Pause] = []
+    items: list[Item] = []
+    sent: dict[str, list[int]] = {}
+    for event in scenario:
+        new: list[Item] = []
+        if isinstance(event.send, Send):
+            send = event.send
+            vm = VMS.index(send.from_)
+            sent[send.id] = list(range(len(items), len(items) + send.count))
+            new = [
+                Item(name, vm, outgoing=True, kind=send.kind, length=send.bytes, fragments=send.fragments)
+                for name in names_of(send.id, send.count)
+            ]
+        elif isinstance(event.receive, Receive):
+            receive = event.receive
+            vm = VMS.index(receive.to)
+            new = [
+                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes)
+                for name in names_of(receive.id, receive.count)
+            ]
+        elif isinstance(event.reply, Reply):
+            asked = sent[event.reply.to]
+            new = [
+                Item(name, items[i].vm, outgoing=False, kind=items[i].kind, length=items[i].length, answers=i)
+                for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
+            ]
+        else:
+            made.append(Pause())
+        items += new
+        made += new
+    return made
+
+
+def names_of(name: str, count: int) -> list[str]:
+    """Name the packets of one event."""
+    return [name] if count == 1 else [f"{name}.{i}" for i in range(1, count + 1)]
+
+
+def reply_id(reply: Reply) -> str:
+    """Name an answer."""
+    return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
+
+
+def _captured(frames: Sequence[bytes]) -> list[Item | Pause]:
+    if not frames:
+        raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
+    machines = {vm_endpoint(i).mac: i for i in range(len(VMS))}
+    shortest, longest = FRAME_BYTES
+    made: list[Item | Pause] = []
+    for number, frame in enumerate(frames, 1):
+        if not shortest <= len(frame) <= longest:
+            message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
+            raise CaptureError(message)
+        to = machines.get(frame[:6])
+        made.append(Item(f"frame-{number}", to or 0, outgoing=to is None, kind="raw", length=len(frame), raw=frame))
+    return made
+
+
+# What a file can get wrong here
+
+
+def check_world(value: object, marks: Marks) -> None:
+    """Note what is wrong with the settings in a file, given as plain values; whatever is not even a setting is left to others."""
+    world = value.get("world") if isinstance(value, dict) else None
+    if not isinstance(world, dict):
+        return
+    places: dict[str, Path] = {}
+    settings: dict[str, object] = {}
+    for name, outer in world.items():
+        for key, inner in outer.items() if isinstance(outer, dict) else [("", outer)]:
+            dotted, at = (f"{name}.{key}", ("world", name, key)) if key else (name, ("world", name))
+            if dotted in places:
+                marks.add(at, f"{shown(dotted)} is set twice; keep one of them", key=True)
+            places[dotted] = at
+            if isinstance(inner, str | list) or (isinstance(inner, int) and not isinstance(inner, bool)):
+                settings[dotted] = inner
+    good = {}
+    for name, inner in settings.items():
+        try:
+            make_world({name: inner} if name == "profile" else {"profile": "default"})
+            good[name] = inner if name == "profile" else find_knob(name).parse(inner)
+        except KnobError as error:
+            marks.add(places[name], str(error), key=name not in KNOBS and name != "profile")
+    try:
+        make_world({name: inner if name == "profile" else settings[name] for name, inner in good.items()})
+    except KnobError as error:
+        marks.add(places.get(error.knob, ("world",)), str(error))
+
+
+def check_scenario(lesson: Lesson, marks: Marks) -> None:
+    """Note what keeps a scenario from being built."""
+    counts: dict[str, int] = {}
+    answered: set[str] = set()
+    total = 0
+    for number, event in enumerate(lesson.scenario):
+        at: Path = ("scenario", number)
+        if isinstance(event.reply, Reply):
+            at, name, count = (*at, "reply"), reply_id(event.reply), 0
+            if event.reply.to in answered:
+                marks.add((*at, "to"), f"{shown(event.reply.to)} is answered already; a packet has one answer")
+            elif event.reply.to in counts and event.reply.to not in _answers(lesson):
+                count = counts[event.reply.to]
+            else:
+                sends = [e.send.id for e in lesson.scenario if isinstance(e.send, Send)]
+                hint = did_you_mean(event.reply.to, sends, "; send it first")
+                marks.add((*at, "to"), f"no packet {shown(event.reply.to)} is sent before this{hint}")
+            answered.add(event.reply.to)
+            key = "id" if event.reply.id is not UNSET else "to"
+        elif isinstance(event.send, Send):
+            at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
+            _check_machine(event.send.from_, (*at, "from"), marks)
+        elif isinstance(event.receive, Receive):
+            at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
+            _check_machine(event.receive.to, (*at, "to"), marks)
+        else:
+            continue
+        if name in counts:
+            marks.add((*at, key), f"a packet is called {shown(name)} already; give this one another id")
+        counts[name] = count
+        total += count
+    if not counts:
+        marks.add(("scenario",), "no packet is sent or received; add `send` or `receive`")
+    if total > PACKETS_MAX:
+        marks.add(
+            ("scenario",), f"{total} packets; a scenario has at most {PACKETS_MAX} (`run --packets N` repeats it)"
+        )
+
+
+def _answers(lesson: Lesson) -> set[str]:
+    """Name the packets that the virtual machine does not send, and that nobody can answer."""
+    return {reply_id(e.reply) for e in lesson.scenario if isinstance(e.reply, Reply)} | {
+        e.receive.id for e in lesson.scenario if isinstance(e.receive, Receive)
+    }
+
+
+def _check_machine(name: str, at: Path, marks: Marks) -> None:
+    if name not in VMS:
+        marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(VMS)}")
