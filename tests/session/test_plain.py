@@ -1,0 +1,151 @@
+"""Plain mode: lines of text, and a conversation in lines."""
+
+from pathlib import Path
+
+import pytest
+from small_lesson import open_small, open_with, transcript
+
+from virtviz.session.plain import HELP, play, to_ascii
+
+GOLDEN = Path(__file__).parent / "goldens" / "small.txt"
+
+
+def talk(session, *typed, **how):
+    """Play a lesson in which somebody types lines and then leaves; give what was said, and what was asked."""
+    lines, prompts, waiting = [], [], list(typed)
+
+    def ask(prompt):
+        prompts.append(prompt)
+        if not waiting:
+            raise EOFError
+        return waiting.pop(0)
+
+    play(session, ask, lines.append, **how)
+    return lines, prompts
+
+
+def said(session, *typed, **how):
+    return "\n".join(talk(session, *typed, **how)[0])
+
+
+def test_a_whole_lesson_reads_as_it_always_did():
+    # After an intended change: python tests/session/small_lesson.py > tests/session/goldens/small.txt
+    assert transcript() == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_straight_through_there_is_a_line_for_every_step_and_an_answer_to_every_question():
+    session = open_small()
+    lines = transcript().splitlines()
+    steps = [line for line in lines if line[:4].strip().isdecimal() and line[4:6] == "  "]
+    assert [int(line[:4]) for line in steps] == list(range(1, session.length + 1))
+    assert len([line for line in lines if line.startswith("  ??")]) == 7
+    assert len([line for line in lines if line.startswith("  !!  Answer: ")]) == 7
+    assert lines[-1] == "Questions: 7"
+
+
+def test_a_line_says_what_changed_and_what_it_cost():
+    lines = transcript().splitlines()
+    assert any(
+        "publish avail.idx (echo):" in line and "[avail.idx 0 -> 1] [milestone in-ring]" in line for line in lines
+    )
+    assert any(line.endswith("[+vm-exit]") for line in lines)
+    assert any("[+wakeup vhost-4002]" in line for line in lines)
+    assert any("[+copy 110 bytes]" in line for line in lines)
+
+
+def test_enter_is_the_next_step_and_letters_move():
+    session = open_with("[]")
+    talk(session, "", "n", "", "b")
+    assert session.position == 2
+    session = open_with("[]")
+    talk(session, "g 40")
+    assert session.position == 40
+    talk(session, "m")
+    assert session.step(session.position).milestone
+    talk(session, "M", "M", "c", "C", "k", "K", "end", "home", "g7")
+    assert session.position == 7
+
+
+def test_a_move_that_leads_nowhere_says_so():
+    assert "There is no such step in that direction." in said(open_with("[]"), "b")
+
+
+def test_an_unknown_command_shows_the_help():
+    text = said(open_with("[]"), "dance")
+    assert "'dance' is no command." in text
+    assert HELP in text
+    assert HELP in said(open_with("[]"), "h")
+
+
+def test_totals_can_be_asked_for():
+    assert "Counted up to step 3 of" in said(open_with("[]"), "g 3", "t")
+
+
+def test_enter_at_the_end_leaves():
+    session = open_with("[]")
+    lines, prompts = talk(session, "end", "")
+    assert len(prompts) == 2
+    assert any(line.startswith("This is the end") for line in lines)
+    assert any(line.startswith("Counted up to step 152 of 152") for line in lines)
+
+
+def test_what_is_passed_over_and_was_to_be_seen_is_shown():
+    text = said(open_with("[{id: a, when: {op: kick}, say: Look here.}]"), "end")
+    assert "  >>  Look here." in text
+    assert "kick the device" in text
+    assert "publish avail.idx" not in text
+
+
+def test_a_question_is_answered_by_number():
+    session = open_small()
+    text = said(session, "end", "4")
+    assert session.verdicts[0].said == 3
+    assert session.verdicts[0].is_right
+    assert "  ??  What comes next? (the next step of vm1.vcpu0)" in text
+    assert "      4  stop the queue if it is nearly full" in text
+    assert "  !!  Right: 4, stop the queue if it is nearly full." in text
+    assert text.endswith("Questions: 1 of 7 right, 6 not answered")
+
+
+def test_a_wrong_answer_hears_the_right_one():
+    assert "  !!  No: 4, stop the queue" in said(open_small(), "end", "1")
+
+
+def test_hints_come_one_by_one_and_end():
+    text = said(open_small(), "end", "s", "end", "?", "?", "?", "s")
+    first, second = text.index("Hint: Somebody slept."), text.index("Hint: It is called vhost")
+    assert first < second < text.index("There are no more hints.")
+    assert "  !!  Answer: " in text
+
+
+@pytest.mark.parametrize("line", ["", "0", "5", "x", "-1", "²", "99999999999999999999"])
+def test_anything_else_is_asked_again(line):
+    session = open_small()
+    assert "Type 1-4, ?, s or q." in said(session, "end", line)
+    assert session.question is not None
+
+
+def test_somebody_may_leave_at_a_question_or_anywhere():
+    session = open_small()
+    lines, _ = talk(session, "end", "q")
+    assert session.question is not None
+    assert lines[-1].startswith("Questions: 0 of 7 right")
+    assert talk(open_small(), "q")[1] == ["step 0 of 305 > "]
+
+
+def test_lines_are_wrapped_to_a_width_with_the_rest_indented():
+    lines, _ = talk(open_small(), "g 4", width=60)
+    assert max(map(len, lines)) <= 60
+    step = next(i for i, line in enumerate(lines) if line.startswith("   4  "))
+    assert lines[step + 1].startswith("      ")
+
+
+def test_ascii_spells_what_has_no_ascii_form():
+    assert (
+        to_ascii("a \N{RIGHTWARDS ARROW} b\N{HORIZONTAL ELLIPSIS} caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{SNOWMAN}")
+        == "a -> b... cafe ?"
+    )
+    session = open_with("[{id: a, when: start, say: 'Gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n \N{EM DASH} ja'}]")
+    text = said(session, "end", ascii_only=True)
+    assert "  >>  Grun - ja" in text
+    assert text.isascii()
