@@ -1,7 +1,7 @@
 """Worlds, traffic and schedules for properties to be tried on, and what to ask of a run.
 
-A schedule is a seed and three habits: how long a thread runs before another may, how long a held thread is held, how often one is. With
-any of them every thread that can move moves at some time, so each is fair.
+A schedule is a seed and three habits: how long a thread runs before another may, how long a held thread is held, how often
+one is. With any of them every thread that can move moves at some time, so each is fair.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS_MAX = 60_000
 
 @st.composite
 def worlds(draw: st.DrawFn, **fixed: object) -> World:
-    """Draw settings that go together; some are given. From a dummy far port nothing can come, so it has a test of its own."""
+    """Draw settings that go together; some are given. From a dummy far port nothing can come: it has its own test."""
     size = draw(st.sampled_from((4, 8, 16, 64, 256)))
     settings: dict[str, object] = {
         "features": sorted(draw(st.frozensets(st.sampled_from(FEATURES)))),
@@ -51,7 +51,7 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "far_port": draw(st.sampled_from(("nic", "nic", "veth"))),
         "nic_ring": draw(st.sampled_from((512, 8))),
         "nic_tx_frames": draw(st.sampled_from((64, 1, 3))),
-        # Half a ring of buffers has to hold the longest frame: the guest refills no earlier, and nothing else helps then.
+        # Half a ring of buffers has to hold the longest frame: the guest refills no earlier.
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
     }
@@ -140,8 +140,9 @@ class Fates:
     """What became of the frames of a run.
 
     Attributes:
-        arrived: frame -> how often it reached its end: the wire for one sent by the guest, the program for one that came in.
+        arrived: frame -> how often it reached its end: the wire if the guest sent it, the program if it came in.
         order: for each flow (direction, peer, kind), the frames in the order in which they arrived.
+        began: the same for the order in which they set out: from the program, or from the wire.
         lost: frame -> how often it was dropped.
         drops: drops in all.
         up: frames that went up by upcall.
@@ -149,6 +150,7 @@ class Fates:
 
     arrived: Counter[int] = field(default_factory=Counter)
     order: dict[tuple[bool, int, str], list[int]] = field(default_factory=dict)
+    began: dict[tuple[bool, int, str], list[int]] = field(default_factory=dict)
     lost: Counter[int] = field(default_factory=Counter)
     drops: int = 0
     up: set[int] = field(default_factory=set)
@@ -173,7 +175,7 @@ def expected(traffic: Traffic, found: Fates) -> list[int]:
 
 
 def waits_for_ever(simulation: Simulation, found: Fates) -> bool:
-    """Say whether the program may wait for a frame that was lost: a halted guest has no timer here that would wake it."""
+    """Say whether the program may wait for a frame that was lost: no timer wakes a halted guest here."""
     return simulation.world["vcpu"] == "halted" and found.drops > 0
 
 
@@ -188,6 +190,9 @@ def note_step(found: Fates, traffic: Traffic, step: Step) -> None:
     if not step.packet:
         return
     item = traffic.item_of(step.packet)[1]
+    flow = item.outgoing, item.peer, item.kind
+    if step.milestone == ("sent" if item.outgoing else "from-wire"):
+        found.began.setdefault(flow, []).append(step.packet)
     if step.milestone == ("on-wire" if item.outgoing else "received"):
         found.arrived[step.packet] += 1
-        found.order.setdefault((item.outgoing, item.peer, item.kind), []).append(step.packet)
+        found.order.setdefault(flow, []).append(step.packet)

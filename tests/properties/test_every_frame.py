@@ -1,4 +1,4 @@
-"""Whatever the settings, the traffic and the order of threads: every frame is received once or counted as dropped, and nothing stalls."""
+"""Whatever the settings, the traffic and the order of threads: every frame is received once or counted as dropped."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""At every step of any run each descriptor is free or in use, exactly once, and no index is ahead of where it may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from simulated import STEPS_MAX, Habits, habits, traffics, worlds
+
+from virtviz.paths.wiring import Vm, simulate
+from virtviz.ring.index import pending
+from virtviz.ring.split_driver import FREE, SplitDriver
+
+if TYPE_CHECKING:
+    from virtviz.paths.knobs import World
+    from virtviz.paths.traffic import Traffic
+    from virtviz.ring.split_device import SplitDevice
+
+
+def queues(vm: Vm) -> list[tuple[SplitDriver, SplitDevice]]:
+    """Give both queues of a virtual machine, each with its two sides."""
+    return [(vm.tx_driver, vm.tx_device), (vm.rx_driver, vm.rx_device)]
+
+
+def account(vm: Vm, driver: SplitDriver, device: SplitDevice) -> tuple[int, int]:
+    """Check a queue; answers how many buffers are described but not published, and how many the device holds."""
+    mine, its, size = driver.cells, device.cells, driver.layout.size
+    words = vm.memory.plain_u16
+    avail_idx, used_idx = words[driver.layout.avail_idx // 2], words[driver.layout.used_idx // 2]
+    heads = [head for head in range(size) if mine.tokens[head] != FREE]
+    in_flight = sum(mine.chain[head] for head in heads)
+    assert mine.num_free + in_flight == size
+    # Walking the free list and the chains meets every descriptor once.
+    met: list[int] = []
+    for first, count in [(mine.free_head, mine.num_free), *((head, mine.chain[head]) for head in heads)]:
+        at = first
+        for _ in range(count):
+            met.append(at)
+            at = mine.next[at]
+    assert sorted(met) == list(range(size))
+    outstanding = pending(mine.avail_idx_shadow, mine.last_used_idx)
+    assert avail_idx == mine.avail_idx_shadow
+    assert len(heads) - outstanding in (0, 1)
+    assert pending(used_idx, mine.last_used_idx) <= outstanding
+    assert pending(avail_idx, its.last_avail_idx) <= size
+    taken = pending(its.last_avail_idx, its.last_used_idx)
+    returned = pending(its.last_used_idx, mine.last_used_idx)
+    assert pending(avail_idx, its.last_avail_idx) + taken + returned == outstanding
+    assert pending(its.last_used_idx, used_idx) <= returned
+    return len(heads) - outstanding, taken
+
+
+@given(worlds(), traffics(longest=6), habits())
+def test_free_plus_in_flight_is_the_queue_size_at_every_step(world: World, traffic: Traffic, schedule: Habits):
+    simulation = simulate(world, traffic)
+    (vm,) = simulation.vms
+    scheduler = schedule.scheduler()
+    for _ in range(STEPS_MAX):
+        for driver, device in queues(vm):
+            account(vm, driver, device)
+        if not simulation.machine.run(1, scheduler):
+            break
+    for driver, device in queues(vm):
+        assert account(vm, driver, device) == (0, 0), "at rest nothing is half done"
