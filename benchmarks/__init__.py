@@ -1,0 +1,1 @@
+"""The budgets, measured: `python -m benchmarks` (or `make bench`) prints them all in one table."""
