@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 OFTEN: Final = 128
 """A block is made anew when it has been entered so often. Statistics of fewer are poor; waiting longer costs more than
 it saves."""
+SELDOM: Final = 1024
+"""One that is entered less than once in so many steps stays as it is: a long run ends up with a fixed set of blocks."""
 MAX_STEPS: Final = 64
 """Ops on one way through a block at most."""
 MAX_OPS: Final = 128
@@ -76,10 +78,11 @@ class Blocks:
     pushes: list[tuple[int, ...]] = field(default_factory=list)
     costs: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    _until_made: list[int] = field(default_factory=list)
+    _until_often: list[int] = field(default_factory=list)
+    _counting_since: int = 0
 
     def __post_init__(self) -> None:
-        self._until_made = [OFTEN] * len(self.program.ops)
+        self._until_often = [OFTEN] * len(self.program.ops)
         self.functions = [self._single(number) for number in range(len(self.program.ops))]
 
     def collect(self) -> None:
@@ -124,14 +127,14 @@ class Blocks:
 
     def _single(self, number: int) -> BlockFunction:
         """Give the block that is one op; when it has been entered often, it gives way to a longer one."""
-        function, left = self.program.code[number][0], self._until_made
+        function, left = self.program.code[number][0], self._until_often
         exits: dict[str | None, int] = {}
 
         def block(me: Registers) -> int:
             left[number] -= 1
             if left[number]:
                 return exits[function(me)]
-            return self._make(number)(me)
+            return self._entered_often(number)(me)
 
         made: dict[Arc, int] = {}
         for outcome, arc in self.outcomes(number).items():
@@ -140,15 +143,18 @@ class Blocks:
             exits[outcome] = made[arc]
         return block
 
-    def _make(self, number: int) -> BlockFunction:
-        """Make the block that begins with an op.
+    def _entered_often(self, number: int) -> BlockFunction:
+        """Make the block that begins with an op anew, if that is worth it; answers the block to be run.
 
-        What it covers is seldom entered by itself from now on, so all others begin to count anew.
+        What a block covers is seldom entered by itself any more, so all others begin to count anew.
         """
         self.collect()
-        self._until_made[:] = [OFTEN] * len(self._until_made)
-        made = self.functions[number] = _Maker(self, number).make()
-        return made
+        steps = sum(self.hits)
+        if steps - self._counting_since < OFTEN * SELDOM:
+            self.functions[number] = _Maker(self, number).make()
+        self._until_often[:] = [OFTEN] * len(self._until_often)
+        self._counting_since = steps
+        return self.functions[number]
 
 
 @dataclass(slots=True)
