@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from small_lesson import open_small, open_with, transcript
 
+from virtviz.session import run as running
 from virtviz.session.plain import HELP, play, to_ascii
 
 GOLDEN = Path(__file__).parent / "goldens" / "small.txt"
@@ -118,10 +119,24 @@ def test_hints_come_one_by_one_and_end():
     assert "  !!  Answer: " in text
 
 
+def test_somebody_may_look_back_before_answering_and_is_asked_again():
+    session = open_small()
+    lines, prompts = talk(session, "end", "b", "g 3", "end")
+    assert [prompt.split()[0] for prompt in prompts] == ["step", "1-4,", "step", "step", "1-4,"]
+    assert len([line for line in lines if line.startswith("  ??")]) == 2
+    assert not session.verdicts
+
+
+def test_a_world_that_no_linux_has_says_so_and_so_does_a_run_that_is_too_long(monkeypatch):
+    assert "  Not as in Linux: " in said(open_small("{flows: known}", "{flows: known, tx_stop_threshold: 5}"))
+    monkeypatch.setattr(running, "STEPS_MAX", 100)
+    assert "  This run is longer than a lesson may be" in said(open_small())
+
+
 @pytest.mark.parametrize("line", ["", "0", "5", "x", "-1", "²", "99999999999999999999"])
 def test_anything_else_is_asked_again(line):
     session = open_small()
-    assert "Type 1-4, ?, s or q." in said(session, "end", line)
+    assert "Type 1-4, ?, s, b or q." in said(session, "end", line)
     assert session.question is not None
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from virtviz.lesson.conditions import is_called
+from virtviz.lesson.conditions import is_called, is_field
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
@@ -61,15 +61,16 @@ def find_field(run: Run, name: str, position: int) -> Field | None:
 
     A name may begin with the queue it is in (`vm1.transmitq1.avail.idx`, or without the machine's name); else it is the
     queue that the step at this position works on, or the last one before it that was worked on. A cell is given by its
-    full name.
+    full name, or by as many of its last parts as no other cell has.
     """
     names = run.machine.state.names
     if name in names:
         return Field(None, names.index(name))
     match = _OF_RING.match(name)
+    if match is None:
+        cells = [number for number, full in enumerate(names) if is_field(full, name)]
+        return Field(None, cells[0]) if len(cells) == 1 else None
     queues = list(run.header.queues)
-    if match is None or not queues:
-        return None
     if match["queue"]:
         meant = [queue for queue in queues if is_called(queue.name, match["queue"])]
     else:

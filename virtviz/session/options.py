@@ -51,20 +51,24 @@ def in_order_of(options: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def numbers(right: int, now: int, *, key: str, slots: int = 0, low: int = 0, high: int = U16_MASK) -> list[int]:
-    """Give numbers around the right one: unchanged, as a slot, one off, two off; sorted.
+    """Give numbers around the right one: unchanged, as a slot, one off, two off; in order of size.
+
+    Most right numbers are small, so that nearly always one option would be below and two above. That the order goes up
+    for one question and down for another keeps their places from telling.
 
     Args:
         right: the right number.
         now: the number as it is when the question is asked.
-        key: the question's name; decides on which side of the right one more of the others lie.
+        key: the question's name; decides which of the others are taken, and whether the order goes up or down.
         slots: size of the ring, where the number is an index into it; 0 where it is none.
         low: the lowest it can be.
         high: the highest it can be.
     """
-    side = 1 if crc32(key.encode()) & 1 else -1
+    hashed = crc32(key.encode())
+    side = 1 if hashed & 1 else -1
     candidates = [now, *([right % slots] if slots else []), *(right + side * d for d in (1, 2, -1, 3, -2, 4))]
     possible = [number for number in candidates if low <= number <= high]
-    return sorted(list(dict.fromkeys([right, *possible]))[:OPTIONS_MAX])
+    return sorted(list(dict.fromkeys([right, *possible]))[:OPTIONS_MAX], reverse=bool(hashed & 2))
 
 
 def ring_fields(right: str, written: Iterable[str], queue: QueueInfo) -> list[str]:

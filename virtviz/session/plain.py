@@ -33,6 +33,8 @@ g N        go to step N                 home   to the beginning        end   to 
 m, M       next, previous milestone     c, C   next, previous crossing
 k, K       next, previous notification  t      totals so far
 h          this help                    q      quit"""
+LOOK_BACK: Final = ("b", "home", "C", "M", "K")
+"""Commands that a question does not stop, besides `g`."""
 INDENT: Final = "      "
 _ASCII: Final = str.maketrans(
     {
@@ -233,7 +235,7 @@ class _Player:
         hints = list(question.hints)
         choices = f"1-{len(question.options)}"
         while True:
-            line = self.ask(f"{choices}, ? for a hint, s for not sure, q to quit > ")
+            line = self.ask(f"{choices}, ? for a hint, s for not sure, b to look back, q to quit > ")
             if line == "q":
                 return False
             if line == "?":
@@ -244,8 +246,12 @@ class _Player:
             elif line.isdecimal() and 1 <= int(line) <= len(question.options):
                 self.show_verdict(self.session.answer(int(line) - 1))
                 return True
+            elif line in LOOK_BACK or _GO_TO.fullmatch(line):
+                # Whoever comes forward again is asked again.
+                self.obey(line)
+                return True
             else:
-                self.say(f"Type {choices}, ?, s or q.")
+                self.say(f"Type {choices}, ?, s, b or q.")
 
     # Saying
 
@@ -277,7 +283,7 @@ class _Player:
 
     def show_verdict(self, verdict: Verdict) -> None:
         """Say whether an answer was right, what the machine did, and why."""
-        right = f"{verdict.right + 1}, {verdict.answer}"
+        right = f"{verdict.right + 1}, {verdict.answer.rstrip('.')}"
         word = {True: "Right", False: "No", None: "Answer"}[verdict.is_right]
         self.say(f"  !!  {word}: {right}. {' '.join(verdict.why.split())}".rstrip(), INDENT)
 

@@ -188,7 +188,7 @@ def _count(run: Run, moment: Moment, predict: Predict) -> _Answer:
     if right is None or now is None:
         return _Answer(NOBODY, [NOBODY], "", "", (), [f"there is no counter {name!r}"])
     options = numbers(right, now, key=moment.id, high=max(right + 4, 4))
-    fact = f"After step {position} there are {right} {COUNTERS.get(name, name)}."
+    fact = f"After step {position}, {COUNTERS.get(name, name)}: {right}."
     return _Answer(str(right), list(map(str, options)), fact, problems=problems)
 
 
@@ -206,7 +206,8 @@ def _order(run: Run, moment: Moment, predict: Predict) -> _Answer:
     conditions = predict.of if predict.of is not UNSET else {}
     when = {text: run.first_match(condition, moment.position) for text, condition in conditions.items()}
     problems = [f"{text!r} does not happen after this" for text, n in when.items() if not n]
-    if len(set(when.values())) < len(when):
+    happened = [n for n in when.values() if n]
+    if len(set(happened)) < len(happened):
         problems.append("two of the events happen in the same step, so no order is right")
     right = sorted(when, key=lambda text: (when[text] or run.length + 1, text))
     fact = "; ".join(f"step {when[text]}: {text}" for text in right if when[text])

@@ -177,6 +177,8 @@ class _Director:
         self.waiting = [
             (entry, entry.when, Matcher(entry.when, run.header)) for entry in script if not isinstance(entry.when, str)
         ]
+        # Of the waiting entries, those that a step which took this arc could concern.
+        self._candidates: dict[int, list[tuple[Entry, When, Matcher]]] = {}
         self.held: set[int] = set()
         self.counters = dict.fromkeys(COUNTERS, 0)
 
@@ -201,13 +203,16 @@ class _Director:
         n = self.machine.position
         arc = self.run.arc(n)
         add_arc(self.counters, arc)
-        candidates = [w for w in self.waiting if may_match(w[1], arc)]
+        candidates = self._candidates.get(arc.number)
+        if candidates is None:
+            candidates = self._candidates[arc.number] = [w for w in self.waiting if may_match(w[1], arc)]
         if not candidates:
             return
         step = self.run.step(n)
         fired = [w for w in candidates if w[2].feed(step, self.counters)]
         for watcher in fired:
             self.waiting.remove(watcher)
+            self._candidates.clear()
             self._fire(watcher[0])
 
     def _let_go_at_rest(self) -> bool:
