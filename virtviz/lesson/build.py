@@ -1,12 +1,12 @@
 """From a lesson to what a simulation is made of: the settings of its world, and its traffic.
 
-A lesson may write settings with dots (`queue.size: 128`) or nested (`queue: {size: 128}`). An event with a `count` becomes as many packets:
-`burst` with a count of 3 is `burst.1`, `burst.2` and `burst.3`; `burst` alone means any of them.
+A lesson may write settings with dots (`queue.size: 128`) or nested (`queue: {size: 128}`). An event with a `count`
+becomes as many packets: `burst` with a count of 3 is `burst.1`, `burst.2` and `burst.3`; `burst` alone means any of
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
@@ -18,6 +18,8 @@ from virtviz.paths.knobs import KNOBS, find_knob, make_world
 from virtviz.paths.traffic import Item, Pause, make_traffic, vm_endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from virtviz.lesson.marks import Marks, Path
     from virtviz.lesson.model import Event, KnobValue, Lesson
     from virtviz.paths.knobs import World
@@ -41,8 +43,8 @@ def build(
     Args:
         lesson: as it was read.
         settings: further settings by dotted names, later ones over earlier ones and all of them over the lesson's.
-        frames: frames from a capture, instead of the lesson's scenario. What is addressed to a virtual machine comes from the wire; all
-            others are sent by the first virtual machine.
+        frames: frames from a capture, instead of the lesson's scenario. Those addressed to a virtual machine come from the
+            wire; all others are sent by the first virtual machine.
         packets: repeat the scenario until there are at least so many packets.
 
     Raises:
@@ -129,7 +131,7 @@ def _captured(frames: Sequence[bytes]) -> list[Item | Pause]:
 
 
 def check_world(value: object, marks: Marks) -> None:
-    """Note what is wrong with the settings in a file, given as plain values; whatever is not even a setting is left to others."""
+    """Note what is wrong with the settings in a file, given as plain values; what is no setting is left to others."""
     world = value.get("world") if isinstance(value, dict) else None
     if not isinstance(world, dict):
         return
@@ -191,7 +193,7 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
         marks.add(("scenario",), "no packet is sent or received; add `send` or `receive`")
     if total > PACKETS_MAX:
         marks.add(
-            ("scenario",), f"{total} packets; a scenario has at most {PACKETS_MAX} (`run --packets N` repeats it)"
+            ("scenario",), f"{total} packets; a scenario has at most {PACKETS_MAX}, and `run --packets N` repeats it"
         )
 
 

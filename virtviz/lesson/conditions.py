@@ -1,8 +1,8 @@
 """Conditions on steps: when a moment of a lesson comes, where a breakpoint stops, how far `run until` runs.
 
-A `When` is compiled once, against what the world is made of, and is then fed one step after the other. Names are matched as people write
-them: a thread by its beginning, whatever belongs to a virtual machine without the machine's name, a packet by its name in the
-scenario, a field with or without its owner.
+A `When` is compiled once, against what the world is made of, and is then fed one step after the other. Names are
+matched as people write them: a thread by its beginning, whatever belongs to a virtual machine without the machine's
+name, a packet by its name in the scenario, a field with or without its owner.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
-
-from msgspec import UNSET
 
 if TYPE_CHECKING:
     from virtviz.engine.trace import Step
@@ -71,25 +69,15 @@ class Matcher:
 
 def _compiled(when: When, header: Header) -> list[Test]:
     """Make one test for each key that is given, the cheap ones first."""
-    made: list[Test] = []
-    for key in ("op", "outcome", "milestone", "domain"):
-        wanted = getattr(when, key)
-        if wanted is not UNSET:
-            made.append(_equals(key, wanted))
-    for key in ("place", "queue"):
-        wanted = getattr(when, key)
-        if wanted is not UNSET:
-            made.append(_names(key, wanted))
-    if isinstance(when.thread, str):
-        made.append(_thread(when.thread))
+    made = [
+        make(key, wanted)
+        for make, keys in ((_equals, ("op", "outcome", "milestone", "domain")), (_names, ("place", "queue")))
+        for key in keys
+        if isinstance(wanted := getattr(when, key), str)
+    ]
+    made += [make(wanted) for key, make in _MAKERS.items() if isinstance(wanted := getattr(when, key), str)]
     if isinstance(when.packet, str | int):
         made.append(_packet(when.packet, header))
-    if isinstance(when.crossing, str):
-        made.append(_crossing(when.crossing))
-    if isinstance(when.effect, str):
-        made.append(_effect(when.effect))
-    if isinstance(when.field, str):
-        made.append(_field(when.field))
     if isinstance(when.counter, dict):
         made += [_counter(name, wanted) for name, wanted in when.counter.items()]
     if isinstance(when.any, list):
@@ -141,6 +129,13 @@ def _counter(name: str, wanted: int | str) -> Test:
 def _any(matchers: list[Matcher]) -> Test:
     return lambda step, counters: any(one.matches(step, counters) for one in matchers)
 
+
+_MAKERS: Final[dict[str, Callable[[str], Test]]] = {
+    "thread": _thread,
+    "crossing": _crossing,
+    "effect": _effect,
+    "field": _field,
+}
 
 # How names match
 

@@ -1,18 +1,17 @@
 """Reading a lesson file: from bytes to a `Lesson`, or to all that is wrong with it.
 
-A lesson may come from a stranger, so reading is strict and bounded. Bytes must be UTF-8 text without control characters. YAML is
-taken as events, with their lines and columns, and built into plain values here: by the core schema of YAML 1.2, where `off` is a word
-and `0o17` a number; anchors, aliases and tags are refused, and size, depth and number of values have limits. What the values mean
-is the business of `shape.py`.
+A lesson may come from a stranger, so reading is strict and bounded. Bytes must be UTF-8 text without control
+characters. YAML is taken as events, with their lines and columns, and built into plain values here: by the core schema
+of YAML 1.2, where `off` is a word and `0o17` a number; anchors, aliases and tags are refused, and size, depth and
+number of values have limits. What the values mean is the business of `shape.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import yaml
 
@@ -22,8 +21,15 @@ from virtviz.lesson.marks import Marks, shown, shown_key
 from virtviz.lesson.shape import as_lesson
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtviz.lesson.marks import Path as Place
     from virtviz.lesson.model import Lesson
+
+Event: TypeAlias = Any
+"""An event of PyYAML, which has no types for them."""
+Plain: TypeAlias = Any
+"""Whatever YAML can say: a mapping, a list, a text, a number, a truth value, or nothing."""
 
 SIZE_MAX: Final = 256 * 1024
 """Bytes of a lesson file; the longest useful ones have a tenth of it."""
@@ -37,7 +43,7 @@ DIGITS_MAX: Final = 18
 _FORBIDDEN: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 )
-"""What may not be in a lesson's text: control characters, tabs, other line ends than LF, and marks that turn the reading direction around.
+"""What no text of a lesson has: control characters, tabs, line ends but LF, marks that turn the reading direction.
 
 Source: C0 and C1 of ISO 6429; the explicit directional characters of Unicode Standard Annex 9, section 2.
 """
@@ -175,7 +181,7 @@ def _text_of(path: Path, marks: Marks) -> str:
 
 
 def _is_clean(text: str, marks: Marks) -> bool:
-    """Look for characters that no lesson may contain; positions after them could be wrong, so nothing else is looked for then."""
+    """Look for characters that no lesson may contain; if there are any, nothing else is looked for."""
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n"), 1):
@@ -195,7 +201,7 @@ _PARSERS: Final[tuple[Any, ...]] = (getattr(yaml, "CSafeLoader", yaml.SafeLoader
 """The quick parser, and the one with the better messages."""
 
 
-def _values_of(text: str, marks: Marks) -> Any:  # noqa: ANN401 - whatever YAML says
+def _values_of(text: str, marks: Marks) -> Plain:
     """Build plain values from YAML, noting where everything stands; `_NOTHING` if that is impossible."""
     quick, careful = _PARSERS
     noted = Marks(marks.path)
@@ -203,12 +209,12 @@ def _values_of(text: str, marks: Marks) -> Any:  # noqa: ANN401 - whatever YAML 
         value = _Builder(noted).build(yaml.parse(text, Loader=quick))
     except yaml.YAMLError as error:
         # Both parsers refuse the same texts, nearly; the slower one says better why and where.
-        noted = Marks(marks.path)
+        noted, better = Marks(marks.path), error
         try:
             _Builder(noted).build(yaml.parse(text, Loader=careful))
-        except yaml.YAMLError as better:
-            error = better
-        _explain(error, text, noted)
+        except yaml.YAMLError as also:
+            better = also
+        _explain(better, text, noted)
         value = _NOTHING
     marks.values, marks.keys, marks.ids = noted.values, noted.keys, noted.ids
     marks.found += noted.found
@@ -228,7 +234,7 @@ def _explain(error: yaml.YAMLError, text: str, marks: Marks) -> None:
     marks.add_at(min(line, last), column, what)
 
 
-class _TooMuch(Exception):  # noqa: N818 - ends the building; not an error of its own
+class _TooMuchError(Exception):
     """The file goes beyond a limit; the problem is noted."""
 
 
@@ -239,10 +245,10 @@ class _Builder:
         self.marks = marks
         self.count = 0
 
-    def build(self, events: Iterator[Any]) -> Any:  # noqa: ANN401 - whatever YAML says
+    def build(self, events: Iterator[Event]) -> Plain:
         """Build the value of the only document; `_NOTHING` where there is none, or too much."""
         documents = 0
-        value: Any = _NOTHING
+        value: Plain = _NOTHING
         try:
             for event in events:
                 if isinstance(event, yaml.DocumentStartEvent):
@@ -253,13 +259,13 @@ class _Builder:
                         self._problem(event, "a `%` directive; lessons are YAML 1.2 without directives, so take it out")
                 elif isinstance(event, yaml.NodeEvent):
                     value = self._value(event, events, ())
-        except _TooMuch:
+        except _TooMuchError:
             return _NOTHING
         if value is _NOTHING:
             self.marks.add_at(1, 1, "there is nothing in the file; a lesson begins with `format_version: 1`")
         return value
 
-    def _value(self, event: Any, events: Iterator[Any], at: Place) -> Any:  # noqa: ANN401
+    def _value(self, event: Event, events: Iterator[Event], at: Place) -> Plain:
         self._admit(event)
         self.marks.values.setdefault(at, _place(event))
         if isinstance(event, yaml.ScalarEvent):
@@ -268,14 +274,14 @@ class _Builder:
             self._stop(event, f"more than {DEPTH_MAX} values inside each other; no lesson needs that")
         return self._mapping(events, at) if isinstance(event, yaml.MappingStartEvent) else self._list(events, at)
 
-    def _list(self, events: Iterator[Any], at: Place) -> list[Any]:
-        made: list[Any] = []
+    def _list(self, events: Iterator[Event], at: Place) -> list[Plain]:
+        made: list[Plain] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             made.append(self._value(event, events, (*at, len(made))))
         return made
 
-    def _mapping(self, events: Iterator[Any], at: Place) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+    def _mapping(self, events: Iterator[Event], at: Place) -> dict[str, Plain]:
+        made: dict[str, Plain] = {}
         first_line: dict[str, int] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             self._admit(event)
@@ -299,7 +305,7 @@ class _Builder:
             self.marks.ids[at] = shown_key(name)
         return made
 
-    def _scalar(self, event: Any, at: Place) -> Any:  # noqa: ANN401
+    def _scalar(self, event: Event, at: Place) -> Plain:
         text: str = event.value
         found = _FORBIDDEN.search(text)
         if found:
@@ -317,29 +323,29 @@ class _Builder:
                 self.marks.add(at, what)
                 return 0
             base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-            return int(text[2:] if base != 10 else text, base)  # noqa: PLR2004 - decimal
+            return int(text[2:] if base != 10 else text, base)
         return float(text.lower().replace(".i", "i").replace(".n", "n")) if _FLOAT.fullmatch(text) else text
 
-    def _admit(self, event: Any) -> None:  # noqa: ANN401
+    def _admit(self, event: Event) -> None:
         """Count a key or value, and refuse what lessons do not use."""
         self.count += 1
         if self.count > VALUES_MAX:
             self._stop(event, f"more than {VALUES_MAX} keys and values; no lesson needs that")
         if isinstance(event, yaml.AliasEvent):
-            self._stop(event, f"an alias, {shown('*' + event.anchor)}; write out what it stands for")
+            self._stop(event, f"an alias, {shown(f'*{event.anchor}')}; write out what it stands for")
         if event.anchor is not None:
-            self._stop(event, f"an anchor, {shown('&' + event.anchor)}; write the value out where it is needed")
+            self._stop(event, f"an anchor, {shown(f'&{event.anchor}')}; write the value out where it is needed")
         if event.tag is not None:
             self._stop(event, f"a tag, {shown(event.tag)}; write the value without it")
 
-    def _problem(self, event: Any, what: str) -> None:  # noqa: ANN401
+    def _problem(self, event: Event, what: str) -> None:
         self.marks.add_at(*_place(event), what)
 
-    def _stop(self, event: Any, what: str) -> NoReturn:  # noqa: ANN401
+    def _stop(self, event: Event, what: str) -> NoReturn:
         self._problem(event, what)
-        raise _TooMuch
+        raise _TooMuchError
 
 
-def _place(event: Any) -> tuple[int, int]:  # noqa: ANN401
+def _place(event: Event) -> tuple[int, int]:
     """Give line and column of an event, from 1."""
     return event.start_mark.line + 1, event.start_mark.column + 1

@@ -1,7 +1,7 @@
 """Where things stand in a lesson file, and problems collected with their places.
 
-A path is a tuple of keys and list positions, such as `("script", 3, "when", "op")`. For people, an item of a list is called by its
-`id` where it has one, and by its number, from 1, where it has none: `script.slow-worker.when.op`.
+A path is a tuple of keys and list positions, such as `("script", 3, "when", "op")`. For people, an item of a list is
+called by its `id` where it has one, and by its number, from 1, where it has none: `script.slow-worker.when.op`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Marks:
     found: list[tuple[int, int, Path, str]] = field(default_factory=list)
 
     def add(self, at: Path, what: str, *, key: bool = False) -> None:
-        """Note a problem of a value, or of its key; a value that the file does not have stands where its parent does."""
+        """Note a problem of a value, or of its key; what the file does not have stands where its parent does."""
         places = self.keys if key else self.values
         near = at
         while near and near not in places:
@@ -61,6 +61,17 @@ class Marks:
             else:
                 words.append(shown_key(part))
         return ".".join(words)
+
+    def find(self, where: str) -> Path:
+        """Give the path that is spelled so for people; the longest part of it that the file has."""
+        spelled = {self.where(path): path for path in self.values}
+        while where and where not in spelled:
+            where = where.rpartition(".")[0]
+        return spelled.get(where, ())
+
+    def like(self) -> Marks:
+        """Give marks of the same file without problems."""
+        return Marks(self.path, self.values, self.keys, self.ids)
 
     def problems(self) -> list[Problem]:
         """Give the problems in file order, equal ones as one, and no more than people can use."""

@@ -1,7 +1,7 @@
 """The lesson format, version 1, as types: what a lesson file says once it has been read and checked.
 
-These types are the format's one definition. Reading checks a file against them, and the JSON Schema that editors use, with the
-descriptions that they show, is made from them (`schema.py`), so the two cannot drift apart.
+These types are the format's one definition. Reading checks a file against them, and the JSON Schema that editors use,
+with the descriptions that they show, is made from them (`schema.py`), so the two cannot drift apart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all parts of a lesson: immutable, and unknown keys are errors."""
 
 
-class Send(Model):
+class Send(Model, frozen=True):
     """The virtual machine sends a packet."""
 
     id: Annotated[Id, Meta(description="The packet's name, for conditions and for the screen.")]
@@ -51,19 +51,19 @@ class Send(Model):
         Meta(
             ge=1,
             le=16,
-            description="Pieces of memory that the payload lies in; with more than one, the driver needs a chain or an indirect table.",
+            description="Pieces of memory that the payload lies in; more than one need a chain or an indirect table.",
         ),
     ] = 1
 
 
-class Reply(Model):
+class Reply(Model, frozen=True):
     """The far host answers a packet, and the sender waits for the answer at this point of the scenario."""
 
     to: Annotated[Id, Meta(description="The packet that is answered; for one of several, such as `burst`, the first.")]
     id: Annotated[Id, Meta(description="The answer's name; `<to>-reply` if left out.")] | UnsetType = UNSET
 
 
-class Receive(Model):
+class Receive(Model, frozen=True):
     """A packet comes from the wire by itself."""
 
     id: Annotated[Id, Meta(description="The packet's name, for conditions and for the screen.")]
@@ -73,7 +73,7 @@ class Receive(Model):
     count: Count = 1
 
 
-class Event(Model):
+class Event(Model, frozen=True):
     """One event of the scenario: exactly one of the keys."""
 
     send: Send | UnsetType = UNSET
@@ -96,7 +96,7 @@ class Event(Model):
 EVENT_KEYS = ("send", "reply", "receive", "pause")
 
 
-class When(Model):
+class When(Model, frozen=True):
     """A condition on a step: all keys that are given must match."""
 
     op: (
@@ -151,14 +151,15 @@ class When(Model):
     ) = UNSET
 
 
-class Predict(Model):
-    """A question about what comes next. The machine computes the right answer; only for `choice` the author gives it."""
+class Predict(Model, frozen=True):
+    """A question about what comes next. The machine computes the answer; only for `choice` the author gives it."""
 
     ask: Annotated[
         Ask,
         Meta(
-            description="next-thread: which other thread takes a step next. next-op: what the running thread does next. "
-            "cell: which field is written next. value: what `field` will hold at `until`. count: what `counter` will show at `until`. "
+            description="next-thread: which other thread takes a step next. "
+            "next-op: what the running thread does next. cell: which field of a ring is written next. "
+            "value: what `field` will hold at `until`. count: what `counter` will show at `until`. "
             "order: in which order the things under `of` happen. choice: the author gives `options` and `answer`."
         ),
     ]
@@ -169,7 +170,7 @@ class Predict(Model):
             Meta(
                 min_length=2,
                 max_length=6,
-                description="What can be chosen; for `choice`. All others are made by the machine.",
+                description="What can be chosen; made by the machine where left out, except for `choice`.",
             ),
         ]
         | UnsetType
@@ -196,7 +197,7 @@ class Predict(Model):
     why: Annotated[Text, Meta(description="Said after the answer, whatever it was.")] | UnsetType = UNSET
 
 
-class Entry(Model):
+class Entry(Model, frozen=True):
     """A moment of the lesson: at a step that matches, something is said, asked, held or released."""
 
     id: Annotated[Id, Meta(description="The moment's name.")]
@@ -213,14 +214,14 @@ class Entry(Model):
     ) = UNSET
 
 
-class Review(Model):
+class Review(Model, frozen=True):
     """A question for afterwards, with its answer."""
 
     q: Annotated[Text, Meta(description="The question.")]
     a: Annotated[Text, Meta(description="The answer.")]
 
 
-class Lesson(Model, kw_only=True):
+class Lesson(Model, frozen=True, kw_only=True):
     """A virtviz lesson, format version 1."""
 
     format_version: Annotated[Literal[1], Meta(description="Version of the lesson format.")]

@@ -1,7 +1,7 @@
-"""The JSON Schema of the lesson format, made from the types in `model.py`: for editors, and for listing every fault of a file.
+"""The JSON Schema of the lesson format, made from the types in `model.py`: for editors, and to list every fault.
 
-It is of draft 7, because that is what YAML language servers read. For editors the settings of the simulated machine and the closed sets of
-words are added, so that they complete them and show what each is for.
+It is of draft 7, because that is what YAML language servers read. For editors the settings of the simulated machine and
+the closed sets of words are added, so that they complete them and show what each is for.
 """
 
 from __future__ import annotations

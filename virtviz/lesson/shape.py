@@ -1,14 +1,13 @@
 """From plain values to a `Lesson`: does the file have the parts that the format asks for?
 
-The common case is quick: msgspec converts the values, or refuses them at the first fault. Only then is jsonschema imported, to find all
-faults by the schema of the same types; each is put into words and given its place.
+The common case is quick: msgspec converts the values, or refuses them at the first fault. Only then is jsonschema
+imported, to find all faults by the schema of the same types; each is put into words and given its place.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -16,6 +15,8 @@ from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import Lesson
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jsonschema.exceptions import ValidationError
 
     from virtviz.lesson.marks import Marks, Path
@@ -78,22 +79,23 @@ class _Teller:
         at: Path = (*above, *error.path)
         value: Any = error.instance
         rule: Any = error.validator_value
+        schema: Any = error.schema
         match error.validator:
             case "additionalProperties":
-                self._unknown_keys(at, value, error.schema)
+                self._unknown_keys(at, value, schema)
             case "required":
                 for key in (key for key in rule if key not in value):
                     # One message for each key, although jsonschema gives one error for each as well.
                     if repr(key) in error.message.split(" is a ")[0]:
-                        self.marks.add(at, f"the key `{key}` is missing; add {self._example(key, error.schema)}")
+                        self.marks.add(at, f"the key `{key}` is missing; add {self._example(key, schema)}")
             case "anyOf":
                 self._alternatives(error, at)
             case "enum" | "const":
                 words = rule if error.validator == "enum" else [rule]
                 hint = did_you_mean(value, words) if isinstance(value, str) else ""
                 self.marks.add(at, f"{self._named(value)} is not {_one_of(words)}{hint}")
-            case "minProperties" | "maxProperties" if "one_of" in error.schema:
-                self.marks.add(at, f"exactly one of the keys {_listed(error.schema['one_of'])} is needed here")
+            case "minProperties" | "maxProperties" if "one_of" in schema:
+                self.marks.add(at, f"exactly one of the keys {_listed(schema['one_of'])} is needed here")
             case "minItems" | "minProperties" | "maxItems" | "maxProperties":
                 least = error.validator.startswith("min")
                 thing = "entries" if "Prop" in error.validator else "items"
@@ -101,7 +103,7 @@ class _Teller:
             case "minLength":
                 self.marks.add(at, "an empty text; write one, or leave the key out")
             case _:
-                self._wrong_value(at, value, error.schema)
+                self._wrong_value(at, value, schema)
 
     def _wrong_value(self, at: Path, value: object, schema: Mapping[str, Any]) -> None:
         wanted = self.expected(schema)
@@ -119,7 +121,7 @@ class _Teller:
         )
 
     def _unknown_keys(self, at: Path, value: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-        known = [key for key in schema.get("properties", {})]
+        known = list(schema.get("properties", {}))
         for key in value:
             if key not in known:
                 missing = [other for other in known if other not in value]
@@ -128,8 +130,8 @@ class _Teller:
 
     def _alternatives(self, error: ValidationError, at: Path) -> None:
         """Of several alternatives, take the one that has the value's own type; where none has, name them all."""
-        value = error.instance
-        for number, branch in enumerate(error.validator_value):
+        value, branches = error.instance, cast("list[dict[str, Any]]", error.validator_value)
+        for number, branch in enumerate(branches):
             resolved = self._resolve(branch)
             if (isinstance(value, dict) and resolved.get("type") == "object") or (
                 isinstance(value, list) and resolved.get("type") == "array"
@@ -138,9 +140,9 @@ class _Teller:
                     if inner.schema_path and inner.schema_path[0] == number:
                         self.tell(inner, at)
                 return
-        words = [word for branch in error.validator_value for word in self._resolve(branch).get("enum", ())]
+        words = [word for branch in branches for word in self._resolve(branch).get("enum", ())]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        self.marks.add(at, f"{self._named(value)} is not {self.expected(error.schema)}{hint}")
+        self.marks.add(at, f"{self._named(value)} is not {self.expected({'anyOf': branches})}{hint}")
 
     def _resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:
@@ -175,12 +177,3 @@ def _one_of(words: list[Any]) -> str:
 def _listed(words: list[str]) -> str:
     more = ", ..." if len(words) > KEYS_NAMED_MAX else ""
     return ", ".join(words[:KEYS_NAMED_MAX]) + more
-
-
-def faults(value: object) -> Iterator[str]:
-    """Give the messages of all faults of a value, without places; for tests and tools."""
-    from virtviz.lesson.marks import Marks  # noqa: PLC0415
-
-    marks = Marks()
-    _list_faults(value, marks)
-    yield from (what for *_, what in marks.found)

@@ -1,6 +1,7 @@
 """The shelf: which lessons there are, and which one is meant.
 
-A lesson is called `<number>-<slug>`; people may say the whole, the number, the slug, or the beginning of either, or give the path of a file.
+A lesson is called `<number>-<slug>`; people may say the whole, the number, the slug, or the beginning of either, or
+give the path of a file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def number_of(name: str) -> int:
 def find(name: str, folder: Path | None = None) -> Path:
     """Find the file of the lesson that a person means.
 
-    The first of these that fits: the exact id, the exact number, the exact slug, the beginning of exactly one id or slug, a path.
+    The first of these that fits: the exact id, the exact number, the exact slug, the beginning of exactly one id or
+    slug, a path.
 
     Raises:
         LearnerError: none fits, or several do; the message names them.
