@@ -222,7 +222,7 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
 
 
 def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
-    """Give a received packet's bytes: what the driver has joined, what it has just taken, what lies behind the used ring."""
+    """Give a received packet's bytes: what the driver has joined, has just taken, and what lies behind the used ring."""
     slots, driver, layout = buffers.cells, vm.rx_driver.cells, vm.rx_layout
     found = bytearray()
     parts: list[tuple[int, int]] = []

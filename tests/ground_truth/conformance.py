@@ -1,0 +1,164 @@
+"""Compare a recorded case with a simulation of it: function by function, thread by thread, and in counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
+from typing import Any
+
+import yaml
+from projected_lines import Projection, project
+from recorded_cases import CASES, Case, run
+from recorded_lines import DATA, HANDLER, THREADS, VCPU, WORKER, Recording, reduce
+
+from virtviz.engine.effects import EffectKind
+from virtviz.engine.places import CrossingKind
+
+GAP = "..."
+
+CASE_OF = {case.name: case for case in CASES}
+COUNTS: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "counts.yaml").read_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the comparison of a case found.
+
+    Attributes:
+        matched: functions of the recording that the simulation has, in the same order.
+        unmatched, extra: logical thread and function -> how many only the recording, only the simulation has.
+        counts: name of a count -> recorded, simulated.
+    """
+
+    case: Case
+    recording: Recording
+    projection: Projection
+    matched: int
+    unmatched: Counter[tuple[str, str]]
+    extra: Counter[tuple[str, str]]
+    counts: dict[str, tuple[int, int]]
+
+    @property
+    def percent(self) -> float:
+        """Matched functions of a hundred recorded ones."""
+        return 100 * self.matched / self.recording.functions
+
+    @property
+    def unequal(self) -> dict[str, tuple[int, int]]:
+        """The counts that differ."""
+        return {name: pair for name, pair in self.counts.items() if pair[0] != pair[1]}
+
+
+@cache
+def compare(name: str) -> Comparison:
+    """Compare a case."""
+    case = CASE_OF[name]
+    recording = reduce(name, softirq_apart=case.softirq_apart)
+    simulation, trace, begin = run(case)
+    projection = project(trace, begin, case.protocol, case.begins_with)
+    matched, unmatched, extra = 0, Counter(), Counter()
+    for thread in THREADS:
+        recorded, simulated = recording.threads.get(thread, []), projection.threads.get(thread, [])
+        for tag, i1, i2, j1, j2 in SequenceMatcher(None, recorded, simulated, autojunk=False).get_opcodes():
+            if tag == "equal":
+                matched += i2 - i1
+            else:
+                unmatched.update((thread, f) for f in recorded[i1:i2] if f != GAP)
+                extra.update((thread, f) for f in simulated[j1:j2])
+    counts = _counts(case, simulation, trace, begin, projection) if name in COUNTS else {}
+    return Comparison(case, recording, projection, matched, unmatched, extra, counts)
+
+
+def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Projection) -> dict[str, tuple[int, int]]:
+    """Pair every count of packet work in counts.yaml with the simulation's.
+
+    Left out, by the rules: exits (how an interrupt enters is the guest's state; the kick's are here), the timer and the
+    ticks, system calls and wake-ups of the laboratory's programs, scheduling.
+    """
+    recorded = COUNTS[case.name]
+    steps = [trace.step(n) for n in range(begin + 1, len(trace) + 1)]
+    crossings = [crossing for step in steps for crossing in step.crossings]
+    signals = Counter(
+        "ioeventfd_write" if step.place == "kvm" else "vhost_tx_batch" if "transmitq" in step.queue else "handle_rx"
+        for step in steps
+        for effect in step.effects
+        if effect.kind is EffectKind.EVENTFD_SIGNAL
+    )
+    functions = Counter(name for _, name in projection.lines)
+    results = Counter((name, value) for name, values in projection.results.items() for value in values)
+    by_queue = Counter(step.queue for step in steps if step.op == "vring_interrupt")
+    at_far_end = sum(step.op == "veth_xmit" and step.row == "N-IN.1" for step in steps)
+
+    pairs: dict[str, tuple[int, int]] = {}
+
+    def pair(section: str, key: str, simulated: int) -> None:
+        pairs[f"{section}: {key}"] = (recorded.get(section, {}).get(key, 0), simulated)
+
+    returns = sum(c.kind is CrossingKind.KVM_RUN_RETURN for c in crossings)
+    pairs["exits_to_user_space_total"] = (recorded["exits_to_user_space_total"], returns)
+    pair("vm_exits", "npf: MMIO write, handled in the kernel (ioeventfd)", functions["kvm_exit:npf"])
+    for call in ("poll", "recvmsg", "sendmsg"):
+        pair("syscalls", f"handler: {call}", sum(n for f, n in functions.items() if f.startswith(f"{call}:ret")))
+    for source in ("ioeventfd_write", "vhost_tx_batch", "handle_rx"):
+        pair("eventfd_signals", source, signals[source])
+    for woken, role in (("vhost", WORKER), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
+        # Threads that were woken by nobody of the packet's (the timer wakes a vCPU from the idle loop) are not counted.
+        said = sum(
+            n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken) and "by <idle>" not in key
+        )
+        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"])
+    injected = sum(n for key, n in recorded["interrupt_injections"].items() if "device" in key and "re-" not in key)
+    pairs["interrupt_injections: device"] = (injected, functions["kvm_inj_virq"])
+    for direction, queue in (("input", "receiveq1"), ("output", "transmitq1")):
+        pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[f"vm1.{queue}"])
+    said = {
+        "vhost_get_vq_desc -> got a chain": ("vgd", "head"),
+        "vhost_get_vq_desc -> empty": ("vgd", "empty"),
+        "vhost_enable_notify -> ring still empty": ("ven", "0"),
+        "kvm_arch_set_irq_inatomic -> 1": ("inatomic", "1"),
+    }
+    for key in recorded["vhost_and_kvm_results"]:
+        pair("vhost_and_kvm_results", key, results[said[key]])
+    for key in recorded["host_functions"]:
+        pair("host_functions", key, _host_function(key, functions, projection, at_far_end))
+    for key in recorded.get("guest_functions", {}):
+        pair("guest_functions", key, results["kp_prep", "1"] if key == "kick_prepare said kick" else functions[key])
+    # The timer's kicks are among these: the recording without its timer says how many are the devices'.
+    devices = Counter(f for names in reduce(case.name).threads.values() for f in names)["kvm_vcpu_kick"]
+    if "host_functions: kvm_vcpu_kick" in pairs:
+        pairs["host_functions: kvm_vcpu_kick"] = (devices, functions["kvm_vcpu_kick"])
+    return pairs
+
+
+def _host_function(key: str, functions: Counter[str], projection: Projection, at_far_end: int) -> int:
+    if key.startswith("skb_copy_datagram_iter by"):
+        by_netlink = "netlink" in key
+        return sum(
+            name == "skb_copy_datagram_iter" and (thread == HANDLER) == by_netlink for thread, name in projection.lines
+        )
+    if key == "veth_xmit":
+        # One end is the host's; what the far end sends is the laboratory's own.
+        return functions[key] + at_far_end
+    return functions[key]
+
+
+def table() -> str:
+    """Draw the table of all cases."""
+    rows = [f"{'recorded case':<44} {'functions':>11} {'in order':>9} {'counts equal':>13}  unmatched, and why"]
+    for name in CASE_OF:
+        found = compare(name)
+        reasons: dict[str, list[str]] = {}
+        for (thread, function), count in found.unmatched.items():
+            why = found.case.unmatched.get((thread, function), (0, "NO REASON"))[1]
+            reasons.setdefault(why, []).append(f"{function} x{count}" if count > 1 else function)
+        equal = len(found.counts) - len(found.unequal)
+        counts = f"{equal} of {len(found.counts)}" if found.counts else "not counted"
+        lines = [f"{', '.join(functions)}: {why}" for why, functions in reasons.items()] or ["-"]
+        rows.append(
+            f"{name:<44} {found.matched:>4} of {found.recording.functions:>3} {found.percent:>8.1f}% "
+            f"{counts:>13}  {lines[0]}"
+        )
+        rows += [" " * 82 + line for line in lines[1:]]
+    return "\n".join(rows)

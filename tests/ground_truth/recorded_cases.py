@@ -1,0 +1,263 @@
+"""The recorded cases, and for each the world in which a simulation does the same.
+
+A recording shows one moment of one guest: whether its CPU ran or slept, whether interrupts were enabled, who was
+faster. What is chosen here was read off the recording and is written beside it; nothing below `tests/` knows of any
+case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recorded_lines import HANDLER, VCPU, WORKER
+
+from virtviz.engine.trace import Trace
+from virtviz.paths.knobs import make_world
+from virtviz.paths.traffic import Item, Pause, make_traffic
+from virtviz.paths.wiring import Simulation, simulate
+
+UDP = {"kind": "udp", "length": 18}
+ONE_OUT = (Item(**UDP), Pause(), Item("packet", **UDP))
+TWO_OUT = (*ONE_OUT, Pause(), Item(**UDP))
+ONE_IN = (Item("packet", outgoing=False, **UDP),)
+PING = (Item(), Item(outgoing=False, answers=0), Pause(), Item("packet"), Item(outgoing=False, answers=2))
+PING_FIRST = (Item("packet"), Item(outgoing=False, answers=0))
+
+KNOWN = {"flows": "known"}
+OFF, HALTED, NIC = {"guest_if": "off"}, {"vcpu": "halted"}, {"far_port": "nic"}
+
+TO_ENTRY = ("vcpu", "vm_entry")
+TO_WAKEUP = ("vcpu", "wake_worker")
+TO_HALT = ("vcpu", "exit_hlt")
+TO_REST = ("vcpu", "")
+TX_SIGNALLED = ("vhost", "kick_vcpu")
+WORKER_DONE = ("vhost", "")
+HANDLER_DONE = ("handler1", "")
+
+Reasons = Mapping[tuple[str, str], tuple[int, str]]
+TIMER_FIRST = {
+    (VCPU, "kvm_entry"): (
+        1,
+        "the guest's timer took the entry at which the device's interrupt could have been injected",
+    ),
+    (VCPU, "kvm_exit:vintr"): (1, "so the device's interrupt needed an interrupt-window exit"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A recorded case.
+
+    Attributes:
+        name: the file's name without its ending.
+        items: what is sent; the packet called `packet` is the recorded one, what comes before it only warms up.
+        settings: the world, over the profile `recorded`.
+        plan: who moves until what, from the recorded packet's system call on; then everybody until blocked.
+        why: what in the recording shows it.
+        unmatched: logical thread and function -> how many recorded ones the simulation does not have, and why.
+        extra: the same for what the simulation has and the recording has not.
+        softirq_apart: see `recorded_lines.reduce`.
+    """
+
+    name: str
+    items: Sequence[Item | Pause]
+    settings: Mapping[str, object]
+    plan: Sequence[tuple[str, str]]
+    why: str
+    unmatched: Reasons = field(default_factory=dict)
+    extra: Reasons = field(default_factory=dict)
+    softirq_apart: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the recorded packet."""
+        return "udp" if any(isinstance(i, Item) and i.kind == "udp" for i in self.items) else "icmp"
+
+    @property
+    def begins_with(self) -> str:
+        """The line the recorded window begins with."""
+        first = next(i for i in self.items if isinstance(i, Item) and i.id == "packet")
+        return "start_xmit" if first.outgoing else "softirq_entry"
+
+
+CASES = (
+    Case(
+        "vhost-tap-ovs.tx1-hit",
+        ONE_OUT,
+        KNOWN | OFF,
+        (TO_ENTRY, WORKER_DONE),
+        (
+            "kvm_entry stands before handle_tx_kick: the guest runs. After the kick IPI a vintr exit: its "
+            "interrupts are off"
+        ),
+    ),
+    Case("vhost-tap-ovs.tx1-hit.rep1", ONE_OUT, KNOWN | OFF, (TO_ENTRY, WORKER_DONE), "as tx1-hit"),
+    Case(
+        "vhost-tap-ovs.tx1-hit.rep2",
+        ONE_OUT,
+        KNOWN,
+        (TO_WAKEUP, WORKER_DONE),
+        "kvm_entry stands after the worker's sched_switch (S), and injects: the worker was faster than the entry",
+    ),
+    Case("vhost-tap-ovs.tx1-hit.rep3", ONE_OUT, KNOWN | OFF, (TO_ENTRY, WORKER_DONE), "as tx1-hit"),
+    Case(
+        "vhost-tap-ovs.tx1-hit.with-qemu-events",
+        ONE_OUT,
+        KNOWN,
+        (TO_ENTRY, WORKER_DONE),
+        "the guest runs, and the kick IPI's entry injects at once: its interrupts are on",
+    ),
+    Case("vhost-tap-ovs.rx1-hit", ONE_IN, KNOWN | HALTED, (TO_REST,), "kvm_vcpu_wakeup: the vCPU had halted"),
+    Case("vhost-tap-ovs.rx1-hit.with-qemu-events", ONE_IN, KNOWN | HALTED, (TO_REST,), "as rx1-hit"),
+    Case(
+        "vhost-tap-ovs.ping-hit",
+        PING,
+        KNOWN | HALTED,
+        (TO_REST, WORKER_DONE),
+        "the vCPU halts before handle_tx_kick and sleeps until both interrupts wait",
+    ),
+    Case(
+        "vhost-tap-ovs.ping-hit.rep1",
+        PING,
+        KNOWN | HALTED,
+        (TO_REST, WORKER_DONE),
+        "as ping-hit; the guest's timer wakes the vCPU while the worker is at work",
+        TIMER_FIRST | {(WORKER, "wake vCPU thread"): (1, "the timer had woken the vCPU before the first signal")},
+        {(WORKER, "wake vCPU thread"): (1, "without a timer the first signal wakes the vCPU")},
+    ),
+    Case(
+        "vhost-tap-ovs.ping-hit.rep2",
+        PING,
+        KNOWN | OFF,
+        (TO_ENTRY, TX_SIGNALLED, TO_ENTRY, WORKER_DONE),
+        "the guest runs with interrupts off: a kick IPI for each of the two signals, then two vintr exits",
+    ),
+    Case(
+        "vhost-tap-ovs.ping-hit.with-qemu-events",
+        PING,
+        KNOWN | HALTED,
+        (TO_REST, WORKER_DONE),
+        "as ping-hit; the timer's interrupt is injected first",
+        TIMER_FIRST,
+    ),
+    Case(
+        "vhost-tap-ovs.ping-first",
+        PING_FIRST,
+        OFF | HALTED,
+        (TO_WAKEUP, WORKER_DONE),
+        "kvm_entry stands after the worker's sched_switch (S); a vintr exit; then the vCPU halts until the answer",
+        {
+            (VCPU, name): (1, "the guest's timer woke the halted vCPU once in between, and it halted again")
+            for name in (
+                "kvm_entry",
+                "kvm_exit:hlt",
+                "kvm_vcpu_halt",
+                "kvm_vcpu_block",
+                "switch out",
+                "switch in",
+                "kvm_vcpu_wakeup",
+            )
+        },
+    ),
+    Case(
+        "vhost-tap-ovs.ping-first.with-qemu-events",
+        PING_FIRST,
+        OFF | HALTED,
+        (TO_ENTRY, WORKER_DONE, TO_HALT, HANDLER_DONE, WORKER_DONE),
+        "the answer's interrupt comes between the HLT exit and kvm_vcpu_halt, which therefore does not sleep",
+        TIMER_FIRST,
+    ),
+    Case(
+        "vhost-tap-ovs-nic.ping-hit",
+        PING,
+        KNOWN | OFF | NIC,
+        (TO_WAKEUP, ("vhost", "ring_doorbell"), ("eth0", ""), ("softirq", ""), WORKER_DONE),
+        (
+            "the card interrupts the worker inside e1000_xmit_frame; kvm_entry stands after both signals, "
+            "then two vintr exits"
+        ),
+        softirq_apart=True,
+    ),
+    Case(
+        "vhost-tap-ovs-nic.ping-first",
+        PING_FIRST,
+        OFF | NIC | {"handlers": 1},
+        (
+            TO_ENTRY,
+            WORKER_DONE,
+            TO_REST,
+            ("handler1", "ring_doorbell"),
+            ("eth0", ""),
+            ("softirq", ""),
+            ("handler1", "wake_worker"),
+            WORKER_DONE,
+            HANDLER_DONE,
+        ),
+        "worker and softirq run on one CPU, so one handler takes both upcalls; the worker preempts it inside sendmsg",
+        {
+            (VCPU, "kvm_exit:msr"): (
+                2,
+                "one reads msr 3b, the idle guest's time-keeping; one ends the interrupt while the timer waits",
+            ),
+            (VCPU, "kvm_msr"): (2, "as above"),
+            (VCPU, "kvm_entry"): (3, "after those two, and after the HLT that the waiting timer ended at once"),
+            (VCPU, "kvm_exit:hlt"): (1, "the guest halts, but its timer is pending and it goes on at once"),
+            (VCPU, "kvm_exit:vintr"): (1, "the timer's interrupt is injected first"),
+            (HANDLER, "switch out"): (1, "a futex of ovs-vswitchd was contended"),
+            (HANDLER, "switch in"): (1, "a futex of ovs-vswitchd was contended"),
+        },
+        {
+            (VCPU, "kvm_exit:interrupt"): (
+                1,
+                "the guest runs when the answer comes; in the recording the vCPU was outside the guest",
+            )
+        },
+        softirq_apart=True,
+    ),
+    Case(
+        "vhost-napi-tx-off-tap-ovs.tx1-hit",
+        ONE_OUT,
+        KNOWN | {"napi_tx": "off"},
+        (TO_ENTRY, WORKER_DONE),
+        "the same guest with napi_tx=0",
+    ),
+    Case(
+        "vhost-napi-tx-off-tap-ovs.tx2-hit",
+        TWO_OUT,
+        KNOWN | {"napi_tx": "off"},
+        (TO_ENTRY, WORKER_DONE),
+        "the same, and another packet when the first has long been handled",
+        {
+            (VCPU, name): (count, "between the two packets the guest idles, and starts the second sender")
+            for name, count in {
+                "kvm_entry": 3,
+                "kvm_exit:hlt": 2,
+                "kvm_vcpu_halt": 1,
+                "kvm_vcpu_block": 1,
+                "switch out": 1,
+                "switch in": 1,
+                "kvm_vcpu_wakeup": 1,
+            }.items()
+        },
+    ),
+)
+
+
+def run(case: Case) -> tuple[Simulation, Trace, int]:
+    """Run a case in its own order."""
+    simulation = simulate(make_world({"profile": "recorded"}, case.settings), make_traffic(case.items))
+    machine = simulation.machine
+    packet = simulation.traffic.packet_called("packet")
+    vcpu = simulation.vms[0].vcpu
+    # The warm-up, as it comes.
+    if case.begins_with == "start_xmit":
+        while machine.step() and vcpu.me.packet != packet:
+            pass
+    begin = machine.position
+    for thread, until in case.plan:
+        index = next(i for i, t in enumerate(machine.threads) if thread in t.name)
+        while machine.move(index) and machine.arc_at(machine.position - 1).op.name != until:
+            pass
+    machine.run()
+    return simulation, Trace(machine), begin

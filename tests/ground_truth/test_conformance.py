@@ -1,0 +1,157 @@
+"""A simulation of the recorded world does what the recorded kernels did: the same functions, in the same order, thread
+by thread."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from conformance import CASE_OF, COUNTS, compare
+from recorded_lines import (
+    DATA,
+    GUEST_HARDIRQ,
+    GUEST_PROCESS,
+    GUEST_SOFTIRQ,
+    HANDLER,
+    HOST_SOFTIRQ,
+    VCPU,
+    WORKER,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NAMES = list(CASE_OF)
+BURST = "vhost-tap-ovs.txburst"
+LOGICAL = {
+    "GP": GUEST_PROCESS,
+    "GH": GUEST_HARDIRQ,
+    "GS": GUEST_SOFTIRQ,
+    "KV": VCPU,
+    "VW": WORKER,
+    "OH": HANDLER,
+    "HS": HOST_SOFTIRQ,
+}
+SEQUENCES = {
+    head.split()[1]: (LOGICAL[head.split()[0]], functions.split())
+    for head, functions in (line.split(": ", 1) for line in (DATA / "canonical-sequences.txt").read_text().splitlines())
+}
+OUT = ("virtio-tx", "kick-vhost", "vhost-tx", "tx-irq", "tx-napi")
+IN = ("tap-in", "vhost-rx", "rx-irq", "rx-napi")
+WITHOUT_NAPI = ("virtio-tx-napi-off", "kick-vhost", "vhost-tx-napi-off")
+MISS = ["ovs_dp_upcall", "queue_userspace_packet", "skb_zerocopy"]
+
+
+def test_every_recording_is_compared():
+    recorded = {path.name.removesuffix(".txt") for path in DATA.glob("vhost-*.txt")}
+    assert recorded == {*NAMES, BURST}
+
+
+def test_the_table_of_all_cases(capsys):
+    with capsys.disabled():
+        pass
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_come_in_the_recorded_order(name):
+    found = compare(name)
+    assert found.unmatched == {key: count for key, (count, _) in found.case.unmatched.items()}
+    assert found.extra == {key: count for key, (count, _) in found.case.extra.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_least_80_percent_of_the_recorded_functions_are_matched(name):
+    assert compare(name).percent >= 80
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_traced_functions_return_what_they_returned(name):
+    found = compare(name)
+    assert found.projection.results == found.recording.results
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) & set(COUNTS)))
+def test_counts_of_packet_work_are_equal(name):
+    found = compare(name)
+    assert len(found.counts) >= 40
+    for key, (recorded, simulated) in found.unequal.items():
+        # What the recording has in excess is a function that is listed as unmatched, with its reason.
+        function = key.split(": ")[1]
+        excess = sum(count for (_, named), (count, _) in found.case.unmatched.items() if named == function)
+        assert recorded - simulated == excess, key
+
+
+def is_subsequence(functions: Sequence[str], lines: Iterable[str]) -> bool:
+    """Say whether functions appear in this order; `f*` may be missing, `f:ret` stands for any value."""
+    rest = list(lines)
+    for function in functions:
+        optional = function.endswith("*")
+        wanted = "wake vhost worker" if function.startswith("sched_waking:vhost") else function.rstrip("*")
+        at = next((i for i, line in enumerate(rest) if line == wanted or line.startswith(f"{wanted}=")), -1)
+        if at >= 0:
+            rest = rest[at + 1 :]
+        elif not optional:
+            return False
+    return True
+
+
+def sequences_of(name: str) -> list[tuple[str, list[str]]]:
+    """Give the canonical sequences that hold for a case."""
+    if "napi-tx-off" in name:
+        return [SEQUENCES[key] for key in WITHOUT_NAPI]
+    keys = OUT if "tx1" in name else IN if "rx1" in name else OUT + IN
+    found = []
+    for key in keys:
+        thread, functions = SEQUENCES[key]
+        if key == "tap-in":
+            thread = HOST_SOFTIRQ if "rx1" in name or "nic" in name else WORKER
+        if "first" in name:
+            if key == "vhost-tx":
+                miss, back = functions.index("ovs_execute_actions"), functions.index("vhost_add_used_and_signal_n")
+                functions = [*functions[:miss], *MISS, *functions[back:]]
+            elif key == "tap-in":
+                send = functions.index("ovs_execute_actions")
+                thread, functions = HANDLER, ["ovs_packet_cmd_execute", *functions[send:]]
+        found.append((thread, functions))
+    return [*found, SEQUENCES["upcall"]] if "first" in name else found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_canonical_sequences_are_subsequences(name):
+    found = compare(name)
+    for thread, functions in sequences_of(name):
+        assert is_subsequence(functions, found.recording.threads[thread]), ("recorded", thread, functions)
+        assert is_subsequence(functions, found.projection.threads[thread]), ("simulated", thread, functions)
+
+
+BETWEEN_THREADS = (
+    ("vp_notify", "kvm_exit:npf", "ioeventfd_write", "handle_tx_kick"),
+    ("tun_net_xmit", "handle_rx_net"),
+    ("kvm_vcpu_kick", "kvm_inj_virq", "irq_handler_entry"),
+    ("skb_xmit_done", "virtnet_poll_tx"),
+    ("skb_recv_done", "virtnet_poll"),
+    ("queue_userspace_packet", "poll:ret=1", "recvmsg:ret=data", "ovs_packet_cmd_execute"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("order", BETWEEN_THREADS, ids=" < ".join)
+def test_what_one_thread_causes_in_another_comes_later(name, order):
+    found = compare(name)
+    for lines in (found.recording.lines, found.projection.lines):
+        guest_side = {GUEST_HARDIRQ} if "irq_handler_entry" in order else set()
+        names = [f for thread, f in lines if f != "irq_handler_entry" or thread in guest_side]
+        present = [f for f in order if f in names]
+        for before, after in itertools.pairwise(present):
+            causes, consequences = ([i for i, f in enumerate(names) if f == wanted] for wanted in (before, after))
+            # The n-th consequence has n causes before it; two causes may have one consequence.
+            assert all(causes[n] < at for n, at in enumerate(consequences) if n < len(causes)), (before, after)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "rx1" not in name and "napi-tx-off" not in name])
+def test_a_buffer_is_taken_back_only_after_it_was_returned(name):
+    found = compare(name)
+    for lines in (found.recording.lines, found.projection.lines):
+        names = [f for thread, f in lines if thread in (WORKER, GUEST_SOFTIRQ)]
+        assert names.index("vhost_add_used_n") < names.index("virtqueue_get_buf")
