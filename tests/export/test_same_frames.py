@@ -1,0 +1,45 @@
+"""What a screen shows of a trace file is what it shows of the live session."""
+
+import io
+
+import pytest
+
+from virtviz.export.headless import recorded_steps, recorded_totals
+from virtviz.export.jsonl import header_json, write_jsonl
+from virtviz.export.replay import Replay
+from virtviz.lesson.loader import load
+from virtviz.lesson.shelf import shelf
+from virtviz.paths.describe import initial_state
+from virtviz.session.session import Session
+from virtviz.view.build import make_frame
+
+SETTINGS = [
+    {},
+    {"flows": "unknown"},
+    {"profile": "recorded"},
+    {"vcpu": "halted", "features": "none"},
+    {"rx_buffer": 128, "queue.start": 65534},
+]
+
+
+def replayed(session):
+    run = session.run
+    out = io.StringIO()
+    header = header_json(run.header, initial_state(run.machine))
+    write_jsonl(out, header, recorded_steps(run), lambda: recorded_totals(run).json())
+    return Replay(out.getvalue().encode())
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("path", [entry.path for entry in shelf()], ids=lambda path: path.stem)
+def test_every_frame_of_a_replayed_lesson_equals_the_live_one(path, settings):
+    session = Session.open(load(path), settings=[settings])
+    replay = replayed(session)
+    assert replay.length == session.length
+    assert replay.header == session.header
+    for position in range(session.length + 1):
+        assert make_frame(replay, position) == make_frame(session, position), f"position {position}"
+    for position in range(session.length, 0, -7):
+        for queue in session.header.queues:
+            live = make_frame(session, position, queue.name, slots=16)
+            assert make_frame(replay, position, queue.name, slots=16) == live, f"position {position}, {queue.name}"
