@@ -183,7 +183,12 @@ def test_what_was_said_stays_for_some_steps_until_something_newer_is_said():
     assert session.said == "From here on the device may take the buffer."
 
 
-@settings(max_examples=25, deadline=None)
+def test_what_several_entries_say_at_one_position_is_said_together():
+    session = open_with("[{id: a, when: start, say: One.}, {id: b, when: start, say: Two.}]")
+    assert session.said == "One.\n\nTwo."
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.lists(
         st.one_of(st.sampled_from(MOVES), st.integers(0, 400), st.sampled_from([None, "0", "1", "2"])), max_size=40

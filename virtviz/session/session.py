@@ -199,10 +199,14 @@ class Session:
 
     @property
     def said(self) -> str:
-        """The last thing said at or before this position, for `SAID_FOR_STEPS` steps; empty if there is none."""
-        for moment in reversed(self.run.moments):
-            if moment.say and self.position - SAID_FOR_STEPS <= moment.position <= self.position:
-                return moment.say
+        """The last thing said at or before this position, for `SAID_FOR_STEPS` steps; empty if there is none.
+
+        What several entries say at one position is one thing, a paragraph each.
+        """
+        for position in range(self.position, max(self.position - SAID_FOR_STEPS, 0) - 1, -1):
+            texts = [moment.say for moment in self.moments(position) if moment.say]
+            if texts:
+                return "\n\n".join(texts)
         return ""
 
     @property
