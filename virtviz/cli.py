@@ -10,7 +10,6 @@ not valid; 130 interrupted; 141 nobody reads the output any more.
 from __future__ import annotations
 
 import io
-import json
 import os
 import stat
 import sys
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from virtviz.session.run import Run
     from virtviz.session.session import Session
 
-NOT_HELD: Final = 1
+FAILED: Final = 1
 USAGE: Final = 2
 INVALID: Final = 3
 INTERRUPTED: Final = 130
@@ -128,10 +127,14 @@ class _Verbs(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read the output has gone, such as `head`. Python flushes once more at the end: let it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return BROKEN_PIPE
         return result
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: Python tries once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001, FBT001
@@ -203,7 +206,7 @@ def lesson(options: Options, lesson: str, *, plain: bool, at: int | None) -> int
         from virtviz.ui.app import play  # noqa: PLC0415
 
         play(session, options)
-    return NOT_HELD if any(verdict.is_right is False for verdict in session.verdicts) else 0
+    return FAILED if any(verdict.is_right is False for verdict in session.verdicts) else 0
 
 
 def _play_plain(session: Session, options: Options) -> None:
@@ -288,6 +291,8 @@ def run(
     opened = _load(lesson)
     settings = [*([{"profile": profile}] if profile is not None else []), *options.settings]
     world, traffic = headless.world_and_traffic(opened, settings, packets, source)
+    if packets is not None and traffic.packets != packets:
+        click.echo(f"virtviz: {traffic.rounds} whole rounds of the scenario are {traffic.packets} packets", err=True)
     if counters:
         totals = _count(opened, world, traffic)
         _write_totals(totals, form)
@@ -438,7 +443,7 @@ def _check(name: str, options: Options) -> int:
         for finding in session.problems:
             reading.marks.add(_path_of(finding.where, reading.lesson), finding.what)
         click.echo("\n".join(map(str, reading.marks.problems())), err=True)
-        return NOT_HELD
+        return FAILED
     click.echo(f"{name}: fine; {session.length} steps, {session.questions} questions")
     return 0
 
@@ -457,6 +462,8 @@ def _path_of(where: str, lesson: Lesson) -> tuple[str | int, ...]:
 @_everywhere
 def schema(what: str) -> None:
     """Print the JSON Schema of traces or of lessons."""
+    import json  # noqa: PLC0415
+
     if what == "trace":
         from virtviz.export.schema import trace_schema as made  # noqa: PLC0415
     else:
@@ -499,4 +506,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LearnerError as error:
         click.echo(f"virtviz: {error}", err=True)
         return USAGE
+    except OSError as error:
+        # Such as a full disk behind standard output.
+        _drop_output()
+        click.echo(f"virtviz: {error.strerror}", err=True)
+        return FAILED
     return result if isinstance(result, int) else 0
