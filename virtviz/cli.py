@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -430,31 +430,23 @@ def check(options: Options, files: tuple[str, ...]) -> int:
 
 def _check(name: str, options: Options) -> int:
     """Check one file; answers its exit code. An invalid file counts for more than one that does not hold."""
-    from virtviz.lesson.loader import read  # noqa: PLC0415
+    from virtviz.lesson.check import examine  # noqa: PLC0415
     from virtviz.session.session import Session  # noqa: PLC0415
 
-    try:
-        reading = read(name)
-    except LessonError as error:
-        click.echo(str(error), err=True)
+    checked = examine(name)
+    for advice in checked.warnings:
+        click.echo(str(replace(advice, what=f"advice: {advice.what}")), err=True)
+    for problem in checked.problems:
+        click.echo(str(problem), err=True)
+    if checked.problems or checked.reading is None:
         return INVALID
-    session = Session.open(reading.lesson, settings=options.settings, seed=options.seed)
+    session = Session.open(checked.reading.lesson, settings=options.settings, seed=options.seed)
+    for finding in session.problems:
+        click.echo(str(checked.at(finding.where, finding.what)), err=True)
     if session.problems:
-        for finding in session.problems:
-            reading.marks.add(_path_of(finding.where, reading.lesson), finding.what)
-        click.echo("\n".join(map(str, reading.marks.problems())), err=True)
         return FAILED
     click.echo(f"{name}: fine; {session.length} steps, {session.questions} questions")
     return 0
-
-
-def _path_of(where: str, lesson: Lesson) -> tuple[str | int, ...]:
-    """Turn the name of a place in a lesson, such as `script.slow-worker.when`, into the way there from the top."""
-    first, *rest = where.split(".")
-    if first != "script" or not rest:
-        return (first,)
-    index = next(i for i, entry in enumerate(lesson.script) if entry.id == rest[0])
-    return (first, index, *rest[1:])
 
 
 @cli.command()
