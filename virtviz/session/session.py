@@ -16,7 +16,6 @@ from virtviz.errors import LearnerError
 from virtviz.lesson.build import build
 from virtviz.paths.wiring import simulate
 from virtviz.session.grading import Results
-from virtviz.session.questions import pose
 from virtviz.session.run import run_lesson
 
 if TYPE_CHECKING:
@@ -270,6 +269,8 @@ class Session:
         """Work out a question; done when it is first needed, since it may look at much of the run."""
         made = self._asked.get(moment.id)
         if made is None:
+            from virtviz.session.questions import pose  # noqa: PLC0415 - the first screen does not need it
+
             made = self._asked[moment.id] = pose(self.run, moment)
         return made
 
