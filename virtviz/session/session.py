@@ -116,7 +116,8 @@ class Session:
     def cell(self, position: int, name: str) -> int:
         """Give a cell's value at a position."""
         self._look_from(position)
-        return int(self._machine.state.value(self._cells[name]))
+        state = self._machine.state
+        return int(state.value(state.names.index(name)))
 
     def memory(self, position: int, region: str, addr: int, size: int) -> bytes:
         """Give bytes of memory at a position."""
@@ -252,10 +253,6 @@ class Session:
     @property
     def _machine(self) -> RecordingMachine:
         return self.run.machine
-
-    @cached_property
-    def _cells(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._machine.state.names)}
 
     @cached_property
     def _regions(self) -> dict[str, Region]:
