@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 
 import pytest
@@ -34,7 +35,7 @@ def test_run_until_blocked_lets_a_thread_go_on_until_it_cannot():
     machine = make_toy(2).machine
     machine.run()
     order = threads(machine)
-    switches = sum(one != two for one, two in zip(order, order[1:], strict=False))
+    switches = sum(one != two for one, two in itertools.pairwise(order))
     assert (order[0], switches) == (APP, 2)
     assert machine.movable() == []
     assert machine.run() == 0
@@ -101,7 +102,7 @@ def test_by_simulated_time_the_clock_that_is_furthest_behind_moves():
     assert clocks == sorted(clocks)
     assert scheduler.pick(machine, ()) == -1
     order = threads(machine)
-    assert sum(one != two for one, two in zip(order, order[1:], strict=False)) > 2
+    assert sum(one != two for one, two in itertools.pairwise(order)) > 2
 
 
 def test_a_wake_up_takes_its_latency():
@@ -222,5 +223,5 @@ def test_a_plain_machine_cannot_run_by_itself():
     machine = Machine(toy.machine.program, toy.state, toy.machine.threads)
     with pytest.raises(NotImplementedError):
         machine.run()
-    assert isinstance(State(recording=False).journal, type(None))
+    assert State(recording=False).journal is None
     assert isinstance(make_toy(1, recording=False).machine, CountingMachine)

@@ -10,7 +10,8 @@ from toy import RECORD
 
 from virtviz.engine import memory
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.journal import CELL, KIND, LOAD, RECORD as READ_RECORD, ROW, SLICE, STORE, Journal, cell_word, row_word, thread_and_arc
+from virtviz.engine.journal import CELL, KIND, LOAD, ROW, SLICE, STORE, Journal, cell_word, row_word, thread_and_arc
+from virtviz.engine.journal import RECORD as READ_RECORD
 from virtviz.engine.state import PAGE_BYTES, State
 
 
@@ -42,7 +43,16 @@ def test_cells_have_names_and_initial_values():
     state = State(recording=False)
     part = state.add(Part, "part", row=[4, 5])
     bigger = state.add(Bigger, "bigger", second=1, row=[9])
-    assert state.names == ["part.first", "part.second", "part.row[0]", "part.row[1]", "bigger.first", "bigger.second", "bigger.third", "bigger.row[0]"]
+    assert list(state.names) == [
+        "part.first",
+        "part.second",
+        "part.row[0]",
+        "part.row[1]",
+        "bigger.first",
+        "bigger.second",
+        "bigger.third",
+        "bigger.row[0]",
+    ]
     assert [state.value(i) for i in range(8)] == [0, 7, 4, 5, 0, 1, 3, 9]
     assert (part.shared, bigger.third) == ("of the class", 3)
     assert not hasattr(part, "__dict__")
@@ -51,7 +61,7 @@ def test_cells_have_names_and_initial_values():
 
 
 @pytest.mark.parametrize("recording", [False, True])
-def test_stores_change_cells_and_lists(recording: bool):
+def test_stores_change_cells_and_lists(*, recording: bool):
     state = State(recording=recording)
     part = state.add(Part, "part", row=[4, 5])
     part.second, part.row[1] = 8, 6
@@ -90,7 +100,7 @@ def test_regions_are_rounded_up_to_pages_and_lie_behind_each_other():
 
 
 @pytest.mark.parametrize("recording", [False, True])
-def test_words_records_and_bytes_are_little_endian(recording: bool):
+def test_words_records_and_bytes_are_little_endian(*, recording: bool):
     region = State(recording=recording).region("ram", 64)
     region.u16[3] = 0x1234
     assert region.bytes[6:8] == b"\x34\x12"

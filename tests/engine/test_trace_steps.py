@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
 from toy import make_toy
 
 from virtviz.engine import trace
@@ -10,6 +11,9 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind, Domain, Side
 from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.trace import Access, Crossing, Effect, Step, Trace
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def traced(rounds: int = 2) -> tuple[RecordingMachine, Trace, dict[str, Step]]:
@@ -29,7 +33,13 @@ def traced(rounds: int = 2) -> tuple[RecordingMachine, Trace, dict[str, Step]]:
 def test_a_step_says_who_did_what_where_and_on_whose_word():
     machine, found, first = traced()
     step = first["app/count"]
-    assert (step.n, step.thread, step.context, step.place, step.domain) == (2, "app", "process", "app", Domain.GUEST_USER)
+    assert (step.n, step.thread, step.context, step.place, step.domain) == (
+        2,
+        "app",
+        "process",
+        "app",
+        Domain.GUEST_USER,
+    )
     assert (step.op, step.outcome, step.title, step.row) == ("count", "more", "count", "TOY.1")
     assert (step.function, step.source, step.spec, step.packet, step.queue) == ("toy()", "toy book.c", "", 1, "")
     assert (step.text, step.milestone) == ("1 left.", "sent")

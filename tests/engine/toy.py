@@ -1,4 +1,4 @@
-"""A toy world for tests of the engine: an application in a guest rings a bell, a worker on the host answers with an interrupt.
+"""A toy world for tests of the engine: an app in a guest rings a bell, a worker on the host answers with an interrupt.
 
 It has every kind of arc, border and effect that the engine knows how to run, in as few ops as that takes.
 
@@ -10,15 +10,12 @@ It has every kind of arc, border and effect that the engine knows how to run, in
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.counting import CountingMachine
 from virtviz.engine.effects import COPIED, POSTED
-from virtviz.engine.machine import Machine
-from virtviz.engine.memory import Region
 from virtviz.engine.ops import RETURN, Return, Routine, block, call, call_any, goto, op
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.program import link
@@ -26,6 +23,12 @@ from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.state import State
 from virtviz.engine.threads import Registers, Thread, ThreadKind
 from virtviz.spec.citation import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.machine import Machine
+    from virtviz.engine.memory import Region
 
 BOOK = Source("toy", "book.c")
 APP = Place("app", Domain.GUEST_USER, "app")
@@ -47,7 +50,7 @@ COSTS = {
 }
 
 
-def step(title: str, **more: Any) -> Any:  # noqa: ANN401 - a decorator
+def step(title: str, **more: Any) -> Any:
     """Mark a toy op; row and function are the same for all."""
     text = more.pop("text", title.capitalize() + ".")
     return op(more.pop("row", "TOY.1"), title, "toy()", BOOK, text=text, **more)
