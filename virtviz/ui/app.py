@@ -25,7 +25,7 @@ from virtviz.ui.palette import DARK, PLAIN_THEME, THEMES, palette_for
 from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, make_plan
 from virtviz.view.build import fold_of, make_frame
 from virtviz.view.lanes import make_lanes
-from virtviz.view.stage import make_stage
+from virtviz.view.stage_plan import make_stage
 from virtviz.view.track import Track
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ PANELS: Final = (
     "sentence",
     "lanes",
     "ledger",
+    "sources",
     "track",
     "hints",
     "question",
@@ -177,7 +178,7 @@ class Player(App[None]):
             sentence = plan["sentence"]
             opening = session.lesson.summary if isinstance(session.lesson.summary, str) else session.lesson.title
             self._fill("sentence", draw_sentence(frame, session.said, sentence.width, sentence.height, opening))
-            for name in ("lanes", "ledger"):
+            for name in ("lanes", "ledger", "sources"):
                 if name in plan:
                     self._show_panel(name, name, plan[name])
             self._show_question()
@@ -213,7 +214,9 @@ class Player(App[None]):
         session = self.session
         question = session.question
         if question is not None:
-            return Asking(question, self._order.index(question.id) + 1, session.questions, self._hints, None)
+            number = self._order.index(question.id) + 1
+            said = "\n".join(moment.say for moment in session.moments(session.position) if moment.say)
+            return Asking(question, number, session.questions, self._hints, None, said)
         for verdict in reversed(session.verdicts):
             if verdict.question.position == session.position and self._just_answered == verdict.question.id:
                 number = self._order.index(verdict.question.id) + 1
@@ -254,13 +257,12 @@ class Player(App[None]):
         self._fill("track", *draw_track(track, session.position, session.length, rect.width, sign))
 
     def _show_hints(self) -> None:
-        if self._asking() is not None and self.session.question is not None:
-            hints = [
-                ("1-9", "answer", ""),
-                ("0", "not sure yet", "answer(-1)"),
-                ("h", "hint", "hint"),
-                ("p", "put aside", "predict"),
-            ]
+        question = self.session.question
+        if question is not None:
+            left = len(question.hints) - self._hints
+            hints = [(f"1-{len(question.options)}", "answer", ""), ("0", "not sure", "answer(-1)")]
+            hints += [("h", f"hint ({left} left)", "hint")] if left > 0 else []
+            hints += [("p", "show it again" if self._aside else "look at the screen", "predict")]
             hints += [("←", "back", "step_back"), ("?", "help", "help"), ("q", "quit", "quit")]
         else:
             hints = [(c.shown.split()[0], c.hint, c.action) for c in COMMANDS if c.hint]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtviz.view.frame import Frame, LedgerEntry
     from virtviz.view.lanes import Lanes
 
-LANE_NAME: Final = 14
+LANE_NAME: Final = 16
 
 
 def draw_ledger(
@@ -62,7 +62,11 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
     grid.put(1, 0, f" threads · from step {lanes.first} ", "dim")
     legend = " u user  k kernel  h hardware "
     grid.put(width - len(legend) - 1, 0, legend, "dim")
-    shown = [lane for lane in lanes.lanes if not lane.thread.startswith("handler") or any(lane.ran)]
+    shown = list(lanes.lanes)
+    if len(shown) > rows - 1:
+        # The idle ones are left out first, the last of them before the others.
+        idle = [lane for lane in reversed(shown) if not any(lane.ran) and lane.thread.startswith("handler")]
+        shown = [lane for lane in shown if lane not in idle[: len(shown) - rows + 1]]
     for y, lane in enumerate(shown[: rows - 1], 1):
         now = bool(lane.ran) and lane.ran[-1] is not None
         grid.put(1, y, fit(("▶" if now else " ") + lane.thread, LANE_NAME - 2), "text bold" if now else "dim")
@@ -118,15 +122,12 @@ def draw_sources(frame: Frame, width: int, rows: int) -> Grid:
 
 
 def _access(access: Access) -> str:
-    name = f"{access.owner.rpartition('.')[2]} {access.field}".strip() or f"{access.region} {access.addr:#x}"
-
-    def shown(value: int | str | None) -> str:
-        if isinstance(value, str):
-            return fit(value, 24)
-        return "?" if value is None else str(value)
-
+    """Say what was read or written; of contents that are no number, only how much."""
+    name = f"{access.owner.rpartition('.')[2]} {access.field}".strip() or f"{access.region} at {access.addr:#x}"
+    if isinstance(access.new, str) or isinstance(access.old, str) or access.new is None:
+        return f"{name}, {access.size} bytes"
     if access.old is None:
-        return f"{name} = {shown(access.new)}" if access.new is not None else f"{name}, {access.size} bytes"
+        return f"{name} = {access.new}"
     if access.old == access.new:
-        return f"{name} = {shown(access.new)} (as before)"
-    return f"{name}  {shown(access.old)} → {shown(access.new)}"
+        return f"{name} = {access.new}, as before"
+    return f"{name} {access.old} → {access.new}"

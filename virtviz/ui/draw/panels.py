@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from virtviz.view.track import Track
 
 COUNTERS_WIDTH: Final = 26
+COUNTERS_MOST_WIDTH: Final = 42
+"""A wider table would only put its numbers further from their names."""
 _TABLE: Final = (
     ("user/kernel", "user_kernel.guest", "user_kernel.host"),
     ("copies", "guest_copies", "host_copies"),
@@ -49,7 +51,7 @@ def draw_title(frame: Frame, name: str, title: str, width: int) -> Grid:
 def draw_counters(frame: Frame, width: int, rows: int) -> Grid:
     """Draw what the way has cost so far, guest and host apart, and what the last step added."""
     grid = Grid(width, rows)
-    left, right = width - 14, width - 6
+    left, right = min(width, COUNTERS_MOST_WIDTH) - 14, min(width, COUNTERS_MOST_WIDTH) - 6
     grid.put(1, 0, "so far", "dim")
     grid.put(left - 2, 0, "guest", "guest")
     grid.put(right + 1, 0, "host", "host")
@@ -143,19 +145,26 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str =
         grid.put(1, y, line, "text")
         y += 1
     if step is not None:
-        source = source_of(step)
-        if y + len(lines) < rows:
-            grid.put(1, y, fit(source, inner), "dim")
-            y += 1
-        elif len(text[-1]) + len(source) + 4 < inner:
-            grid.put(width - len(source) - 1, y - 1, source, "dim")
-    start = max(rows - len(lines), y)
+        y = _put_source(grid, source_of(step), len(text[-1]), max(y, min(2, rows - len(lines) - 1)), len(lines))
+    # What is said has one place wherever there is room, so that it does not move with the length of the step's text.
+    start = max(y, min(rows - len(lines), 4))
     for i, line in enumerate(lines[: rows - start]):
         cut = i == rows - start - 1 and len(lines) > rows - start
         grid.put(1, start + i, "▌ " + " " * (inner - 2), "say")
         grid.put(1, start + i, "▌", "mark on say-ground")
         grid.put(3, start + i, fit(line + " …", inner - 3) if cut else line, "say")
     return grid
+
+
+def _put_source(grid: Grid, source: str, last: int, y: int, lines: int) -> int:
+    """Write the source in a row of its own, or behind the text's last line of that length; answers the next row."""
+    inner = grid.width - 2
+    if y + lines < grid.height:
+        grid.put(1, y, fit(source, inner), "dim")
+        return y + 1
+    if last + len(source) + 4 < inner:
+        grid.put(grid.width - len(source) - 1, y - 1, source, "dim")
+    return y
 
 
 def draw_track(track: Track, position: int, length: int, width: int, playing: str) -> tuple[Grid, list[Zone]]:
@@ -168,14 +177,14 @@ def draw_track(track: Track, position: int, length: int, width: int, playing: st
     def column(n: int) -> int:
         return left + (n * (room - 1) // length if length else 0)
 
+    grid.line(left, 0, column(position) - left, "━", "dim")
     for n in track.crossings:
-        grid.put(column(n), 0, "┴", "dim")
+        grid.put(column(n), 0, "┷" if n <= position else "┴", "dim")
     for n in track.milestones:
         grid.put(column(n), 0, "◆", "guest")
     for n, answered in track.questions:
         grid.put(column(n), 0, "✓" if answered else "?", "good" if answered else "changed")
     here = column(position)
-    grid.paint(left, 0, here - left, "dim")
     for n in track.milestones:
         if n <= position:
             grid.paint(column(n), 0, 1, "guest bold")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from virtviz.ui.grid import Grid, fit, wrap
+from virtviz.ui.grid import Grid, wrap
 
 if TYPE_CHECKING:
     from virtviz.session.grading import Question, Verdict
@@ -23,6 +23,7 @@ class Asking:
         number, total: the how manieth of how many.
         hints: how many hints have been shown.
         verdict: the answer that was given; None while it is open.
+        said: what the lesson says just before it asks; empty if nothing.
     """
 
     question: Question
@@ -30,11 +31,7 @@ class Asking:
     total: int
     hints: int
     verdict: Verdict | None
-
-
-def question_rows(asking: Asking, width: int) -> int:
-    """Say how many rows the panel needs."""
-    return draw_question(asking, width, 40)[2]
+    said: str = ""
 
 
 def draw_question(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zone], int]:
@@ -47,34 +44,42 @@ def draw_question(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zon
     grid.line(0, 0, width, "━", "mark on say-ground")
     grid.put(2, 0, title, "hot")
     y = 1
+    if verdict is None:
+        # What was said belongs to the question; it is left out only if the options would not fit.
+        said = wrap(asking.said, inner) if asking.said else []
+        if len(said) + len(wrap(question.text, inner)) + len(question.options) + 3 <= rows:
+            for line in said:
+                grid.put(3, y, line, "ask")
+                y += 1
     for line in wrap(question.text, inner):
         grid.put(3, y, line, "ask bold")
         y += 1
-    options = [(str(i + 1), option, f"answer({i})") for i, option in enumerate(question.options)]
-    for i, (key, option, action) in enumerate(options):
-        lines = wrap(option, inner - 14)
+    for i, option in enumerate(question.options):
         sign, style, note = _mark(i, verdict)
-        for j, line in enumerate(lines):
+        for j, line in enumerate(wrap(option, inner - 14)):
             if j == 0:
-                grid.put(3, y, f"{sign} {key} ", style)
-            at = grid.put(8, y, line, style)
+                at = grid.put(3, y, f"{sign} ", style)
+                grid.put(at, y, f"[{i + 1}]", "mark on say-ground" if verdict is None else style)
+            at = grid.put(9, y, line, style)
             if j == 0 and note:
                 grid.put(at + 2, y, f"← {note}", style)
             if verdict is None:
-                zones.append((3, y, width - 6, action))
+                zones.append((3, y, width - 6, f"answer({i})"))
             y += 1
     if verdict is None:
-        grid.put(3, y, f"  0 {'':1}{NOT_SURE}", "dim on say-ground")
+        grid.put(5, y, "[0]", "mark on say-ground")
+        grid.put(9, y, NOT_SURE, "dim on say-ground")
         zones.append((3, y, width - 6, "answer(-1)"))
         y += 1
         for hint in question.hints[: asking.hints]:
-            for j, line in enumerate(wrap(hint, inner - 7)):
-                grid.put(3, y, "hint: " if j == 0 else "", "mark on say-ground")
+            for j, line in enumerate(wrap(hint, inner - 6)):
+                grid.put(3, y, "hint" if j == 0 else "", "mark on say-ground")
                 grid.put(9, y, line, "ask")
                 y += 1
-        y = _keys(grid, zones, asking, y, width)
     else:
-        y = _why(grid, verdict, y, inner)
+        for line in wrap(verdict.why, inner):
+            grid.put(3, y, line, "ask")
+            y += 1
         grid.put(3, y, "→ go on and watch it happen", "mark on say-ground")
         zones.append((3, y, width - 6, "next"))
         y += 1
@@ -93,28 +98,3 @@ def _mark(number: int, verdict: Verdict | None) -> tuple[str, str, str]:
     if said:
         return "✗", "mark on say-ground", "you said"
     return " ", "dim on say-ground", ""
-
-
-def _keys(grid: Grid, zones: list[Zone], asking: Asking, y: int, width: int) -> int:
-    """Write what can be done with the question."""
-    x = 3
-    hints_left = len(asking.question.hints) - asking.hints
-    hints = [("1-" + str(len(asking.question.options)), "answer", "")]
-    if hints_left:
-        hints.append(("h", f"hint ({hints_left} left)", "hint"))
-    hints.append(("p", "look at the screen first", "predict"))
-    for key, name, action in hints:
-        start = x
-        x = grid.put(x, y, key, "mark on say-ground")
-        x = grid.put(x + 1, y, fit(name, width), "dim on say-ground")
-        if action:
-            zones.append((start, y, x - start, action))
-        x += 3
-    return y + 1
-
-
-def _why(grid: Grid, verdict: Verdict, y: int, inner: int) -> int:
-    for line in wrap(verdict.why, inner):
-        grid.put(3, y, line, "ask")
-        y += 1
-    return y

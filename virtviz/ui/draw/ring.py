@@ -120,7 +120,7 @@ class _Small(_Drawing):
     def draw(self) -> Grid:
         ring = self.ring
         self.title()
-        self.owners("descriptor of")
+        self.owners("desc owner")
         self._detail()
         self.word("avail.idx", ring.avail_idx, index=True)
         self.cells("avail")
@@ -188,15 +188,14 @@ class _Full(_Small):
         self._device_wish()
         self.pointers("is_driver_next", "is_used_next")
         self.y += 1
-        self.grid.put(0, self.y, "the driver's own: ", "dim")
-        at = 18
-        for name, cell in (("num_free", ring.num_free), ("last_used_idx", ring.last_used_idx)):
-            at = self.grid.put(at, self.y, f"{name} ", "dim")
+        at = 0
+        for side, name, cell in (
+            ("driver: ", "num_free", ring.num_free),
+            ("", "last_used_idx", ring.last_used_idx),
+            ("device: ", "last_avail_idx", ring.last_avail_idx),
+        ):
+            at = self.grid.put(at, self.y, f"{side}{name} ", "dim")
             at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell)) + 2
-        at = self.grid.put(at, self.y, "the device's: last_avail_idx ", "dim")
-        self.grid.put(
-            at, self.y, ring.last_avail_idx.text + self.sign(ring.last_avail_idx), self.style(ring.last_avail_idx)
-        )
         return self.grid
 
 

@@ -204,11 +204,14 @@ class _StageDrawing:
         if running and self.runner is not None:
             name = short_thread(self.runner.name, width - 2)
             grid.put(x + 1, y, name, f"text bold on {domain}-ground")
+        if spot.note:
+            grid.put(x + 2, y + 2, fit(spot.note, width - 3), f"dim on {domain}-ground" if running else "dim")
         word, style = self._state_word(spot)
-        row = y + 2
-        used = self._packets_at(spot, x + 1, row, width - 2, keep=len(word))
-        if word and not (used and used + len(word) > width - 2):
-            grid.put(x + 1, row, word, style)
+        same_row = spot.word_row == spot.at[1]
+        used = self._packets_at(spot, x + 1, spot.at[1], width - 2, keep=len(word) if same_row else 0)
+        if word and not (same_row and used and used + len(word) > width - 2):
+            inside = spot.word_row < bottom
+            grid.put(x + 1 + inside, spot.word_row, word, style)
 
     def _chip(self, spot: Spot) -> None:
         grid, x, y, width = self.grid, spot.x, spot.y, spot.width
