@@ -128,7 +128,7 @@ def open_vhost() -> Session:
     return Session.open(load(data_folder("lessons") / "3-vhost.yaml"))
 
 
-GOLDENS = {"small": open_small}
+GOLDENS = {"small": open_small, "3-vhost": open_vhost}
 """Lessons whose transcripts are kept."""
 
 
