@@ -176,14 +176,26 @@ class Player(App[None]):
             self._fill("counters", draw_counters(frame, plan["counters"].width, plan["counters"].height))
             self._fill("who", draw_who(frame, plan["who"].width))
             sentence = plan["sentence"]
-            opening = session.lesson.summary if isinstance(session.lesson.summary, str) else session.lesson.title
-            self._fill("sentence", draw_sentence(frame, session.said, sentence.width, sentence.height, opening))
+            self._fill(
+                "sentence", draw_sentence(frame, session.said, sentence.width, sentence.height, self._aside_text())
+            )
             for name in ("lanes", "ledger", "sources"):
                 if name in plan:
                     self._show_panel(name, name, plan[name])
             self._show_question()
             self._show_track()
             self._show_hints()
+
+    def _aside_text(self) -> str:
+        """Say what can be done where there is no step to tell about, or nothing more to come."""
+        session = self.session
+        if session.position == 0:
+            return "Press → for the first step, Enter to let it play, ? for help."
+        if session.position < session.length:
+            return ""
+        score = session.score
+        answers = f" {score.right} of {score.asked} answers were right." if score.asked else ""
+        return f"This is the end.{answers} Home begins again."
 
     def _fill(self, name: str, grid: Grid, zones: Sequence[Zone] = ()) -> None:
         self._canvases[name].show(grid.rows(), self.palette, zones, plain=self.plain)

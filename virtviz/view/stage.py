@@ -129,6 +129,11 @@ class Stage:
         """Give the spot of a place or queue by its name in the trace; None for nowhere."""
         return self.spots.get(self.places.get(where, where))
 
+    def packet_spot(self, where: str) -> Spot | None:
+        """Give the spot at which a packet is drawn: a name in a border has no room for one, so the box beside it has it."""
+        spot = self.spot(where)
+        return self.spots["switch"] if spot is not None and spot.name == "netlink" else spot
+
     def gate(self, source: str, target: str, place: str) -> Gate | None:
         """Give the gate through which a thread goes from one domain to another.
 

@@ -130,13 +130,20 @@ def source_of(step: Step) -> str:
     return f"{step.row}  {step.function}()  {file}"
 
 
-def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str = "") -> Grid:
-    """Draw what the step did, in words, and under it what the lesson says, apart from each other."""
+def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "") -> Grid:
+    """Draw what the step did, in words, and under it what the lesson says, apart from each other.
+
+    Args:
+        frame: the frame.
+        said: what the lesson says.
+        width, rows: of the panel.
+        aside: said in place of the step at the beginning, and in place of its source at the end.
+    """
     grid = Grid(width, rows)
     step = frame.step
     inner = width - 2
     lines = wrap(said, inner - 3) if said else []
-    text = wrap(step.text if step is not None else opening, inner)
+    text = wrap(step.text if step is not None else aside, inner)
     space = rows - len(lines) if len(lines) < rows else 1
     if len(text) > space:
         text = [*text[: space - 1], fit(text[space - 1] + " …", inner)]
@@ -145,7 +152,13 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str =
         grid.put(1, y, line, "text")
         y += 1
     if step is not None:
-        y = _put_source(grid, source_of(step), len(text[-1]), max(y, min(2, rows - len(lines) - 1)), len(lines))
+        y = _put_source(
+            grid,
+            (aside or source_of(step), "text bold" if aside else "dim"),
+            len(text[-1]),
+            max(y, min(2, rows - len(lines) - 1)),
+            len(lines),
+        )
     # What is said has one place wherever there is room, so that it does not move with the length of the step's text.
     start = max(y, min(rows - len(lines), 4))
     for i, line in enumerate(lines[: rows - start]):
@@ -156,11 +169,12 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str =
     return grid
 
 
-def _put_source(grid: Grid, source: str, last: int, y: int, lines: int) -> int:
-    """Write the source in a row of its own, or behind the text's last line of that length; answers the next row."""
+def _put_source(grid: Grid, shown: tuple[str, str], last: int, y: int, lines: int) -> int:
+    """Write a text of a style in a row of its own, or behind the last line, which is so long; answers the next row."""
+    source, style = shown
     inner = grid.width - 2
     if y + lines < grid.height:
-        grid.put(1, y, fit(source, inner), "dim")
+        grid.put(1, y, fit(source, inner), style)
         return y + 1
     if last + len(source) + 4 < inner:
         grid.put(grid.width - len(source) - 1, y - 1, source, "dim")
