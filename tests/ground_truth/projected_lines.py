@@ -88,7 +88,11 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "TakeInterrupt.irq_exit": {"softirq": ["softirq_entry"]},
     "Sendmsg.return_to_user": {"softirq": ["softirq_entry"]},
     # G-TXC
-    "TransmitDone.schedule_poll": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
+    "TransmitDone.schedule_poll": {
+        "scheduled": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
+        "scheduled already": ["skb_xmit_done", "virtqueue_disable_cb"],
+    },
+    "PollTransmit.disable_again": ["virtqueue_disable_cb"],
     "PollTransmit.disable_callbacks": ["virtnet_poll_tx", *CLEAN],
     "PollTransmit.enable_callbacks": ["virtqueue_enable_cb_prepare"],
     "PollTransmit.complete": ["napi_complete_done"],
@@ -135,7 +139,11 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandleRx.watch_tap": ["vhost_poll_start"],
     "HandleRx.enable_kicks": ["vhost_enable_notify"],
     # G-RX
-    "ReceiveDone.schedule_poll": ["skb_recv_done", "virtqueue_disable_cb"],
+    "ReceiveDone.schedule_poll": {
+        "scheduled": ["skb_recv_done", "virtqueue_disable_cb"],
+        "scheduled already": ["skb_recv_done"],
+    },
+    "PollReceive.disable_again": ["virtqueue_disable_cb"],
     "CleanTransmit.disable_callbacks": ["virtnet_poll", *CLEAN],
     "CleanTransmit.enable_callbacks_delayed": ["virtqueue_enable_cb_delayed"],
     "PollReceive.read_used_idx": {

@@ -196,6 +196,7 @@ class Routine:
         links: names used in targets that mean another op of this class, or, where empty, the way back to the caller.
             With these a base class can leave open where its ops lead.
         rows: row names used by a base class -> the rows they are in this routine.
+        functions: functions named in the table -> what does the same in this routine's world, and where that is.
     """
 
     entry: int = -1
@@ -203,6 +204,7 @@ class Routine:
     first: ClassVar[str] = ""
     links: Mapping[str, str] = MappingProxyType({})
     rows: Mapping[str, str] = MappingProxyType({})
+    functions: Mapping[str, tuple[str, Source]] = MappingProxyType({})
 
     def __init__(self, name: str, place: Place, queue: str = "") -> None:
         self.name = name

@@ -110,7 +110,7 @@ class Step:
 
     Attributes:
         n: its number, from 1; the state after it is that of position `n`.
-        t_ns: its thread's simulated time before it, in nanoseconds.
+        t_ns: the simulated time at which it began, by its thread's clock, in nanoseconds.
         thread: the thread that took it.
         context: what its CPU was doing: `process`, `softirq` or `hardirq`.
         place: whose code it was.
@@ -197,12 +197,13 @@ class Trace:
         spec, routine = op.spec, op.routine
         thread = machine.threads[machine.timeline.threads[n - 1]]
         me = thread.me
-        reads, writes, clock, level = self._accesses(n, f"{thread.name}.level", me.level)
+        reads, writes, level = self._accesses(n, f"{thread.name}.level", me.level)
         words = {"queue": routine.queue, **routine.words(me)}
         row = pick(spec.row, outcome)
+        function, source = routine.functions.get(spec.function, (spec.function, spec.source))
         return Step(
             n=n,
-            t_ns=clock,
+            t_ns=me.clock - machine.duration(arc, me),
             thread=thread.name,
             context=CONTEXTS[level],
             place=op.place.name,
@@ -212,8 +213,8 @@ class Trace:
             outcome=outcome,
             title=pick(spec.title, outcome),
             row=routine.rows.get(row, row),
-            function=spec.function,
-            source=str(spec.source),
+            function=function,
+            source=str(source),
             spec=f"virtio 1.4 {spec.spec}" if spec.spec else "",
             text=pick(spec.text, outcome).format(**words),
             packet=me.packet,
@@ -227,8 +228,8 @@ class Trace:
             held=self._held_after(n),
         )
 
-    def _accesses(self, n: int, level_cell: str, level: int) -> tuple[tuple[Access, ...], tuple[Access, ...], int, int]:
-        """Read the journal of the step just taken: reads, writes, its clock, the highest level its thread was at."""
+    def _accesses(self, n: int, level_cell: str, level: int) -> tuple[tuple[Access, ...], tuple[Access, ...], int]:
+        """Read the journal of the step just taken: reads, writes, and the highest level its thread was at."""
         state, timeline = self.machine.state, self.machine.timeline
         words = timeline.entries_of(n - 1)
         blob_end = self.machine.blob_end
@@ -269,7 +270,7 @@ class Trace:
                 reads.append(
                     Access(MEM, field, owner, region.name, address, size, None, value if kind == LOAD else None)
                 )
-        return tuple(reversed(reads)), tuple(reversed(writes)), words[-1], level
+        return tuple(reversed(reads)), tuple(reversed(writes)), level
 
 
 def _shown(data: bytes | bytearray) -> Value:

@@ -10,11 +10,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import BATCH, HEADS, VhostQueue, VhostRoutine, Work
-from virtviz.spec.citation import (
-    TUN,
-    VHOST,
-    VHOST_NET,
-)
+from virtviz.spec.citation import TUN, VHOST, VHOST_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import VhostQueue, VhostRoutine, Work
-from virtviz.spec.citation import (
-    VHOST,
-    VHOST_NET,
-)
+from virtviz.spec.citation import VHOST, VHOST_NET
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:

@@ -12,10 +12,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.vhost import VhostQueue, VhostRoutine
-from virtviz.spec.citation import (
-    EVENTFD,
-    VHOST,
-)
+from virtviz.spec.citation import VHOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +116,7 @@ class ReturnBuffers(VhostRoutine):
         "signal",
         "signal the call eventfd",
         "vhost_signal",
-        EVENTFD,
+        VHOST,
         spec="4.1.5.3",
         text="The worker adds 1 to the queue's call eventfd. What follows runs in this very thread; QEMU sleeps on.",
         to={SIGNALLED: call("irqfd", None)},

@@ -15,11 +15,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.ovs import unpack_upcall
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import (
-    NETLINK_SOCKET,
-    POLL_LOOP,
-    UPCALL,
-)
+from virtviz.spec.citation import LATCH, NETLINK_SOCKET, POLL_LOOP, UPCALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,7 +131,7 @@ class HandlerLoop(Routine):
         "O-MISS.4",
         "check whether it shall stop",
         "latch_is_set",
-        UPCALL,
+        LATCH,
         text="A poll() that does not wait: has somebody asked this thread to stop? Nobody has.",
         to=call("poll_now", "first_receive"),
         cause="system call poll()",
