@@ -142,6 +142,10 @@ class Machine:
         me, arrival = arc.target.me, clock + self._latency[arc.number]
         return (me, arrival) if arrival > me.clock else None
 
+    def duration(self, arc: Arc, me: Registers) -> int:
+        """Give the simulated time a step took, in nanoseconds, from its arc and its thread's registers after it."""
+        return self._cost[arc.number] + self._own_time(arc, me)
+
     def _own_time(self, arc: Arc, me: Registers) -> int:
         """Give the time that the bytes of a copy take."""
         return arc.size(me) * self._per_kib[arc.number] // 1024 if arc.size is not None else 0
