@@ -200,6 +200,7 @@ class Trace:
         reads, writes, level = self._accesses(n, f"{thread.name}.level", me.level)
         words = {"queue": routine.queue, **routine.words(me)}
         row = pick(spec.row, outcome)
+        function, source = routine.functions.get(spec.function, (spec.function, spec.source))
         return Step(
             n=n,
             t_ns=me.clock - machine.duration(arc, me),
@@ -212,8 +213,8 @@ class Trace:
             outcome=outcome,
             title=pick(spec.title, outcome),
             row=routine.rows.get(row, row),
-            function=spec.function,
-            source=str(spec.source),
+            function=function,
+            source=str(source),
             spec=f"virtio 1.4 {spec.spec}" if spec.spec else "",
             text=pick(spec.text, outcome).format(**words),
             packet=me.packet,
