@@ -165,7 +165,7 @@ def test_somebody_may_leave_at_a_question_or_anywhere():
     lines, _ = talk(session, "end", "q")
     assert session.question is not None
     assert lines[-1].startswith("Questions: 0 of 7 right")
-    assert talk(open_small(), "q")[1] == ["step 0 of 305 > "]
+    assert talk(open_small(), "q")[1] == ["step 0 of 309 > "]
 
 
 def test_lines_are_wrapped_to_a_width_with_the_rest_indented():
