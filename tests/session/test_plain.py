@@ -107,7 +107,7 @@ def test_enter_at_the_end_leaves():
     lines, prompts = talk(session, "end", "")
     assert len(prompts) == 2
     assert any(line.startswith("This is the end") for line in lines)
-    assert any(line.startswith("Counted up to step 152 of 152") for line in lines)
+    assert any(line.startswith("Counted up to step 154 of 154") for line in lines)
 
 
 def test_what_is_passed_over_and_was_to_be_seen_is_shown():
