@@ -303,9 +303,14 @@ class _Maker:
     def _check_before(self, op: Op) -> Callable[[Registers], bool]:
         """Make a test: does anything keep a thread from doing this op next?"""
         threads, guard, user = self.blocks.threads, op.guard, op.place.domain is Domain.GUEST_USER
+        fence = op.spec.fence
 
         def held_up(me: Registers) -> bool:
-            intercept = threads[me.index].intercept
-            return (intercept is not None and intercept(user) is not None) or (guard is not None and not guard())
+            thread = threads[me.index]
+            if thread.intercept is not None and thread.intercept(user) is not None:
+                return True
+            if fence and thread.stores is not None and not thread.stores.is_empty():
+                return True
+            return guard is not None and not guard()
 
         return held_up

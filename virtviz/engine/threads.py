@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from virtviz.engine.ops import Routine
+    from virtviz.engine.store_buffer import StoreBuffer
 
 
 @cells
@@ -68,6 +69,7 @@ class Thread:
         gates: routines that may interrupt it.
         intercept: asked before a step with True if the thread is in a user-level place; answers the gate to be taken,
             or None.
+        stores: its CPU's store buffer, which has to be empty before a fence; None where stores are visible at once.
         pc: number of the op it does next.
         stack: ops to return to, innermost last.
     """
@@ -78,5 +80,6 @@ class Thread:
     kind: str = ThreadKind.HOST
     gates: tuple[Routine, ...] = ()
     intercept: Callable[[bool], Routine | None] | None = None
+    stores: StoreBuffer | None = None
     pc: int = -1
     stack: list[int] = field(default_factory=list)
