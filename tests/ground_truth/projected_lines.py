@@ -75,6 +75,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "Irqfd.route_msi": ["kvm_arch_set_irq_inatomic", "kvm_msi_set_irq"],
     "IrqfdKicked.deliver": ["kvm_apic_accept_irq", "svm_deliver_interrupt"],
     "IrqfdKicked.kick_vcpu": ["kvm_vcpu_kick"],
+    "IrqfdKicked.kick_again": ["kvm_vcpu_kick"],
     "Irqfd.wake_vcpu": {"woke": ["wake vCPU thread"]},
     "LeaveForInterrupt.leave_guest": {"ipi": ["kvm_exit:interrupt"], "window": ["kvm_exit:vintr"]},
     "EoiExit.exit_msr": ["kvm_exit:msr", "kvm_msr"],

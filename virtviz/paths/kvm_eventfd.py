@@ -301,7 +301,7 @@ class IrqfdKicked(Irqfd):
             "new": "Vector {vector:#04x} is set in the emulated APIC's request register.",
             "merged": "The vector is pending already: this interrupt and the one before become one.",
         },
-        to={"new": goto("kick_vcpu"), "merged": goto("kick_vcpu")},
+        to={"new": goto("kick_vcpu"), "merged": goto("kick_again")},
         fence=True,
     )
     def deliver(self, me: Context) -> str:
@@ -330,3 +330,22 @@ class IrqfdKicked(Irqfd):
             return AT_ENTRY
         mine.kicked = 1
         return KICKED
+
+    @op(
+        "IRQ.4",
+        "kick the vCPU once more",
+        "kvm_vcpu_kick",
+        KVM_MAIN,
+        text={
+            "forced out": "{vcpu} runs in the guest and is forced out again, although one injection will do for both.",
+            "outside": "{vcpu} is outside the guest, and will find the vector when it enters.",
+        },
+        to={"forced out": RETURN, "outside": RETURN},
+        cost="ipi",
+    )
+    def kick_again(self, me: Context) -> str:
+        mine = self.vcpu.cells
+        if not mine.in_guest:
+            return "outside"
+        mine.kicked = 1
+        return "forced out"
