@@ -13,10 +13,11 @@ next most of the time, by how often each arc has been taken so far. That decides
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from virtviz.engine.places import Domain
 from virtviz.engine.program import BLOCK, CALL, CHECK, EFFECT, KIND_MASK, RETURN, Arc, Op, Program
@@ -51,8 +52,7 @@ Exit = tuple[int, int, int]
 """Steps taken, what has to be done, the op to go on with (-1 for a return)."""
 
 
-@dataclass(slots=True)
-class Blocks:
+class Blocks(Struct):
     """The blocks of a program.
 
     Attributes:
@@ -157,8 +157,7 @@ class Blocks:
         return self.functions[number]
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     """An op on a way through a block.
 
     Attributes:

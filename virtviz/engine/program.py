@@ -7,8 +7,10 @@ the places at both ends what each arc crosses, and refuses a table that does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from virtviz.engine.effects import EFFECT_OF_OUTCOME, EffectKind
 from virtviz.engine.ops import DONE, Block, Call, CallAny, Goto, OpSpec, Return, Routine, Target, pick
@@ -34,8 +36,7 @@ Function = Callable[["Registers"], str | None]
 Step = tuple[Function, Mapping[str | None, tuple[int, int, int, int]]]
 
 
-@dataclass(slots=True, eq=False)
-class Op:
+class Op(Struct, eq=False):
     """One linked op: its number, its text and where it belongs."""
 
     number: int
@@ -66,8 +67,7 @@ class Op:
         return f"{self.routine.name}/{self.spec.name}"
 
 
-@dataclass(slots=True, eq=False)
-class Arc:
+class Arc(Struct, eq=False):
     """One outcome of an op.
 
     Attributes:
@@ -101,8 +101,7 @@ class Arc:
     cost_ns: int = 0
 
 
-@dataclass(slots=True)
-class Program:
+class Program(Struct):
     """A linked table.
 
     Attributes:

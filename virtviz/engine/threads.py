@@ -6,8 +6,9 @@ the thread that sent the frame) works on the registers of that thread; code that
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct, field
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, WOKE
@@ -57,8 +58,7 @@ class ThreadKind:
     HARDWARE = "hardware"
 
 
-@dataclass(slots=True, eq=False)
-class Thread:
+class Thread(Struct, eq=False):
     """One thread and where it stands.
 
     Attributes:

@@ -7,8 +7,9 @@ three bytes for a step; `Trace` builds the rest on demand, from the op table and
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.engine.journal import CELL, KIND, LOAD, SLICE, STORE
 from virtviz.engine.ops import pick
@@ -36,8 +37,7 @@ Value = int | str | None
 """A number, or bytes as hexadecimal digits, or None if it was not noted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """A cell or a stretch of memory that a step read or wrote.
 
     Attributes:
@@ -63,8 +63,7 @@ class Access:
     new: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
+class Crossing(Struct, frozen=True):
     """A border crossed by a step, on the way to the next one.
 
     Attributes:
@@ -81,8 +80,7 @@ class Crossing:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True):
     """What a primitive did beside the step's own operation.
 
     Attributes:
@@ -104,8 +102,7 @@ class Effect:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One step.
 
     Attributes:
