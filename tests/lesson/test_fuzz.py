@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 from random import Random
 from resource import RUSAGE_SELF, getrusage
 
@@ -24,23 +26,32 @@ from virtviz.lesson.shelf import shelf
 LESSONS = [GOOD.encode(), *(lesson.path.read_bytes() for lesson in shelf())]
 BROKEN = list(EXAMPLES.values())
 SECONDS_MAX = 5.0
-"""One file may not take longer, on a machine that others use as well."""
+"""Processor time that one file may take; the longest allowed take a fraction of it."""
 GROWTH_MAX = 2 << 20
 """Bytes that may stay behind after hundreds of files: caches of the interpreter and of the parser."""
-PEAK_GROWTH_MAX_KB = 64 << 10
-"""Kilobytes by which a minute of reading may raise the process's peak, after a first few seconds of it."""
+RESIDENT_GROWTH_MAX_KB = 48 << 10
+"""So much may come on top in the last three quarters of a campaign; one of the largest files takes half of it."""
+
+
+def resident_kb() -> int:
+    """Give how much memory the process has, or, where the system does not say, has had."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return getrusage(RUSAGE_SELF).ru_maxrss
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1])
 
 
 def try_one(data: bytes, path) -> bool:
     """Load a file; answers whether it is a lesson. Anything but a lesson or well-formed problems fails."""
     path.write_bytes(data)
-    begun = time.perf_counter()
+    begun = time.process_time()
     lesson, problems = None, []
     try:
         lesson = load(path)
     except LessonError as error:
         problems = error.problems
-    assert time.perf_counter() - begun < SECONDS_MAX
+    assert time.process_time() - begun < SECONDS_MAX
     assert isinstance(lesson, Lesson) != bool(problems)
     assert len(problems) <= PROBLEMS_MAX + 1
     for problem in problems:
@@ -74,7 +85,7 @@ def test_mutated_lessons_are_lessons_or_have_their_problems_told(tmp_path):
 
 def test_reading_many_broken_files_keeps_no_memory(tmp_path):
     path, random = tmp_path / "lesson.yaml", Random(2)
-    files = [mutate(random.choice(LESSONS), random) for _ in range(40)]
+    files = [mutate(random.choice(LESSONS), random) for _ in range(15)]
     for data in files:
         try_one(data, path)
     tracemalloc.start()
@@ -82,7 +93,7 @@ def test_reading_many_broken_files_keeps_no_memory(tmp_path):
         for data in files:
             try_one(data, path)
         before, _ = tracemalloc.get_traced_memory()
-        for data in files * 3:
+        for data in files * 2:
             try_one(data, path)
         after, _ = tracemalloc.get_traced_memory()
     finally:
@@ -116,12 +127,13 @@ def test_broken_lessons_that_can_be_read_can_be_checked():
 
 @pytest.mark.campaign
 def test_campaign_a_minute_of_mutated_lessons(tmp_path, capsys):
-    seed = time.time_ns()
-    fuzz(5.0, tmp_path / "lesson.yaml", seed)
-    before = getrusage(RUSAGE_SELF).ru_maxrss
-    tried, fine = fuzz(60.0, tmp_path / "lesson.yaml", seed + 1)
-    grown = getrusage(RUSAGE_SELF).ru_maxrss - before
+    seed, tried, fine, sizes = time.time_ns(), 0, 0, []
+    for part in range(4):
+        more, lessons = fuzz(15.0, tmp_path / "lesson.yaml", seed + part)
+        tried, fine = tried + more, fine + lessons
+        gc.collect()
+        sizes.append(resident_kb())
     with capsys.disabled():
-        sys.stdout.write(f" {tried} files, {fine} of them lessons, peak memory grew by {grown} KB ")
+        sys.stdout.write(f" {tried} files, {fine} of them lessons, resident after each quarter: {sizes} KB ")
     assert 0 < fine < tried, f"seed {seed}"
-    assert grown < PEAK_GROWTH_MAX_KB
+    assert sizes[-1] - sizes[0] < RESIDENT_GROWTH_MAX_KB, f"seed {seed}"
