@@ -67,7 +67,7 @@ def test_every_question_has_one_right_answer_among_several():
         "copies": "1",
         "ask-again": "1",
         "race": "full barrier",
-        "order": "flow looked up, then buffer marked used, then frame on the wire",
+        "order": "flow lookup, then buffer used, then frame on wire",
         "used": "1",
         "how-many-exits": "2",
         "why-no-kick": "avail_event is still 1, and avail.idx had passed it before.",
