@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.recording import RecordingMachine
 
+CELLS, BYTES = "cell", "byte"
 IGNORED: Final = (".clock", ".parked", ".packet")
 """Ends of the names of registers that no thread's behaviour depends on."""
 
@@ -93,7 +94,7 @@ class _Search:
         self.found = Found()
         self.start = machine.position
         self.fingerprint = 0
-        self.parts: dict[tuple[int, int, int], int] = {}
+        self.parts: dict[tuple[str, tuple[int, ...]], int] = {}
         state, names = machine.state, {f"{thread.name}{end}" for thread in machine.threads for end in IGNORED}
         self.ignored = {number for number in range(len(state.names)) if state.names[number] in names}
 
@@ -155,8 +156,12 @@ class _Search:
 
     # Fingerprints
 
-    def _key(self) -> tuple[object, ...]:
-        return (self.fingerprint, *[(thread.pc, tuple(thread.stack)) for thread in self.machine.threads])
+    def _key(self) -> int:
+        """Give the fingerprint of the state and of where every thread stands."""
+        key = self.fingerprint
+        for thread in self.machine.threads:
+            key ^= self._part(thread.name, (thread.pc, *thread.stack))
+        return key
 
     def _move(self, index: int) -> None:
         """Make a move, and bring the fingerprint up to date with what it overwrote."""
@@ -166,34 +171,34 @@ class _Search:
         words = machine.timeline.entries_of(machine.position - 1)
         blobs, at = machine.timeline.journal.blobs, machine.blob_end
         # Of several stores to one place the first holds what was there before the move, and is met last.
-        before: dict[tuple[int, int], int] = {}
+        before: dict[tuple[str, int], int] = {}
         for i in range(len(words) - 4, -1, -2):
             word, old = words[i], words[i + 1]
             kind, where = word & KIND, word >> 3
             if kind == CELL:
                 if where not in self.ignored:
-                    before[CELL, where] = old
+                    before[CELLS, where] = old
             elif kind == STORE:
-                before[SLICE, 2 * where] = old & 0xFF
-                before[SLICE, 2 * where + 1] = old >> 8
+                before[BYTES, 2 * where] = old & 0xFF
+                before[BYTES, 2 * where + 1] = old >> 8
             elif kind == SLICE:
                 at -= old
                 for offset in range(old):
-                    before[SLICE, where + offset] = blobs[at + offset]
+                    before[BYTES, where + offset] = blobs[at + offset]
         state = machine.state
-        for (kind, where), old in before.items():
-            if kind == CELL:
+        for (space, where), old in before.items():
+            if space == CELLS:
                 new = state.value(where)
             else:
                 region = state.region_at(where)
                 new = region.bytes[where - region.base]
             if new != old:
-                self.fingerprint ^= self._part(kind, where, old) ^ self._part(kind, where, new)
+                self.fingerprint ^= self._part(space, (where, old)) ^ self._part(space, (where, new))
 
-    def _part(self, kind: int, where: int, value: int) -> int:
-        """Give what one cell or byte adds to the fingerprint, 128 bits."""
-        part = self.parts.get((kind, where, value))
+    def _part(self, space: str, content: tuple[int, ...]) -> int:
+        """Give what one cell, byte or thread adds to the fingerprint, 128 bits."""
+        part = self.parts.get((space, content))
         if part is None:
-            digest = hashlib.blake2b(b"%d %d %d" % (kind, where, value), digest_size=16).digest()
-            part = self.parts[kind, where, value] = int.from_bytes(digest, "little")
+            digest = hashlib.blake2b(repr((space, content)).encode(), digest_size=16).digest()
+            part = self.parts[space, content] = int.from_bytes(digest, "little")
         return part

@@ -59,7 +59,7 @@ class StoreBuffer:
 
     Args:
         state: where its cells are made, and the memory that holds the stores' bytes.
-        name: such as `vm1.vcpu0.stores`.
+        name: such as `vm1.vcpu0.store_buffer`.
         region: the memory behind it.
         owner: the registers of the thread whose CPU this is.
 
@@ -154,7 +154,7 @@ class StoreBuffer:
         mine = self.cells
         address, length, used = mine.address[0], mine.length[0], mine.used
         data = self.waiting.read(0, used)
-        if length == WORD:
+        if length == WORD and address % WORD == 0:
             self.region.u16[address // WORD] = int.from_bytes(data[:WORD], "little")
         else:
             self.region.write(address, data[:length])

@@ -79,7 +79,7 @@ class Parts:
         if not self.world.on("store_buffer"):
             return region
         name = f"{thread.name}.stores"
-        thread.stores = StoreBuffer(self.state, name, region, thread.me)
+        thread.stores = StoreBuffer(self.state, f"{thread.name}.store_buffer", region, thread.me)
         drain = self.thread(name, self.cpus[thread.me.index], ThreadKind.HARDWARE)
         place = Place(name, Domain.HARDWARE, f"{thread.name}'s store buffer")
         drain.start = DrainStores(f"{name}.drain", place, thread.stores, thread.name)
