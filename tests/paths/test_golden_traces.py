@@ -1,4 +1,4 @@
-"""The rings' indices at every moment of six packets, with event indices and with flags; and a packet over three buffers."""
+"""The rings' indices at every moment of six packets, with event indices and with flags; a packet over three buffers."""
 
 from __future__ import annotations
 
