@@ -6,8 +6,9 @@ and packets have a row of their own inside; on the largest screens the boxes say
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, Border, Gate, Spot, Stage, Way
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 MIN_WIDTH: Final = 80
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """A plan's rows, from the top, and heights.
 
     Attributes:

@@ -102,23 +102,19 @@ def _value(grid: Grid, counter: CounterFrame, end: int, y: int) -> None:
 def draw_who(frame: Frame, width: int) -> Grid:
     """Draw the line that says which thread did what, and what that cost."""
     grid = Grid(width, 1)
-    grid.line(0, 0, width, "─", "faint")
+    grid.line(0, 0, width, "─", "dim")
     step, runner = frame.step, frame.running
     if step is None or runner is None:
-        grid.put(1, 0, " before the first step ", "text bold")
+        grid.put(0, 0, " before the first step ", "text bold")
         return grid
     cost = ", ".join(cost_name(entry.what) for entry in frame.cost)
     shown = fit(cost or "nothing", width - len(runner.name) - len(step.title) - 14)
-    side = step.domain.partition("-")[0]
     where = f"in {domain_name(step.domain)}" + (f", {step.context}" if step.context != "process" else "")
-    if len(runner.name) + len(where) + len(step.title) + len(shown) + 18 > width:
-        where = ""
-    at = grid.put(1, 0, f" ▶ {runner.name} ", f"{side} bold")
-    if where:
-        at = grid.put(at, 0, f"{where} ", side)
-    at = grid.put(at, 0, "· ", "dim")
-    at = grid.put(at, 0, f"{step.title} ", "text bold")
-    end = width - len(shown) - 9
+    room = width - len(runner.name) - len(step.title) - len(shown) - 18
+    who = f" ▶ {runner.name} " + (f"{where} " if len(where) <= room else "")
+    at = grid.put(0, 0, who, f"{step.domain.partition('-')[0]} bold")
+    grid.put(at, 0, f"· {step.title} ", "text bold")
+    end = width - len(shown) - 8
     grid.put(end, 0, " cost ", "dim")
     grid.put(end + 6, 0, f" {shown} ", "changed" if cost else "dim")
     return grid
@@ -203,15 +199,16 @@ def draw_track(track: Track, position: int, length: int, width: int, playing: st
         if n <= position:
             grid.paint(column(n), 0, 1, "guest bold")
     grid.put(here, 0, "●", "cursor")
-    zones = [(left + x, 0, 1, f"seek({(x * length + room - 2) // max(room - 1, 1)})") for x in range(room)]
-    return grid, zones
+    return grid, [(left, 0, room, f"part({{x}}, {max(room - 1, 1)})")]
 
 
-def draw_hints(hints: Sequence[tuple[str, str, str]], width: int) -> tuple[Grid, list[Zone]]:
-    """Draw key hints; each is also a button."""
+def draw_hints(hints: Sequence[tuple[str, str, str]], width: int, message: str = "") -> tuple[Grid, list[Zone]]:
+    """Draw key hints, each of which is also a button, behind something that has to be said."""
     grid = Grid(width, 1)
     zones: list[Zone] = []
     x = 1
+    if message:
+        x = grid.put(x, 0, f" {message} ", "hot") + 2
     for key, name, action in hints:
         if x + len(key) + len(name) + 1 > width:
             break
