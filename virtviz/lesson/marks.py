@@ -7,8 +7,9 @@ called by its `id` where it has one, and by its number, from 1, where it has non
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
+
+from msgspec import Struct, field
 
 from virtviz.errors import Problem
 
@@ -21,8 +22,7 @@ LINES_NAMED_MAX = 5
 """Further lines that a merged problem names."""
 
 
-@dataclass(slots=True)
-class Marks:
+class Marks(Struct):
     """Places of keys and values of one file.
 
     Attributes:
@@ -88,9 +88,9 @@ class Marks:
             found.append(Problem(first.line, first.column, first.where, what, first.path))
         found.sort()
         if len(found) > PROBLEMS_MAX:
-            last = found[PROBLEMS_MAX - 1]
-            more = f"{len(found) - PROBLEMS_MAX} more problems; correct these first"
-            found = [*found[:PROBLEMS_MAX], Problem(last.line, last.column, "", more, last.path)]
+            more, first = len(found) - PROBLEMS_MAX, found[PROBLEMS_MAX]
+            what = f"{more} more problems from here on; correct the others first"
+            found = [*found[:PROBLEMS_MAX], Problem(first.line, first.column, "", what, first.path)]
         return found
 
 

@@ -27,8 +27,6 @@ _TYPES: Final = {
     "integer": "a whole number",
     "array": "a list",
     "object": "a mapping of keys",
-    "boolean": "true or false",
-    "null": "nothing",
 }
 _PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 KEYS_NAMED_MAX: Final = 14
@@ -105,10 +103,9 @@ class _Teller:
                         self.marks.add(at, f"the key `{key}` is missing; add {self._example(key, schema)}")
             case "anyOf":
                 self._alternatives(error, at)
-            case "enum" | "const":
-                words = rule if error.validator == "enum" else [rule]
-                hint = did_you_mean(value, map(str, words)) if isinstance(value, str) else ""
-                self.marks.add(at, f"{_named(value)} is not {_one_of(words)}{_unquoted(value, words) or hint}")
+            case "enum":
+                hint = did_you_mean(value, map(str, rule)) if isinstance(value, str) else ""
+                self.marks.add(at, f"{_named(value)} is not {_one_of(rule)}{_unquoted(value, rule) or hint}")
             case "minProperties" | "maxProperties" if "one_of" in schema:
                 self.marks.add(at, f"exactly one of the keys {_listed(schema['one_of'])} is needed here")
             case "minItems" | "minProperties" | "maxItems" | "maxProperties":
@@ -175,8 +172,6 @@ class _Teller:
             return " or ".join(dict.fromkeys(parts))
         if "enum" in schema:
             return _one_of(schema["enum"])
-        if "const" in schema:
-            return str(schema["const"])
         if "pattern" in schema:
             return "a name of lower-case letters, digits and hyphens"
         name = _TYPES.get(schema.get("type", ""), "a value")
