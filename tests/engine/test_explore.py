@@ -95,7 +95,6 @@ def test_a_race_is_found_with_the_order_that_shows_it():
 def test_where_nothing_is_wrong_every_state_is_seen_once():
     machine, counts = counters(2, 1)
     found = explore(machine)
-    # Positions of the two: 3 x 3. After both have gone, who loaded when decides between two totals; so it does in between.
     assert (found.bad, found.complete, found.schedule) == ("", True, [])
     assert found.states == len(states_by_hand())
     assert found.finals == len({state for state in states_by_hand() if state[0] == state[1] == 2})

@@ -98,7 +98,7 @@ def test_where_stores_are_visible_at_once_a_barrier_changes_nothing(omit: str):
 
 
 def with_frames_in_the_tap(features: list[str], omit: Sequence[str] = ()) -> Simulation:
-    """Make a small world in which two frames have come as far as the TAP's queue; the device returns them one by one."""
+    """Make a small world in which two frames wait in the TAP's queue; the device returns them one by one."""
     simulation = small(2, outgoing=False, features=features, omit=omit, weight=1)
     machine = simulation.machine
     peer = next(thread.me.index for thread in machine.threads if thread.name == "peer")
