@@ -118,11 +118,15 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandlerLoop.read_flow_count": ["recvmsg:enter"],
     "ReadFlowCount.read": RECEIVE,
     "HandlerLoop.send_operations": ["sendmsg:enter"],
-    "Operate.install_flow": {"installed": ["ovs_flow_cmd_new"], "done": ["sendmsg:ret=data"]},
+    "Operate.install_flow": {
+        "installed": ["ovs_flow_cmd_new"],
+        "message done": ["sendmsg:ret=data"],
+        "done": ["sendmsg:ret=data"],
+    },
     "Operate.rebuild_packet": ["ovs_packet_cmd_execute"],
     "HandlerLoop.check_errors": ["recvmsg:enter"],
     "DrainErrors.drain": ["recvmsg:ret=-11"],
-    "HandlerLoop.look_again": ["poll:enter"],
+    "HandlerLoop.look_again": {"round": ["poll:enter"], "more operations": ["sendmsg:enter"]},
     # NIC-TX, N-IN
     "VethXmit.veth_xmit": ["dev_hard_start_xmit", "veth_xmit"],
     "NicXmit.queue_xmit": {"direct": ["sch_direct_xmit", "dev_hard_start_xmit", "e1000_xmit_frame"]},

@@ -222,6 +222,17 @@ def test_a_socket_drops_what_its_program_does_not_read():
     assert world.simulation.dropped() == {"vm1.socket": 300 - 256}
 
 
+def test_one_sendmsg_of_a_handler_carries_at_most_50_operations():
+    world = Driven(burst(40))
+    world.run(without=["handler"]).run()
+    done = arcs(world)
+    assert (done["install_flow", "message done"], done["install_flow", "done"]) == (1, 1)
+    assert done["rebuild_packet", "copied"] == 40
+    # poll(1), poll(0), 40 + 1 recvmsg, two sendmsg with a recvmsg each, poll(0) twice, recvmsg.
+    assert world.counters()["host_syscalls"] == 1 + 1 + 41 + 4 + 2 + 1
+    assert world.cell("eth0.sent") == 40
+
+
 # Bytes
 
 

@@ -149,7 +149,7 @@ class NicPoll(Routine):
 
     @op(
         "N-IN.3",
-        "end the poll",
+        {"frame": "hand up what was collected", "none": "end the poll"},
         "napi_complete_done",
         CORE_DEV,
         text={

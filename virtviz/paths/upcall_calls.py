@@ -10,6 +10,7 @@ from virtviz.engine.effects import (
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
 from virtviz.paths.host_net import softirq_waits
 from virtviz.paths.ovs import unpack_upcall, upcall
+from virtviz.paths.vswitchd import OPERATE_MAX_OPS
 from virtviz.spec.citation import NETLINK, OVS_DATAPATH, POLL, SOFTIRQ
 
 if TYPE_CHECKING:
@@ -187,15 +188,23 @@ class Operate(Routine):
                 "to ask."
             ),
             "table full": "The kernel's flow table is full: nothing is installed, and such packets will go on asking.",
+            "message done": "The operations of this message are carried out; a further one has the rest.",
             "done": "All operations are carried out.",
         },
-        to={"installed": goto("rebuild_packet"), "table full": goto("rebuild_packet"), "done": RETURN},
+        to={
+            "installed": goto("rebuild_packet"),
+            "table full": goto("rebuild_packet"),
+            "message done": RETURN,
+            "done": RETURN,
+        },
         cause="return from the system call",
     )
     def install_flow(self, me: Context) -> str:
         mine = self.h.cells
         if mine.at >= mine.batch:
             return "done"
+        if mine.carried >= OPERATE_MAX_OPS:
+            return "message done"
         slot, port = self._upcall()
         me.packet = self.h.buffers.cells.packet[slot]
         frame = self.h.buffers.data(slot)
@@ -221,6 +230,7 @@ class Operate(Routine):
         me.port = port
         self.h.dp.begin_actions(me, mine.outputs[mine.at])
         mine.at += 1
+        mine.carried += 2
         return COPIED
 
     def length(self, me: Context) -> int:

@@ -216,7 +216,7 @@ class PollWakeup(Routine):
         "vhost_task_wake",
         VHOST_TASK,
         text={
-            WOKE: "{worker} was asleep and is made runnable, on another CPU. The thread that signalled goes on.",
+            WOKE: "{worker} was asleep and is made runnable, mostly on another CPU. The thread that signalled goes on.",
             ALREADY_AWAKE: "{worker} is awake already: nothing to wake.",
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
@@ -324,4 +324,12 @@ class VhostRoutine(Routine):
             "weight": self.q.weight,
             "length": queue.length,
             "missing": queue.missing,
+            "wish": self._wish(),
         }
+
+    def _wish(self) -> str:
+        """Name what a guest says whether it wants interrupts by, and with event indices its value."""
+        ring = self.ring
+        if not ring.event_idx:
+            return "avail.flags"
+        return f"used_event {int.from_bytes(ring.memory.read(ring.layout.used_event, 2), 'little')}"

@@ -163,8 +163,8 @@ class HandleTx(VhostRoutine):
         VHOST_NET,
         spec="5.1.9.2",
         text=(
-            "Header and frame, {length} bytes, are copied from guest memory into a page of the host. This is "
-            "the only copy the host makes."
+            "Header and frame, {length} bytes, are copied from guest memory into a page of the host. With the "
+            "flow known, it is the host's only copy."
         ),
         to={COPIED: goto("remember_head")},
         size="length",

@@ -104,7 +104,7 @@ class ReturnBuffers(VhostRoutine):
                 "The guest asked to be interrupted when this entry is used (or was never asked before): it gets "
                 "its interrupt."
             ),
-            "no interrupt": "The guest did not ask to hear of these entries: no interrupt.",
+            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
         },
         to={"interrupt": goto("signal_call"), "no interrupt": RETURN},
         cost="ring cold",

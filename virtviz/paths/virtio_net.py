@@ -118,7 +118,15 @@ class TransmitRoutine(Routine):
             "num_free": mine.num_free,
             "threshold": self.q.threshold,
             "outstanding": (mine.avail_idx_shadow - mine.last_used_idx) & 0xFFFF,
+            "wish": _wish(self.ring),
         }
+
+
+def _wish(ring: SplitDriver) -> str:
+    """Name what a device says whether it wants kicks by, and with event indices its value."""
+    if not ring.event_idx:
+        return "used.flags"
+    return f"avail_event {int.from_bytes(ring.memory.read(ring.layout.avail_event, 2), 'little')}"
 
 
 @cells
@@ -216,6 +224,7 @@ class ReceiveRoutine(Routine):
             "missing": poll.missing,
             "length": poll.length,
             "done": poll.done,
+            "wish": _wish(self.ring),
         }
 
 

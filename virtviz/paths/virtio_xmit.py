@@ -240,8 +240,8 @@ class _Xmit(TransmitRoutine):
         VIRTIO_RING,
         spec="2.7.13.4",
         text={
-            "kick": "The device asked to hear of this entry: a kick is needed.",
-            "no kick": "The device did not ask to hear of this entry; it is busy and will come by. No kick.",
+            "kick": "By its {wish}, the device wants to hear of this entry: a kick is needed.",
+            "no kick": "By its {wish}, the device need not hear of this entry; it is busy and will come by. No kick.",
         },
         to={"kick": call("notify", None), "no kick": RETURN},
         cost="ring cold",
@@ -263,8 +263,8 @@ class StartXmit(_Xmit):
         spec="2.7.7",
         text={
             "event": (
-                "With event indices there is no way to say never: used_event is pointed at 0, far from where the "
-                "device works."
+                "With event indices there is no way to say never: used_event is pointed at 0, most often far from "
+                "where the device works."
             ),
             "flag": "avail.flags says NO_INTERRUPT: the device need not interrupt for what it returns.",
             "nothing": "Callbacks are off already, or an interrupt has come since they were on: nothing is written.",
