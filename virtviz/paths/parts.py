@@ -74,13 +74,14 @@ class Parts:
     def port(self, thread: Thread, region: Region) -> Port:
         """Give the way by which a thread's CPU reaches memory: directly, or through a store buffer of its own.
 
-        A store buffer's draining is a thread, made right here, so that it comes after that of its CPU.
+        A store buffer's draining is a thread, made right here.
         """
         if not self.world.on("store_buffer"):
             return region
         name = f"{thread.name}.stores"
         thread.stores = StoreBuffer(self.state, f"{thread.name}.store_buffer", region, thread.me)
         drain = self.thread(name, self.cpus[thread.me.index], ThreadKind.HARDWARE)
+        thread.partner, drain.partner = drain.me.index, thread.me.index
         place = Place(name, Domain.HARDWARE, f"{thread.name}'s store buffer")
         drain.start = DrainStores(f"{name}.drain", place, thread.stores, thread.name)
         return thread.stores
