@@ -1,7 +1,8 @@
 """Making the plan of a stage: from what a world is made of, and a size, to spots, ways, borders and gates.
 
-There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from 34 rows on everything is a box,
-and packets have a row of their own inside; on the largest screens the boxes say what they are.
+There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from
+34 rows on everything is a box, and packets have a row of their own inside; on the largest screens the boxes say what
+they are.
 """
 
 from __future__ import annotations
