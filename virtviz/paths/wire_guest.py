@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
@@ -36,8 +37,7 @@ RX, TX = 0, 1
 """Numbers of the queues of the first pair, as virtio-net numbers them."""
 
 
-@dataclass(slots=True)
-class GuestMemory:
+class GuestMemory(Struct):
     """Where things lie in a guest's memory: rings, the program's two pages, packets, receive buffers."""
 
     region: Region
@@ -49,8 +49,7 @@ class GuestMemory:
     buffers: PacketPool
 
 
-@dataclass(slots=True)
-class Guest:
+class Guest(Struct):
     """A virtual machine, seen from inside and from KVM.
 
     Attributes:
@@ -105,9 +104,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
     rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(
-        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
-    )
+    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
     collected = Fifo(state, f"{name}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
