@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from virtviz.engine.counters import COUNTERS, count, of_arc
 from virtviz.engine.ops import pick
@@ -36,8 +36,7 @@ STEPS_MAX: Final = 100_000
 from filling memory, and takes seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """An entry of the script that fired.
 
     Attributes:
@@ -58,8 +57,7 @@ class Moment:
     predict: Predict | None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something in a lesson's script that does not work out when it is run.
 
     Attributes:
