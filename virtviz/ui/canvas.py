@@ -1,9 +1,8 @@
 """A widget that shows a part of the screen's grid and sends only what differs from what it showed before.
 
 Textual sends a changed row of a widget from the widget's left edge on. So the screen is cut into tiles, along the
-edges of what changes
-together, and each tile is a widget: a step changes a few dozen cells of two thousand, and little more than those is
-    sent.
+edges of what changes together, and each tile is a widget: a step changes a few dozen cells of two thousand, and
+little more than those is sent.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A grid of character cells: what the drawing functions write on, without colours and without widgets.
 
 A cell holds a character and the name of a style, such as `dim` or `changed bold`; what the name looks like is the
-palette's affair. Text that
-comes from elsewhere is made harmless here: control characters are shown as pictures of themselves, and wide
-    characters take two cells.
+palette's affair. Text that comes from elsewhere is made harmless here: control characters are shown as pictures of
+themselves, and wide characters take two cells.
 """
 
 from __future__ import annotations

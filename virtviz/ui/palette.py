@@ -2,9 +2,8 @@
 
 Drawing functions say what a thing is (`guest`, `changed`, `packet`); this module says how that looks. Blue is the
 guest, sand the host, orange what happens now; they differ in lightness as well as in hue, so that they can be told
-apart by people who see red and green alike. Nothing is said
-by colour alone: whatever has a colour has a sign, a word or a kind of line too, which is all that remains where there
-    are no colours.
+apart by people who see red and green alike. Nothing is said by colour alone: whatever has a colour has a sign, a word
+or a kind of line too, which is all that remains where there are no colours.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The stage: where places, queues and borders are drawn, and along which ways packets go.
 
 The stage is a plan in character cells, without colours: two rooms side by side (guest and host), each with a user and
-    a kernel floor, memory
-that both share under the border between them, and hardware in the corner. Every place of the world has its spot on
-it; a place that the plan does not know stands at the name of its domain. Spots never move while the size stays the
-same.
+a kernel floor, memory that both share under the border between them, and hardware in the corner. Every place of the
+world has its spot on it; a place that the plan does not know stands at the name of its domain. Spots never move while
+the size stays the same.
 """
 
 from __future__ import annotations
