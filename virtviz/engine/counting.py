@@ -38,7 +38,7 @@ class CountingMachine(Machine):
     def scout(
         self, start: Checkpoint, limit: int | None, arcs: array[int], threads: array[int], held: Collection[int]
     ) -> list[Checkpoint]:
-        """Run ahead, noting the arc and thread of every step; answers a checkpoint for every few thousand of them.
+        """Run ahead, noting the arc and thread of every step; answers checkpoints, the last one of where it stopped.
 
         Args:
             start: where to begin.
@@ -57,10 +57,11 @@ class CountingMachine(Machine):
                 stretch = CHECKPOINT_STEPS if limit is None else min(CHECKPOINT_STEPS, limit - taken)
                 done = self.run(stretch, held=held)
                 taken += done
+                if done:
+                    previous = self.checkpoint(previous)
+                    found.append(previous)
                 if not done or stretch < CHECKPOINT_STEPS:
                     break
-                previous = self.checkpoint(previous)
-                found.append(previous)
         finally:
             self._rows = None
         return found
