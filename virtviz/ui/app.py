@@ -14,6 +14,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import Reactive
 
+from virtviz.errors import LearnerError
 from virtviz.ui.board import Board
 from virtviz.ui.canvas import Tile
 from virtviz.ui.commands import COMMANDS
@@ -61,6 +62,9 @@ class Player(App[None]):
         motion: `full`, `basic` or `none`; less if Textual has been asked for less.
         plain: draw with ASCII characters only.
         theme: a theme's name; None for the dark one, or for none where there are no colours.
+
+    Raises:
+        LearnerError: there is no such theme.
     """
 
     CSS: ClassVar[str] = "Screen { overflow: hidden; }"
@@ -81,8 +85,10 @@ class Player(App[None]):
             self.animation_level = "none"
         for made in THEMES.values():
             self.register_theme(made)
+        if theme is not None and theme not in self.available_themes:
+            raise LearnerError(f"there is no theme {theme!r}; there is {', '.join(self.available_themes)}")
         if not self.no_color:
-            self.theme = theme if theme in self.available_themes else DARK
+            self.theme = theme or DARK
         self.palette = palette_for(self.current_theme, coloured=not self.no_color)
         self.board = Board(session)
         self._tiles: list[Tile] = []
