@@ -6,15 +6,19 @@ from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from projected_lines import Projection, project
-from recorded_cases import CASES, Case, run
+from recorded_cases import CASES, Case, Reasons, run
 from recorded_lines import DATA, HANDLER, THREADS, VCPU, WORKER, Recording, reduce
 
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GAP = "..."
 
@@ -162,3 +166,50 @@ def table() -> str:
         )
         rows += [" " * 82 + line for line in lines[1:]]
     return "\n".join(rows)
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
+"""Where what was found is kept for readers; written anew by running this file."""
+PAGE = DATA / "conformance-page.md"
+"""Its text, without what was found."""
+
+
+def document() -> str:
+    """Write what was found in all cases as a page."""
+    cases = [(name, case, compare(name)) for name, case in CASE_OF.items()]
+    return PAGE.read_text(encoding="utf-8").format(
+        least=f"{min(found.percent for _, _, found in cases):.1f}",
+        rows=_rows(
+            [
+                f"`{name}`",
+                f"{found.matched} of {found.recording.functions}",
+                f"{found.percent:.1f} %",
+                f"{len(found.counts) - len(found.unequal)} of {len(found.counts)}" if found.counts else "-",
+                case.why,
+            ]
+            for name, case, found in cases
+        ),
+        reasons=_reasons((name, case.unmatched) for name, case, _ in cases),
+        extra=_reasons((name, case.extra) for name, case, _ in cases),
+        differing=_rows(
+            [f"`{name}`", key, str(recorded), str(simulated)]
+            for name, _, found in cases
+            for key, (recorded, simulated) in found.unequal.items()
+        ),
+    )
+
+
+def _reasons(cases: Iterable[tuple[str, Reasons]]) -> str:
+    return _rows(
+        [f"`{name}`", thread, f"`{function}`", str(count), why]
+        for name, reasons in cases
+        for (thread, function), (count, why) in reasons.items()
+    )
+
+
+def _rows(rows: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")
