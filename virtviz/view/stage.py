@@ -21,6 +21,15 @@ BOX, CHIP, LABEL, LANE, WIRE = "box", "chip", "label", "lane", "wire"
 
 Point = tuple[int, int]
 
+_PACKETS_OF_LABELS = {
+    "netlink": "switch",
+    "guest-user": "app",
+    "guest-kernel": "stack",
+    "host-user": "vswitchd",
+    "host-kernel": "far",
+    "hardware": "nic",
+}
+
 
 class Spot(Struct, frozen=True):
     """Somewhere a thread or a packet can be.
@@ -128,9 +137,9 @@ class Stage(Struct, frozen=True):
         return self.spots.get(self.places.get(where, where))
 
     def packet_spot(self, where: str) -> Spot | None:
-        """Give the spot at which a packet is drawn: a name in a border has no room for it, the box beside it has."""
+        """Give the spot at which a packet is drawn; a region's name has no room for one, so a box in it has it."""
         spot = self.spot(where)
-        return self.spots["switch"] if spot is not None and spot.name == "netlink" else spot
+        return self.spots[_PACKETS_OF_LABELS.get(spot.name, spot.name)] if spot is not None else None
 
     def gate(self, source: str, target: str, place: str) -> Gate | None:
         """Give the gate through which a thread goes from one domain to another.

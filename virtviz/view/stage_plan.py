@@ -208,8 +208,10 @@ class _Planner:
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
         self.ways.append(Way("nic", "wire", (nic.at, wire.at)))
         for name in ("tx", "rx"):
-            queue = f"{self.far}.{name}"
-            self.spots[queue] = Spot(queue, "", LABEL, "", down, lane, 1, 1, (down, lane))
+            queue, at = f"{self.far}.{name}", (down, lane)
+            self.spots[queue] = Spot(queue, "", LABEL, "", down, lane, 1, 1, at)
+            self.ways.append(Way("far", queue, (far.at, (down, far.at[1]), at)))
+            self.ways.append(Way(queue, "nic", (at, (down, nic.y), nic.at)))
 
     # Borders
 

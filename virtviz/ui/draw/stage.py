@@ -132,7 +132,7 @@ class _StageDrawing:
                 if way.carries and left.name not in ("virtio-net", "kvm"):
                     grid.line(start, a.y + 1, end - start, "─", "dim")
                 continue
-            if LANE in (a.shape, b.shape) or WIRE in (a.shape, b.shape):
+            if {LANE, WIRE, LABEL} & {a.shape, b.shape}:
                 continue
             upper, lower = (a, b) if a.y < b.y else (b, a)
             column = lower.middle if way.a != "far" and way.b != "nic" else way.points[1][0]
