@@ -14,6 +14,7 @@ from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
+from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
@@ -265,9 +266,13 @@ def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
 
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
+    gives_up = guest.program.gives_up
     halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
-    idle_class = PollingIdle if parts.world["vcpu"] == "running" else HaltingIdle
-    return idle_class(f"{guest.name}.idle", kernel, guest.cpu, halt, guest.program.gives_up)
+    if parts.world["vcpu"] == "running":
+        return PollingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
+    timer = parts.thread(f"{guest.name}.timer", cpu=1)
+    timer.start = GuestTimer(f"{guest.name}.timer", KVM, guest.cpu, guest.thread, gives_up)
+    return HaltingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
 
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
