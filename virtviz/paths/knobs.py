@@ -7,7 +7,6 @@ are checked here once; everything below reads them from `World` and checks nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 
 from msgspec import Struct
 
@@ -302,6 +301,8 @@ def find_knob(name: str) -> Knob:
     """
     if name in KNOBS:
         return KNOBS[name]
+    from difflib import get_close_matches  # noqa: PLC0415 - only what is misspelled needs it
+
     near = get_close_matches(name, [*KNOBS, "profile"], 1)
     hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
     raise KnobError(name, f"there is no knob {_shown(name)}; {hint}")

@@ -11,7 +11,6 @@ to the very end.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct
@@ -72,7 +71,6 @@ class Finding(Struct, frozen=True):
         return f"{self.where}: {self.what}"
 
 
-@dataclass(slots=True)
 class Run:
     """A lesson that has been run, and what its script did.
 
@@ -85,19 +83,18 @@ class Run:
         truncated: the run was ended at `STEPS_MAX`.
     """
 
-    lesson: Lesson
-    simulation: Simulation
-    header: Header
-    machine: RecordingMachine
-    trace: Trace = field(init=False)
-    moments: list[Moment] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    truncated: bool = False
-    _holds_from: list[int] = field(default_factory=list)
-    _held_names: list[tuple[str, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.trace = Trace(self.machine, self.held_after)
+    def __init__(self, lesson: Lesson, simulation: Simulation, header: Header, machine: RecordingMachine) -> None:
+        self.lesson = lesson
+        self.simulation = simulation
+        self.header = header
+        self.machine = machine
+        self.trace = Trace(machine, self.held_after)
+        self.moments: list[Moment] = []
+        self.findings: list[Finding] = []
+        self.truncated = False
+        # From which positions on which threads are held.
+        self._holds_from: list[int] = []
+        self._held_names: list[tuple[str, ...]] = []
 
     @property
     def length(self) -> int:
