@@ -26,7 +26,7 @@ class CountingMachine(Machine):
         self, program: Program, state: State, threads: Sequence[Thread], costs: dict[str, int] | None = None
     ) -> None:
         super().__init__(program, state, threads, costs)
-        self._blocks = {timed: Blocks(program, threads, self.hits, timed) for timed in (False, True)}
+        self._blocks = {timed: Blocks(program, threads, self.hits, timed, self._per_kib) for timed in (False, True)}
         self._rows: tuple[array[int], array[int]] | None = None
 
     def run(self, limit: int | None = None, scheduler: Scheduler | None = None, held: Collection[int] = ()) -> int:
@@ -122,6 +122,7 @@ class CountingMachine(Machine):
         me, stack = thread.me, thread.stack
         blocks = self._blocks[True]
         functions, exits, counts = blocks.functions, blocks.exits, blocks.counts
+        times = blocks.times
         clock = me.clock
         if me.parked:
             me.parked = 0
@@ -137,6 +138,9 @@ class CountingMachine(Machine):
                 done += steps
                 arcs.extend(blocks.arcs[number])
                 clock += blocks.costs[number]
+                if times:
+                    clock += sum(times)
+                    times.clear()
                 if todo:
                     if todo & PUSHES:
                         stack.extend(blocks.pushes[number])
