@@ -206,8 +206,9 @@ class _Director:
         step = self.run.step(n)
         fired = [w for w in candidates if w[2].feed(step, self.counters)]
         for watcher in fired:
-            self.waiting.remove(watcher)
-            self._candidates.clear()
+            for watchers in (self.waiting, *self._candidates.values()):
+                if watcher in watchers:
+                    watchers.remove(watcher)
             self._fire(watcher[0])
 
     def _let_go_at_rest(self) -> bool:
