@@ -73,10 +73,3 @@ def test_a_wait_for_a_frame_that_was_lost_ends(vcpu: str):
     assert simulation.dropped() == {"vhost_net.discarded": 2}
     assert fates(simulation).arrived[3] == 1
     assert count_of(simulation, "vcpu_wakeups") == 2 * (vcpu == "halted")
-
-
-@pytest.mark.campaign
-@given(worlds(), traffics(longest=30), habits())
-@settings(settings.get_profile("campaign"))
-def test_campaign_every_frame_has_its_fate(world: World, traffic: Traffic, schedule: Habits):
-    follow(world, traffic, schedule)
