@@ -351,7 +351,7 @@ def test_themes_of_others_and_of_our_own_can_be_chosen():
 
 
 def test_an_unknown_theme_is_refused_with_the_names_there_are():
-    with pytest.raises(LearnerError, match="no theme 'no-such-theme'; there is .*virtviz-dark"):
+    with pytest.raises(LearnerError, match=r"no theme 'no-such-theme'; there is .*virtviz-dark"):
         make_player(opened(), theme="no-such-theme")
 
 
