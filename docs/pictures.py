@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, no package
 """Draw the pictures of the documentation, by the program itself: the same board as on the screen, as SVG.
 
 Every row is one text of a fixed length, and boxes and lines are drawn as lines, so that a picture looks the same with
@@ -82,10 +83,8 @@ def draw(board: Board, palette: Palette) -> str:
             style = palette.style(name)
             left, top = EDGE + x * across, EDGE + y * down
             if style.bgcolor is not None and style.bgcolor != ground:
-                lines.append(
-                    f'<rect x="{left}" y="{top}" width="{len(text) * across}" height="{down}"
-                    fill="{style.bgcolor.name}"/>'
-                )
+                box = f'x="{left}" y="{top}" width="{len(text) * across}" height="{down}"'
+                lines.append(f'<rect {box} fill="{style.bgcolor.name}"/>')
             lines += _characters(text, style, left, top)
             x += len(text)
     return "\n".join([*lines, "</g>", "</svg>", ""])
