@@ -225,3 +225,18 @@ def test_a_held_thread_is_shown_as_held(session):
     board.lay_out(80, 24)
     board.draw()
     assert "held" in board.grid.text(6)
+
+
+def test_the_screen_says_at_every_step_when_a_setting_departs_from_linux():
+    departing = opened(queue__size=8, tx_stop_threshold=2)
+    assert "This departs from Linux:" in text_of(departing)
+    departing.next()
+    assert "(departs from Linux)" in text_of(departing).splitlines()[0]
+    assert "departs" not in text_of(opened())
+
+
+def text_of(session):
+    board = Board(session)
+    board.lay_out(80, 24)
+    board.draw()
+    return "\n".join(board.grid.text(y) for y in range(24))
