@@ -229,7 +229,7 @@ def test_a_held_thread_is_shown_as_held(session):
 
 def test_the_screen_says_at_every_step_when_a_setting_departs_from_linux():
     departing = opened(queue__size=8, tx_stop_threshold=2)
-    assert "This departs from Linux:" in text_of(departing)
+    assert "This departs from Linux:" in " ".join(text_of(departing).split())
     departing.next()
     assert "(departs from Linux)" in text_of(departing).splitlines()[0]
     assert "departs" not in text_of(opened())
