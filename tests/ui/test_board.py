@@ -240,3 +240,29 @@ def text_of(session):
     board.lay_out(80, 24)
     board.draw()
     return "\n".join(board.grid.text(y) for y in range(24))
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"flows": "unknown"},
+        {"profile": "recorded"},
+        {"features": "none"},
+        {"apicv": "off"},
+        {"cpu": "amd", "apicv": "off", "vcpu": "halted"},
+        {"napi_tx": "off"},
+        {"guest_if": "off"},
+        {"queue__start": 65534},
+        {"queue__size": 4, "tx_stop_threshold": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(80, 24), (132, 43)])
+def test_every_world_can_be_drawn_at_every_step(knobs, size):
+    session = after_questions(opened(**knobs))
+    board = Board(session)
+    board.lay_out(*size)
+    for position in range(0, session.length + 1, 3):
+        session.go_to(position)
+        board.draw()
+        assert f"step {position} of" in board.grid.text(0)
