@@ -109,7 +109,7 @@ class PollReceive(ReceiveRoutine):
         text={
             "more": "used.idx has moved past {last_used}: a buffer has come back with something in it.",
             "refill": (
-                "used.idx is still {last_used}: all packets are taken. Half the buffers of a poll are gone, so "
+                "used.idx is still {last_used}: all packets are taken. More than {threshold} buffers are used up, so "
                 "the queue is refilled."
             ),
             "none": (
@@ -306,7 +306,7 @@ class PollReceive(ReceiveRoutine):
         "virtqueue_enable_cb_prepare_split",
         VIRTIO_RING,
         spec="2.7.7",
-        text="used_event = {last_used}: the next packet shall interrupt.",
+        text="{asked}: the next packet shall interrupt.",
     )
     def enable_callbacks(self, me: Context) -> None:
         self.ring.enable_callbacks()
