@@ -22,6 +22,8 @@ class Refill(ReceiveRoutine):
     def __init__(self, name: str, place: Place, queue: Receiveq, notify: Routine) -> None:
         super().__init__(name, place, queue)
         self.notify = notify
+        if not queue.mergeable:
+            self.functions = {"add_recvbuf_mergeable": ("add_recvbuf_small", VIRTIO_NET)}
 
     @op(
         "G-RX.6",
