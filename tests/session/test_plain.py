@@ -5,6 +5,7 @@ from small_lesson import GOLDENS, golden, open_small, open_with, transcript
 
 from virtviz.session import run as running
 from virtviz.session.plain import HELP, play, to_ascii
+from virtviz.session.session import Session
 
 
 def talk(session, *typed, **how):
@@ -115,6 +116,16 @@ def test_what_is_passed_over_and_was_to_be_seen_is_shown():
     assert "  >>  Look here." in text
     assert "kick the device" in text
     assert "publish avail.idx" not in text
+
+
+def test_settings_that_are_not_the_lessons_own_are_named():
+    settings = [{"flows": "known", "features": "none"}, {"queue.size": "64"}]
+    session = Session.open(open_small().lesson, settings=settings)
+    assert session.changed == ("features=none", "queue.size=64")
+    assert "  Not as in this lesson: features=none, queue.size=64. What the lesson says" in said(session, "q")
+    assert Session.open(open_small().lesson, settings=[{"profile": "recorded"}]).changed == ("profile=recorded",)
+    assert not open_small().changed
+    assert "Not as in this lesson" not in said(open_small(), "q")
 
 
 def test_a_question_is_answered_by_number():

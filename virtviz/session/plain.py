@@ -174,6 +174,9 @@ class _Player:
             self.say(f"  - {objective}", "    ")
         for departure in header.departures:
             self.say(f"  Not as in Linux: {departure}", "    ")
+        if self.session.changed:
+            changed = ", ".join(self.session.changed)
+            self.say(f"  Not as in this lesson: {changed}. What the lesson says was written without that.", "    ")
         if self.session.truncated:
             self.say("  This run is longer than a lesson may be; it was ended early.", "    ")
         self.say("")
