@@ -5,17 +5,10 @@ A guest's store to a notify address becomes a signal (ioeventfd); a signal becom
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from virtviz.engine.effects import (
-    ALREADY_AWAKE,
-    AT_ENTRY,
-    KICKED,
-    POSTED,
-    SIGNALLED,
-    WOKE,
-)
-from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.engine.effects import SIGNALLED
+from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.kvm import FIRST_VECTOR, EventfdCells, Vcpu
 from virtviz.spec.citation import EVENTFD, KVM_EVENTFD, KVM_IRQ, KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86
 
@@ -24,6 +17,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
+    from virtviz.paths.kvm_msi import MsiDelivery
 
 
 NOTIFY_BASE = 0xFEBFF000
@@ -166,25 +160,21 @@ class HandleKickAmd(HandleKick):
 
 
 class Irqfd(Routine):
-    """Signalling a queue's call eventfd interrupts the vCPU: block IRQ, rows 1 to 4, in the thread that signals.
+    """Signalling a queue's call eventfd interrupts the vCPU: block IRQ, rows 1 to 3, in the thread that signals.
 
     Args:
-        bit: the queue's vector, as a bit number.
         eventfd: the call eventfd.
+        deliver: delivers the queue's vector: row 4.
     """
 
-    first = "irqfd_wakeup"
-
-    def __init__(self, name: str, kvm: Place, vcpu: Vcpu, queue_name: str, bit: int, eventfd: EventfdCells) -> None:
-        super().__init__(name, kvm, queue_name)
-        self.vcpu = vcpu
-        self.bit = bit
+    def __init__(self, name: str, kvm: Place, eventfd: EventfdCells, deliver: MsiDelivery) -> None:
+        super().__init__(name, kvm, deliver.queue)
         self.eventfd = eventfd
-        self.vcpu_thread = vcpu.thread
+        self.deliver = deliver
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the vector."""
-        return {"vector": FIRST_VECTOR + self.bit, "vcpu": self.vcpu_thread.name}
+        return {"vector": FIRST_VECTOR + self.deliver.bit, "vcpu": self.deliver.vcpu_thread.name}
 
     @op(
         "IRQ.1",
@@ -219,130 +209,3 @@ class Irqfd(Routine):
         private=True,
     )
     def route_msi(self, me: Context) -> None: ...
-
-    @op(
-        "IRQ.4",
-        "wake the vCPU's thread",
-        "kvm_vcpu_wake_up",
-        KVM_MAIN,
-        text={
-            WOKE: "{vcpu} was halted and asleep: its thread is made runnable.",
-            ALREADY_AWAKE: "{vcpu}'s thread is awake, only not in the guest: it will see the interrupt as it enters.",
-        },
-        to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
-        target="vcpu_thread",
-        fence=True,
-    )
-    def wake_vcpu(self, me: Context) -> str:
-        return self.vcpu_thread.me.wake()
-
-
-class IrqfdPosted(Irqfd):
-    """With APICv: the interrupt is posted."""
-
-    @op(
-        "IRQ.4",
-        "set the vector's bit",
-        "vmx_deliver_posted_interrupt",
-        KVM_VMX,
-        text={
-            "new": "Bit {vector:#04x} is set in the posted-interrupt descriptor, which the processor itself reads.",
-            "merged": "The bit is set already: this interrupt and the one before become one.",
-            POSTED: "The bit is set, and a notification is under way already: it will do for both.",
-        },
-        to={"new": goto("notify_vcpu"), "merged": RETURN, POSTED: RETURN},
-        target="vcpu_thread",
-        fence=True,
-    )
-    def deliver(self, me: Context) -> str:
-        mine = self.vcpu.cells
-        if mine.posted >> self.bit & 1:
-            return "merged"
-        mine.posted |= 1 << self.bit
-        if mine.outstanding:
-            return POSTED
-        mine.outstanding = 1
-        return "new"
-
-    @op(
-        "IRQ.4",
-        "tell the vCPU",
-        "kvm_vcpu_trigger_posted_interrupt",
-        KVM_VMX,
-        text={
-            POSTED: "{vcpu} runs in the guest: one IPI makes its processor take the posted interrupt. No exit.",
-            AT_ENTRY: "{vcpu} is not in the guest: it will find the interrupt when it enters.",
-        },
-        to={POSTED: RETURN, AT_ENTRY: goto("wake_vcpu")},
-        target="vcpu_thread",
-        cost="ipi",
-    )
-    def notify_vcpu(self, me: Context) -> str:
-        return POSTED if self.vcpu.cells.in_guest else AT_ENTRY
-
-
-class IrqfdKicked(Irqfd):
-    """Without APICv: the interrupt is noted, and a running vCPU is kicked out of the guest to get it."""
-
-    def on_intel(self) -> Self:
-        """Be the same on an Intel processor, where the function is another."""
-        self.functions = {"svm_deliver_interrupt": ("vmx_deliver_interrupt", KVM_VMX)}
-        return self
-
-    @op(
-        "IRQ.4",
-        "note the interrupt",
-        "svm_deliver_interrupt",
-        KVM_SVM,
-        text={
-            "new": "Vector {vector:#04x} is set in the emulated APIC's request register.",
-            "merged": "The vector is pending already: this interrupt and the one before become one.",
-        },
-        to={"new": goto("kick_vcpu"), "merged": goto("kick_again")},
-        fence=True,
-    )
-    def deliver(self, me: Context) -> str:
-        mine = self.vcpu.cells
-        if mine.requested >> self.bit & 1:
-            return "merged"
-        mine.requested |= 1 << self.bit
-        return "new"
-
-    @op(
-        "IRQ.4",
-        "kick the vCPU",
-        "kvm_vcpu_kick",
-        KVM_MAIN,
-        text={
-            KICKED: "{vcpu} runs in the guest: an IPI forces it out, so that KVM can inject the interrupt.",
-            AT_ENTRY: "{vcpu} is outside the guest: KVM will inject the interrupt when it enters.",
-        },
-        to={KICKED: RETURN, AT_ENTRY: goto("wake_vcpu")},
-        target="vcpu_thread",
-        cost="ipi",
-    )
-    def kick_vcpu(self, me: Context) -> str:
-        mine = self.vcpu.cells
-        if not mine.in_guest:
-            return AT_ENTRY
-        mine.kicked = 1
-        return KICKED
-
-    @op(
-        "IRQ.4",
-        "kick the vCPU once more",
-        "kvm_vcpu_kick",
-        KVM_MAIN,
-        text={
-            "forced out": "{vcpu} runs in the guest and is forced out again, although one injection will do for both.",
-            "outside": "{vcpu} is outside the guest, and will find the vector when it enters.",
-        },
-        to={"forced out": RETURN, "outside": RETURN},
-        cost="ipi",
-    )
-    def kick_again(self, me: Context) -> str:
-        mine = self.vcpu.cells
-        if not mine.in_guest:
-            return "outside"
-        mine.kicked = 1
-        return "forced out"

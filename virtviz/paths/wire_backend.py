@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from virtviz.paths import kvm, kvm_eventfd
+from virtviz.paths import kvm, kvm_eventfd, kvm_msi
 from virtviz.paths.knobs import EVENT_IDX, MERGEABLE
 from virtviz.paths.parts import KVM, TAP, VHOST_NET
 from virtviz.paths.tap import Tap, TapXmit
@@ -165,8 +165,13 @@ def wire_backend(parts: Parts, guest: Guest, backend: Backend, sendmsg: Routine)
 
 def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
     """Make what signalling a queue's call eventfd leads to."""
-    name = f"{queue_name}.irqfd"
+    return kvm_eventfd.Irqfd(f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, queue_name, bit))
+
+
+def msi_delivery(parts: Parts, guest: Guest, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+    """Make what delivers a queue's interrupt, as the processor can."""
+    name = f"{queue_name}.msi"
     if guest.vcpu.apicv:
-        return kvm_eventfd.IrqfdPosted(name, KVM, guest.vcpu, queue_name, bit, call)
-    kicked = kvm_eventfd.IrqfdKicked(name, KVM, guest.vcpu, queue_name, bit, call)
+        return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
+    kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)
     return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked
