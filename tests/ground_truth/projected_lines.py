@@ -98,7 +98,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "PollTransmit.enable_callbacks": ["virtqueue_enable_cb_prepare"],
     "PollTransmit.complete": ["napi_complete_done"],
     "PollTransmit.last_look": ["virtqueue_poll"],
-    # O-FWD, O-MISS
+    # O-FWD, with Open vSwitch and with a bridge, O-MISS
     "Receive.enter": ["netdev_frame_hook"],
     "Receive.extract_key": ["ovs_vport_receive"],
     "Receive.look_up": ["ovs_dp_process_packet", "ovs_flow_tbl_lookup_stats"],
@@ -127,6 +127,10 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandlerLoop.check_errors": ["recvmsg:enter"],
     "DrainErrors.drain": ["recvmsg:ret=-11"],
     "HandlerLoop.look_again": {"round": ["poll:enter"], "more operations": ["sendmsg:enter"]},
+    "BridgeFrame.enter": {"frame": ["br_handle_frame"]},
+    "BridgeFrame.learn": ["br_handle_frame_finish", "br_fdb_update"],
+    "BridgeFrame.forward": ["br_forward"],
+    "BridgeFrame.push_xmit": ["br_dev_queue_push_xmit", "__dev_queue_xmit"],
     # NIC-TX, N-IN
     "VethXmit.veth_xmit": ["dev_hard_start_xmit", "veth_xmit"],
     "NicXmit.queue_xmit": {"direct": ["sch_direct_xmit", "dev_hard_start_xmit", "e1000_xmit_frame"]},

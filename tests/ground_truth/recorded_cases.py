@@ -25,6 +25,7 @@ PING = (Item(), Item(outgoing=False, answers=0), Pause(), Item("packet"), Item(o
 PING_FIRST = (Item("packet"), Item(outgoing=False, answers=0))
 
 KNOWN = {"flows": "known"}
+BRIDGE = {"switch": "bridge"}
 OFF, HALTED, NIC = {"guest_if": "off"}, {"vcpu": "halted"}, {"far_port": "nic"}
 
 TO_ENTRY = ("vcpu", "vm_entry")
@@ -214,6 +215,20 @@ CASES = (
             )
         },
         softirq_apart=True,
+    ),
+    Case(
+        "vhost-tap-bridge.tx1-hit",
+        ONE_OUT,
+        KNOWN | BRIDGE,
+        (TO_ENTRY, WORKER_DONE),
+        "a bridge in place of Open vSwitch; the kick IPI's entry injects at once: the guest's interrupts are on",
+    ),
+    Case(
+        "vhost-tap-bridge.ping-hit",
+        PING,
+        KNOWN | BRIDGE | OFF,
+        (TO_WAKEUP, WORKER_DONE),
+        "the same bridge; kvm_entry stands after the worker's sched_switch (S), then two vintr exits",
     ),
     Case(
         "vhost-napi-tx-off-tap-ovs.tx1-hit",

@@ -217,7 +217,7 @@ class _HostThreads:
         elif line.name == "vhost_add_used_and_signal_n" or line.name.endswith(":ret"):
             self.in_softirq[comm] = self.at_far_end[comm] = False
         far = self.at_far_end.get(comm, not role)
-        if line.name == "netdev_frame_hook":
+        if line.name in ("netdev_frame_hook", "br_handle_frame"):
             far = self.at_far_end[comm] = False
         elif line.name == "veth_xmit":
             self.at_far_end[comm] = True

@@ -110,7 +110,7 @@ def sequences_of(name: str) -> list[tuple[str, list[str]]]:
     keys = OUT if "tx1" in name else IN if "rx1" in name else OUT + IN
     found = []
     for key in keys:
-        thread, functions = SEQUENCES[key]
+        thread, functions = SEQUENCES[f"{key}-bridge" if "bridge" in name and f"{key}-bridge" in SEQUENCES else key]
         if key == "tap-in":
             thread = HOST_SOFTIRQ if "rx1" in name or "nic" in name else WORKER
         if "first" in name:

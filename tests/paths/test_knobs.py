@@ -29,6 +29,7 @@ EFFECTS = {
     "tx_batch": ({}, {"tx_batch": 4}, BURST),
     "weight": ({}, {"weight": 8}, BURST),
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
+    "switch": ({}, {"switch": "bridge"}, PING),
     "flows": ({}, {"flows": "known"}, PING),
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
     "handlers": ({}, {"handlers": 1}, PING),
@@ -39,7 +40,7 @@ EFFECTS = {
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
-ONE_CHOICE = {"path", "guest", "queue.format", "queues", "switch", "costs", "device_checks"}
+ONE_CHOICE = {"path", "guest", "queue.format", "queues", "costs", "device_checks"}
 """Settings of which one exists so far; any other is refused."""
 ELSEWHERE = {"store_buffer"}
 """Tested where the memory order is."""

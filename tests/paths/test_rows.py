@@ -35,6 +35,7 @@ WORLDS = {
     "without NAPI": ([OUT, Pause(), OUT], KNOWN | {"napi_tx": "off"}),
     "by veth, on its own": ([IN], {"far_port": "veth"}),
     "dummy": ([OUT], {"far_port": "dummy"}),
+    "bridge": (PING, {"switch": "bridge"}),
     "Intel without APICv": (PING, {"apicv": "off", "guest_if": "off"}),
 }
 

@@ -46,6 +46,7 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "tx_batch": draw(st.sampled_from((64, 1, 2))),
         "weight": draw(st.sampled_from((256, 1, 3))),
         "txqueuelen": draw(st.sampled_from((1000, 1, 4))),
+        "switch": draw(st.sampled_from(("ovs", "ovs", "bridge"))),
         "flows": draw(st.sampled_from(("known", "unknown"))),
         "handlers": draw(st.integers(1, 3)),
         "far_port": draw(st.sampled_from(("nic", "nic", "veth"))),

@@ -165,11 +165,16 @@ KNOBS: dict[str, Knob] = {
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
-        Knob("switch", "ovs", "What connects the TAP with the network card.", choices=("ovs",)),
+        Knob(
+            "switch",
+            "ovs",
+            "What connects the TAP with the far port: Open vSwitch, or a plain Linux bridge.",
+            choices=("ovs", "bridge"),
+        ),
         Knob(
             "flows",
             "unknown",
-            "Whether the switch's kernel part already knows the flows.",
+            "Whether the switch's kernel part already knows the flows; a bridge, the addresses.",
             choices=("unknown", "known"),
         ),
         Knob(

@@ -13,6 +13,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, COPIED, DROPPED, UPCALLED, WOKE
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.queues import Fifo
+from virtviz.paths.switch_ports import SwitchPorts
 from virtviz.spec.citation import (
     GENETLINK_H,
     NETLINK,
@@ -110,45 +111,19 @@ class FlowTable:
         return True
 
 
-class Datapath:
+class Datapath(SwitchPorts):
     """An OVS kernel datapath.
 
     Attributes:
         flows: its flow table.
-        pool: the host's packet memory.
         upcalls: for each handler, the packets waiting in its socket.
-        ports: name of each port; its number is its place in the list, from 1.
     """
 
     def __init__(self, state: State, name: str, pool: PacketPool, handlers: int, ports: Sequence[str]) -> None:
-        self.name = name
-        self.pool = pool
-        self.ports = list(ports)
+        super().__init__(name, pool, ports)
         self.flows = FlowTable(state, f"{name}.flows")
         self.cells = state.add(DatapathCells, name)
         self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
-
-    def begin_actions(self, me: Context, outputs: int) -> None:
-        """Note the ports the packet in hand is to be sent to."""
-        if me.outputs != outputs:
-            me.outputs = outputs
-
-    def next_output(self, me: Context) -> tuple[str, bool]:
-        """Take the next port to send to, and take the packet for it in hand; answers the port and if it is the last.
-
-        Every port but the last gets a clone. The port is empty when none is left.
-        """
-        outputs = me.outputs
-        bit = outputs & -outputs
-        if bit == outputs:
-            if me.held:
-                me.skb, me.held = me.held, 0
-            return self.ports[outputs.bit_length() - 1] if outputs else "", True
-        me.held = me.held or me.skb
-        me.outputs = outputs ^ bit
-        me.skb = self.pool.take(me.packet)
-        self.pool.fill(me.skb, self.pool.data(me.held))
-        return self.ports[bit.bit_length() - 1], False
 
 
 class Receive(Routine):

@@ -33,6 +33,11 @@ def ovs(path: str) -> Source:
     return Source("ovs", path, "3.1")
 
 
+def qemu(path: str) -> Source:
+    """Cite a file of QEMU."""
+    return Source("qemu", path, "10.0")
+
+
 # The guest's driver and the rings
 VIRTIO_NET = linux("drivers/net/virtio_net.c")
 VIRTIO_RING = linux("drivers/virtio/virtio_ring.c")
@@ -82,6 +87,11 @@ IXGBE = linux("drivers/net/ethernet/intel/ixgbe/ixgbe_main.c")
 VETH = linux("drivers/net/veth.c")
 DUMMY = linux("drivers/net/dummy.c")
 
+# The bridge
+BR_INPUT = linux("net/bridge/br_input.c")
+BR_FDB = linux("net/bridge/br_fdb.c")
+BR_FORWARD = linux("net/bridge/br_forward.c")
+
 # Open vSwitch
 NETLINK = linux("net/netlink/af_netlink.c")
 GENETLINK_H = linux("include/net/genetlink.h")
@@ -94,6 +104,17 @@ UPCALL = ovs("ofproto/ofproto-dpif-upcall.c")
 LATCH = ovs("lib/latch-unix.c")
 NETLINK_SOCKET = ovs("lib/netlink-socket.c")
 POLL_LOOP = ovs("lib/poll-loop.c")
+
+# QEMU
+QEMU_VIRTIO = qemu("hw/virtio/virtio.c")
+QEMU_VIRTIO_NET = qemu("hw/net/virtio-net.c")
+QEMU_VIRTIO_PCI = qemu("hw/virtio/virtio-pci.c")
+QEMU_KVM = qemu("accel/kvm/kvm-all.c")
+QEMU_PHYSMEM = qemu("system/physmem.c")
+QEMU_MAIN_LOOP = qemu("util/main-loop.c")
+QEMU_ASYNC = qemu("util/async.c")
+QEMU_NET = qemu("net/net.c")
+QEMU_TAP = qemu("net/tap.c")
 
 SCENARIO = Source("virtviz", "the scenario")
 """What no real system decides: what the programs of a scenario do."""

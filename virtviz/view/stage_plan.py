@@ -59,6 +59,7 @@ _KNOWN: Final = {
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
+    "bridge": "switch",
     "vswitchd": "vswitchd",
     "netlink": "netlink",
     "qemu": "qemu",
@@ -103,6 +104,8 @@ class _Planner:
         self.has_card = "NIC" in titles
         self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
         self.far = titles.get("veth") or titles.get("NIC driver") or "dummy0"
+        self.switch = "bridge" if "Linux bridge" in titles else "OVS"
+        self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
         self.grow = min(extra // 18, 6)
@@ -157,7 +160,7 @@ class _Planner:
         self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        names = (("kvm", "KVM", 8), ("vhost-net", "vhost-net", 12), ("tap", "tap0", 9), ("switch", "OVS", 9))
+        names = (("kvm", "KVM", 8), ("vhost-net", "vhost-net", 12), ("tap", "tap0", 9), ("switch", self.switch, 9))
         before = driver
         for (name, title, width), gap in zip((*names, ("far", self.far, 9)), gaps[2:], strict=True):
             box = self._box(name, title, "host-kernel", x, floor, width + grow)
@@ -172,16 +175,25 @@ class _Planner:
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
             self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, 16)
-            x = min(switch.middle - 10, self.width - 32)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, 32)
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
             self._box("qemu", "QEMU", "host-user", kvm.middle - width // 2, _USER_ROW, width)
+        self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
+        if self.has_vswitchd:
+            self._vswitchd(switch)
+
+    def _vswitchd(self, switch: Spot) -> None:
+        """Place the switch's program above it, and the border in between that it is asked through."""
+        if self.rows is _SMALL:
+            x = min(switch.middle - 10, self.width - 32)
+            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, 32)
+        else:
             width = 16 + self.grow
             vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width)
-        self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
+        x, under = switch.middle - 8, self.rows.border
+        self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
 
     # Queues and hardware
 
@@ -220,7 +232,7 @@ class _Planner:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
         vm = self.header.threads[0].name.partition(".")[0] if self.header.threads else "vm1"
-        vhost, switch = self.spots["vhost-net"], self.spots["switch"]
+        vhost = self.spots["vhost-net"]
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {vm} · user", (2, 0)),
             ("guest-kernel", "guest kernel", (wall - 12, under)),
@@ -229,8 +241,6 @@ class _Planner:
         )
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
-        x = switch.middle - 8
-        self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
 
     def _control_ways(self) -> None:
         """Join what threads pass between, but packets do not."""

@@ -1,0 +1,96 @@
+"""Putting together what is behind the switch's last port: a network card, a veth pair, or a dummy that drops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from virtviz.engine.places import Domain, Place
+from virtviz.engine.threads import ThreadKind
+from virtviz.paths import host_net
+from virtviz.paths.nic import DummyXmit, Nic, NicEngine, NicXmit, RunNicQueue
+from virtviz.paths.nic_poll import NicPoll
+from virtviz.paths.parts import HOST_STACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from virtviz.engine.ops import Routine
+    from virtviz.engine.threads import Thread
+    from virtviz.paths.parts import Parts
+
+FAR_PORTS: Final = {"nic": "eth0", "veth": "veth0", "dummy": "dummy0"}
+
+
+class FarEnd:
+    """What the switch's last port leads to.
+
+    Args:
+        parts: the world in the making.
+        number: the port's number.
+
+    Attributes:
+        name: the port's name.
+        wire: what comes in from outside, and when.
+    """
+
+    def __init__(self, parts: Parts, number: int) -> None:
+        self.parts = parts
+        self.number = number
+        self.name = FAR_PORTS[parts.world.word("far_port")]
+        self.wire = host_net.Wire(parts.state, "wire", parts.traffic)
+
+    def make(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine | None]:
+        """Make it; answers transmission on the port, and the softirq that this raises in the thread itself, if any.
+
+        Args:
+            receive: what takes frames that enter the switch by this port.
+            threads: the threads that carry frames to it.
+        """
+        make: Mapping[str, Callable[[Routine, Sequence[Thread]], tuple[Routine, Routine | None]]]
+        make = {"eth0": self._nic, "veth0": self._veth, "dummy0": self._dummy}
+        return make[self.name](receive, threads)
+
+    def _nic(self, receive: Routine, _: Sequence[Thread]) -> tuple[Routine, None]:
+        """Make a network card, with the softirq that serves its interrupts."""
+        parts, world = self.parts, self.parts.world
+        nic = Nic(
+            parts.state,
+            "eth0",
+            parts.host_pool,
+            self.wire,
+            parts.traffic,
+            world.number("nic_ring"),
+            world.number("nic_tx_frames"),
+        )
+        driver = Place("eth0", Domain.HOST_KERNEL, "NIC driver")
+        engine = parts.thread("eth0", cpu=2, kind=ThreadKind.HARDWARE)
+        nic.softirq = parts.thread("softirq/cpu1", cpu=1)
+        engine.start = NicEngine("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
+        xmit = NicXmit("eth0.xmit", driver, nic)
+        run_queue = RunNicQueue("eth0.qdisc_run", driver, nic, xmit)
+        nic.softirq.start = NicPoll("eth0.poll", driver, nic, receive, self.number, run_queue)
+        parts.drops |= {
+            "eth0.qdisc": lambda: nic.cells.qdisc_dropped,
+            "eth0.rx_missed": lambda: nic.cells.rx_missed,
+        }
+        return xmit, None
+
+    def _veth(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine]:
+        """Make a veth pair into another network namespace."""
+        parts, pool, backlogs = self.parts, self.parts.host_pool, self.parts.backlogs
+        peer_place = Place("peer", Domain.HOST_KERNEL, "far namespace")
+        veth_place = Place("veth0", Domain.HOST_KERNEL, "veth")
+        sender = parts.thread("peer", cpu=0)
+        for thread in (*threads, sender):
+            backlog = backlogs[thread.me.index] = host_net.Backlog(parts.state, f"{thread.name}.backlog")
+            parts.drops[f"backlog.{thread.name}"] = lambda cells=backlog.cells: cells.dropped  # type: ignore[misc]
+        xmit = host_net.VethXmit("veth0.xmit", veth_place, backlogs, host_net.FROM_SWITCH, pool, "veth0")
+        back = host_net.VethXmitBack("veth1.xmit", veth_place, backlogs, host_net.TO_SWITCH, pool, "veth1")
+        peer = host_net.PeerReceive("peer.receive", peer_place, pool, parts.traffic, back)
+        poll = host_net.ProcessBacklog("host.process_backlog", HOST_STACK, backlogs, pool, receive, peer, self.number)
+        sender.start = host_net.Arrivals("peer.send", peer_place, pool, parts.traffic, self.wire, back, poll)
+        return xmit, poll
+
+    def _dummy(self, _: Routine, __: Sequence[Thread]) -> tuple[Routine, None]:
+        """Make a dummy device."""
+        return DummyXmit("dummy0.xmit", HOST_STACK, self.parts.host_pool), None

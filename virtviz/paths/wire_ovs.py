@@ -1,0 +1,101 @@
+"""Putting Open vSwitch together: the kernel datapath, and the upcall handlers of ovs-vswitchd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.paths import ovs, upcall_calls, vswitchd
+from virtviz.paths.packets import PacketPool
+from virtviz.paths.parts import HOST_SLOT_BYTES, NETLINK, OVS, VSWITCHD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.ops import Routine
+    from virtviz.engine.threads import Thread
+    from virtviz.paths.parts import Parts
+    from virtviz.paths.switch_ports import Stations
+
+
+class OvsSwitch:
+    """Open vSwitch.
+
+    Args:
+        parts: the world in the making.
+        stations: its ports, and what is behind each.
+
+    Attributes:
+        receive: what takes a frame that enters by a port.
+        threads: the upcall handlers.
+    """
+
+    def __init__(self, parts: Parts, stations: Stations) -> None:
+        self.parts = parts
+        self.stations = stations
+        world, state = parts.world, parts.state
+        count = world.number("handlers")
+        self.datapath = datapath = ovs.Datapath(state, "ovs", parts.host_pool, count, stations.ports)
+        self.switch = state.add(vswitchd.SwitchCells, "vswitchd", count_stale=int(world["ovs_flow_count"] == "stale"))
+        self.threads = [parts.thread(f"handler{i + 1}", cpu=i) for i in range(count)]
+        upcalls: dict[str, Routine] = {
+            thread.name: ovs.Upcall(f"ovs.upcall_to_{thread.name}", OVS, datapath, i, thread)
+            for i, thread in enumerate(self.threads)
+        }
+        self.outputs: dict[str, Routine] = {}
+        self.execute = ovs.Execute("ovs.execute", OVS, datapath, self.outputs)
+        self.receive: Routine = ovs.Receive("ovs.receive", OVS, datapath, self.execute, upcalls, parts.cpus)
+        if world["flows"] == "known":
+            self._learn_flows()
+        parts.drops |= {
+            "ovs.lost": lambda: datapath.cells.lost,
+            "ovs.no_action": lambda: datapath.cells.dropped,
+        }
+
+    def connect(self, outputs: Mapping[str, Routine], poll: Routine | None) -> None:
+        """Join it with its ports.
+
+        Args:
+            outputs: port name -> what transmitting on it is.
+            poll: works off the softirqs that its frames raise, if any.
+        """
+        self.outputs |= outputs
+        self.execute.outputs_are_known()
+        for i, thread in enumerate(self.threads):
+            thread.start = self._handler(i, thread, poll)
+
+    def _learn_flows(self) -> None:
+        """Install the flows of the scenario's frames, as if they had been seen before."""
+        traffic = self.parts.traffic
+        for number, item in enumerate(traffic.items, 1):
+            frame, port = traffic.frame(number), self.stations.entry(item)
+            self.datapath.flows.insert(frame, port, self.stations.outputs(frame, port))
+
+    def _handler(self, number: int, thread: Thread, poll: Routine | None) -> Routine:
+        """Make one upcall handler of ovs-vswitchd; `poll` works off the softirqs its packets raise, if any."""
+        state, name = self.parts.state, thread.name
+        memory = state.region(f"{name}.memory", vswitchd.UPCALL_MAX_BATCH * HOST_SLOT_BYTES)
+        buffers = PacketPool(
+            state, f"{name}.buffers", memory, 0, vswitchd.UPCALL_MAX_BATCH, HOST_SLOT_BYTES, headroom=0
+        )
+        mine = vswitchd.Handler(state, f"vswitchd.{name}", self.datapath, number, buffers)
+        operate: Routine
+        if poll is None:
+            operate = upcall_calls.Operate(f"{name}.operate", OVS, mine, self.execute)
+        else:
+            operate = upcall_calls.OperateWithSoftirqs(
+                f"{name}.operate", OVS, mine, self.execute, poll, self.parts.backlogs
+            )
+        return vswitchd.HandlerLoop(
+            f"{name}.loop",
+            VSWITCHD,
+            mine,
+            self.switch,
+            self.stations.outputs,
+            poll_wait=upcall_calls.PollWait(f"{name}.poll_wait", NETLINK, mine),
+            poll_now=upcall_calls.PollNow(f"{name}.poll_now", NETLINK),
+            receive=upcall_calls.NetlinkReceive(f"{name}.recvmsg", NETLINK, mine),
+            ask=upcall_calls.AskFlowCount(f"{name}.ask", NETLINK),
+            answer=upcall_calls.ReadFlowCount(f"{name}.answer", NETLINK),
+            operate=operate,
+            drain=upcall_calls.DrainErrors(f"{name}.drain", NETLINK),
+        )
