@@ -86,7 +86,18 @@ EVENT_IDX, INDIRECT, MERGEABLE = "event_idx", "indirect", "mergeable"
 KNOBS: dict[str, Knob] = {
     knob.name: knob
     for knob in (
-        Knob("path", "vhost-net", "The data path between the guest and the TAP device.", choices=("vhost-net",)),
+        Knob(
+            "path",
+            "vhost-net",
+            "The data path between the guest and the TAP device: in the kernel (vhost-net), or in QEMU's main loop.",
+            choices=("vhost-net", "virtio-qemu"),
+        ),
+        Knob(
+            "ioeventfd",
+            "on",
+            "Whether a kick becomes an eventfd signal inside KVM; otherwise it has to go through QEMU's vCPU thread.",
+            choices=ON_OFF,
+        ),
         Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
         Knob(
             "features",
@@ -103,6 +114,7 @@ KNOBS: dict[str, Knob] = {
         ),
         Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
+        Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
         Knob(
             "rx_buffer",
@@ -328,6 +340,11 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
                 f"a transmit queue of {size} descriptors would be stopped for good, because the guest stops below "
                 f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
             ),
+        )
+    if not world.on("ioeventfd") and world["path"] == "vhost-net":
+        yield (
+            "ioeventfd",
+            "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
     if world["cpu"] == "amd" and world.on("apicv"):
         yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")

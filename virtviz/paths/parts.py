@@ -34,6 +34,11 @@ SLOTS_OF_A_PACKET: Final = 16
 packet need. A lesson of a few packets is opened far more quickly with a few hundred slots than with thousands."""
 
 
+def tap_place(name: str) -> Place:
+    """Give the place that a TAP of that name is."""
+    return Place(name, Domain.HOST_KERNEL, "TAP")
+
+
 class Parts:
     """A world in the making.
 

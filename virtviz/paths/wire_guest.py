@@ -95,7 +95,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
     world, state, name = parts.world, parts.state, f"vm{number + 1}"
     memory = _lay_out(parts, name)
     rx_name, tx_name = f"{name}.receiveq1", f"{name}.transmitq1"
-    thread = parts.thread(f"{name}.vcpu0", cpu=1, kind=ThreadKind.VCPU)
+    thread = parts.thread(f"{name}.vcpu0", cpu=1 + 2 * number, kind=ThreadKind.VCPU)
     vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1"), apicv=world.on("apicv"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
@@ -270,7 +270,7 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
     if parts.world["vcpu"] == "running":
         return PollingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
-    timer = parts.thread(f"{guest.name}.timer", cpu=1)
+    timer = parts.thread(f"{guest.name}.timer", cpu=parts.cpus[guest.thread.me.index])
     timer.start = GuestTimer(f"{guest.name}.timer", KVM, guest.cpu, guest.thread, gives_up)
     return HaltingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from virtviz.paths.host_net import LocalSoftirqs
-from virtviz.paths.parts import HOST_STACK, TAP
+from msgspec import Struct
+
 from virtviz.paths.switch_ports import Stations
-from virtviz.paths.tap import TapSendmsg
 from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
 from virtviz.paths.wire_ovs import OvsSwitch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
-    from virtviz.paths.wire_backend import Backend
+    from virtviz.paths.wiring import Backend
 
 
 class Switch(Protocol):
@@ -45,25 +44,37 @@ SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": Ovs
 """Values of the knob `switch`."""
 
 
+class TapPort(Struct, frozen=True):
+    """A port of the switch that is a TAP, for the back-end that holds the TAP.
+
+    Attributes:
+        number: the port's number, from 1.
+        receive: what takes the frames that come out of the TAP.
+        poll: works off the softirqs that such a frame raises in the thread itself; None where it raises none.
+    """
+
+    number: int
+    receive: Routine
+    poll: Routine | None
+
+
 class SwitchBuilder:
     """Makes the switch and what is behind it.
 
     Args:
         parts: the world in the making.
-        backend: whose TAP is the switch's first port.
-        tap_xmit: transmission on that TAP.
+        backends: whose TAPs are the switch's first ports, in this order.
 
     Attributes:
         wire: what comes in from outside, and when.
-        sendmsg: what handing frames to the TAP leads to.
+        ports: for each back-end, its port.
     """
 
-    def __init__(self, parts: Parts, backend: Backend, tap_xmit: Routine) -> None:
-        far = FarEnd(parts, 2)
-        stations = Stations([backend.tap.name], far.name)
+    def __init__(self, parts: Parts, backends: Sequence[Backend]) -> None:
+        far = FarEnd(parts, len(backends) + 1)
+        stations = Stations([backend.tap.name for backend in backends], far.name)
         switch = SWITCHES[parts.world.word("switch")](parts, stations)
         self.wire = far.wire
-        far_xmit, poll = far.make(switch.receive, [backend.thread, *switch.threads])
-        switch.connect({backend.tap.name: tap_xmit, far.name: far_xmit}, poll)
-        softirq = poll and LocalSoftirqs("host.bh_enable", HOST_STACK, parts.backlogs, poll)
-        self.sendmsg = TapSendmsg("tap0.sendmsg", TAP, backend.tap, backend.tx, 1, switch.receive, softirq)
+        far_xmit, poll = far.make(switch.receive, [*(backend.thread for backend in backends), *switch.threads])
+        switch.connect({backend.tap.name: backend.tap_transmit() for backend in backends} | {far.name: far_xmit}, poll)
+        self.ports = [TapPort(number, switch.receive, poll) for number, _ in enumerate(backends, 1)]

@@ -7,7 +7,7 @@ workers to sleep) is run like everything else, and then forgotten.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -16,27 +16,66 @@ from virtviz.engine.program import link
 from virtviz.engine.recording import RecordingMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.parts import Parts
-from virtviz.paths.wire_backend import kick_exits, make_backend, tap_transmit, wire_backend
+from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import make_guest, wire_guest
+from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.machine import Machine
     from virtviz.engine.memory import Region
+    from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.guest_program import Program
     from virtviz.paths.host_net import Wire
     from virtviz.paths.knobs import World
     from virtviz.paths.packets import PacketPool
+    from virtviz.paths.tap import Tap
     from virtviz.paths.traffic import Traffic
-    from virtviz.paths.wire_backend import Backend
     from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_device import SplitDevice
     from virtviz.ring.split_driver import SplitDriver
+
+
+class Backend(Protocol):
+    """What serves a virtual machine's queues: the device's side of a data path.
+
+    Attributes:
+        thread: the thread that carries the guest's frames to its TAP.
+        tap: that TAP.
+    """
+
+    thread: Thread
+    tap: Tap
+
+    @property
+    def rx_device(self) -> SplitDevice:
+        """The device's side of the receive queue."""
+
+    @property
+    def tx_device(self) -> SplitDevice:
+        """The device's side of the transmit queue."""
+
+    def kick_exits(self) -> list[Routine]:
+        """Make what a store to each queue's notify address leads to."""
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+
+    def wire(self, port: TapPort) -> None:
+        """Make everything that its threads do."""
+
+
+BACKENDS: Final[Mapping[str, Callable[[Parts, Guest, int], Backend]]] = {
+    "vhost-net": VhostBackend,
+    "virtio-qemu": QemuBackend,
+}
+"""Values of the knob `path`."""
 
 
 class Vm(Struct):
@@ -92,15 +131,19 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    guest = make_guest(parts, 0)
-    backend = make_backend(parts, guest, 0)
-    wire_guest(parts, guest, kick_exits(parts, guest, backend))
-    switch = SwitchBuilder(parts, backend, tap_transmit(backend))
-    wire_backend(parts, guest, backend, switch.sendmsg)
+    machines: list[tuple[Guest, Backend]] = []
+    for number in range(world.number("vms")):
+        guest = make_guest(parts, number)
+        backend = BACKENDS[world.word("path")](parts, guest, number)
+        wire_guest(parts, guest, backend.kick_exits())
+        machines.append((guest, backend))
+    switch = SwitchBuilder(parts, [backend for _, backend in machines])
+    for (_, backend), port in zip(machines, switch.ports, strict=True):
+        backend.wire(port)
     machine = _machine(parts, omit)
-    vm = _vm(guest, backend)
-    _boot(machine, vm, switch.wire)
-    return Simulation(world, traffic, machine, [vm], parts.pools, parts.drops)
+    vms = [_vm(guest, backend) for guest, backend in machines]
+    _boot(machine, vms, switch.wire)
+    return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
 def _vm(guest: Guest, backend: Backend) -> Vm:
@@ -140,17 +183,18 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     return machine
 
 
-def _boot(machine: Machine, vm: Vm, wire: Wire) -> None:
-    """Bring everything up to the point where the program is about to begin, and forget how it got there."""
-    index = vm.vcpu.me.index
+def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire) -> None:
+    """Bring everything up to the point where the programs are about to begin, and forget how it got there."""
+    vcpus = {vm.vcpu.me.index for vm in vms}
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
-    others = set(range(len(machine.threads))) - {index}
-    while vm.vcpu.pc != vm.program.entry:
-        # An empty buffer takes more than one step, so this never goes too far.
-        if not machine.run(max(1, vm.rx_driver.cells.num_free), held=others):
-            # At a fence its stores have to drain.
-            machine.run(held={index})
-    machine.run(held={index})
-    wire.phase = lambda _: vm.program.phase()
+    for vm in vms:
+        others = set(range(len(machine.threads))) - {vm.vcpu.me.index}
+        while vm.vcpu.pc != vm.program.entry:
+            # An empty buffer takes more than one step, so this never goes too far.
+            if not machine.run(max(1, vm.rx_driver.cells.num_free), held=others):
+                # At a fence its stores have to drain.
+                machine.run(held=vcpus)
+    machine.run(held=vcpus)
+    wire.phase = lambda number: vms[number].program.phase()
     machine.begin_here()

@@ -1,0 +1,272 @@
+"""QEMU's main loop: one thread that waits for every descriptor at once, and what it keeps.
+
+It sleeps in ppoll(). When that returns it takes the Big QEMU Lock, runs its bottom halves, then the handlers of the
+descriptors that were ready, and goes back to ppoll(), without waiting if a bottom half was scheduled meanwhile. The
+lock is what makes QEMU's devices single-threaded: a vCPU thread that works on a device needs it too.
+
+Source: QEMU 10.0 util/main-loop.c (os_host_main_loop_wait), util/async.c (aio_bh_poll, aio_notify), util/aio-posix.c.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import TYPE_CHECKING, Final
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.engine.ops import Routine, call, call_any, goto, op
+from virtviz.spec.citation import QEMU_ASYNC, QEMU_MAIN_LOOP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.engine.state import State
+    from virtviz.engine.threads import Thread
+    from virtviz.paths.context import Context
+    from virtviz.paths.kvm import EventfdCells
+    from virtviz.paths.tap import Tap
+
+
+class Ready(IntFlag):
+    """What the main loop can find to do, as bits."""
+
+    BOTTOM_HALF = 16
+    OWN_EVENTFD = 8
+    TX_KICK = 4
+    RX_KICK = 2
+    TAP = 1
+    KICKS = TX_KICK | RX_KICK
+
+
+HANDLERS: Final = {
+    Ready.BOTTOM_HALF: "bottom half",
+    Ready.OWN_EVENTFD: "own eventfd",
+    Ready.TX_KICK: "transmit kick",
+    Ready.RX_KICK: "receive kick",
+    Ready.TAP: "tap",
+}
+"""What is served by whom, in the order in which it is served: bottom halves first, then the main loop's own eventfd,
+then the descriptors, the one that was registered last before the others."""
+
+
+@cells
+class MainLoopCells(Cells):
+    """What the main loop keeps.
+
+    Attributes:
+        lock: the Big QEMU Lock: 0 when it is free, else the number of the thread that has it, plus one.
+        scheduled: 1 while the transmit queue's bottom half is scheduled.
+        notify_me: 1 while who schedules a bottom half has to wake the main loop (`notify_me` of its AioContext).
+        polling: 1 while its thread is on the wait queues of its descriptors.
+        read_poll: 1 while the TAP is among them.
+        ready: what is left to do in this turn, as bits of `Ready`.
+        turn: what there was to do in it.
+    """
+
+    lock: int = 0
+    scheduled: int = 0
+    notify_me: int = 0
+    polling: int = 0
+    read_poll: int = 1
+    ready: int = 0
+    turn: int = 0
+
+
+class Qemu:
+    """One QEMU process, as far as packets go.
+
+    Args:
+        kicks: the eventfd of each queue's kick, receive queue first; without ioeventfd nobody signals them.
+        tap: the TAP it holds.
+
+    Attributes:
+        name: the main loop's thread.
+        thread: the same, set when it is made.
+        own: the eventfd by which other threads wake it.
+    """
+
+    thread: Thread
+
+    def __init__(self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, tap: Tap) -> None:
+        self.name = name
+        self.cells = state.add(MainLoopCells, name)
+        self.kicks = kicks
+        self.own = own
+        self.tap = tap
+
+    def look(self) -> int:
+        """Give which descriptors are ready, as bits of `Ready`."""
+        rx, tx = self.kicks
+        return (
+            (Ready.OWN_EVENTFD if self.own.counter else 0)
+            | (Ready.TX_KICK if tx.counter else 0)
+            | (Ready.RX_KICK if rx.counter else 0)
+            | (Ready.TAP if self.cells.read_poll and self.tap.queue else 0)
+        )
+
+    # The Big QEMU Lock
+
+    def lock_is_free(self) -> bool:
+        """Say whether nobody holds the lock."""
+        return not self.cells.lock
+
+    def take_lock(self, me: Context) -> None:
+        """Take the lock, which is free."""
+        self.cells.lock = me.index + 1
+
+    def release_lock(self) -> None:
+        """Give the lock up."""
+        self.cells.lock = 0
+
+
+class MainLoop(Routine):
+    """The main loop's thread: main_loop_wait, over and over.
+
+    Args:
+        qemu: its process.
+        poll_wait, poll_now: ppoll() with and without time to wait.
+        work: what serves each thing that can be ready, by the names in `HANDLERS`.
+        next_out, next_in: give the number of the next packet of each direction; for people only.
+    """
+
+    first = "next_handler"
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        qemu: Qemu,
+        *,
+        poll_wait: Routine,
+        poll_now: Routine,
+        work: Mapping[str, Routine],
+        next_out: Callable[[], int],
+        next_in: Callable[[], int],
+    ) -> None:
+        super().__init__(name, place)
+        self.qemu = qemu
+        self.poll_wait = poll_wait
+        self.poll_now = poll_now
+        self.work = work
+        self.next_out = next_out
+        self.next_in = next_in
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the process."""
+        return {"qemu": self.qemu.name}
+
+    def lock_is_free(self) -> bool:
+        """Say whether the thread can have the Big QEMU Lock."""
+        return self.qemu.lock_is_free()
+
+    @op(
+        {"frame": "Q-RX.1", "look": "Q-TX.4", "": "Q-TX.1"},
+        "take the Big QEMU Lock",
+        "os_host_main_loop_wait",
+        QEMU_MAIN_LOOP,
+        text={
+            "kick": "ppoll() says that a queue was kicked. QEMU's devices run under one lock, which is taken first.",
+            "frame": "ppoll() says that the TAP can be read. QEMU's devices run under one lock, which is taken first.",
+            "woken": (
+                "ppoll() says that the main loop's own eventfd was written: another thread has scheduled work for it. "
+                "The lock under which QEMU's devices run is taken first."
+            ),
+            "look": "ppoll() had no time to wait, for a bottom half is scheduled. The lock is taken again.",
+        },
+        to={name: goto("next_handler") for name in ("kick", "frame", "woken", "look")},
+        guard="lock_is_free",
+        milestone={"kick": "backend-awake", "frame": "backend-awake", "woken": "backend-awake"},
+    )
+    def take_lock(self, me: Context) -> str:
+        qemu, mine = self.qemu, self.qemu.cells
+        qemu.take_lock(me)
+        mine.notify_me = 0
+        if mine.scheduled:
+            mine.ready |= Ready.BOTTOM_HALF
+        mine.turn = ready = mine.ready
+        if not ready & ~Ready.BOTTOM_HALF:
+            return "look"
+        found = "woken" if ready & Ready.OWN_EVENTFD else "kick" if ready & Ready.KICKS else "frame"
+        if me.observed:
+            me.packet = self.next_in() if found == "frame" else self.next_out()
+        return found
+
+    @op(
+        {
+            "bottom half": "Q-TX.4",
+            "own eventfd": "Q-TX.12",
+            "transmit kick": "Q-TX.2",
+            "receive kick": "Q-RX.3",
+            "tap": "Q-RX.2",
+            "sleep": "Q-TX.12",
+            "sleep, TAP empty": "Q-RX.11",
+            "no time to wait": "Q-TX.4",
+        },
+        {
+            "sleep": "wait in ppoll()",
+            "sleep, TAP empty": "wait in ppoll()",
+            "no time to wait": "call ppoll() without waiting",
+            "": "run the next handler",
+        },
+        "main_loop_wait",
+        QEMU_MAIN_LOOP,
+        text={
+            "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
+            "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
+            "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",
+            "receive kick": "The receive queue's eventfd was signalled: its handler runs.",
+            "tap": "The TAP can be read: its handler runs.",
+            "sleep": "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once.",
+            "sleep, TAP empty": (
+                "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once."
+            ),
+            "no time to wait": (
+                "A bottom half was scheduled in this turn, so the next turn must not wait. QEMU asks for its "
+                "descriptors all the same: ppoll() with a timeout of zero, one more system call."
+            ),
+        },
+        to={
+            "handler": call_any("work", "next_handler"),
+            "sleep": call("poll_wait", "take_lock"),
+            "sleep, TAP empty": call("poll_wait", "take_lock"),
+            "no time to wait": call("poll_now", "take_lock"),
+        },
+    )
+    def next_handler(self, me: Context) -> str:
+        mine = self.qemu.cells
+        for bit, name in HANDLERS.items():
+            if mine.ready & bit:
+                mine.ready &= ~bit
+                if bit == Ready.BOTTOM_HALF:
+                    mine.scheduled = 0
+                return name
+        # aio_ctx_prepare: from here on who schedules a bottom half has to say so.
+        mine.notify_me = 1
+        self.qemu.release_lock()
+        if mine.scheduled:
+            return "no time to wait"
+        if me.packet:
+            me.packet = 0
+        return "sleep, TAP empty" if mine.turn & Ready.TAP else "sleep"
+
+
+class ReadOwnEventfd(Routine):
+    """The handler of the main loop's own eventfd: it was written to wake the loop, and has to be read.
+
+    Args:
+        read: read() of it.
+    """
+
+    def __init__(self, name: str, place: Place, read: Routine) -> None:
+        super().__init__(name, place)
+        self.read = read
+
+    @op(
+        "Q-TX.12",
+        "read the main loop's eventfd",
+        "aio_context_notifier_cb",
+        QEMU_ASYNC,
+        text="Whoever wrote it only wanted ppoll() to return. It is read after the bottom half has done the work.",
+        to=call("read", None),
+    )
+    def read_own(self, me: Context) -> None: ...

@@ -1,0 +1,164 @@
+"""QEMU's virtio-net device, as one queue pair sees it: what it keeps, and what its routines share.
+
+The same code is run by two threads: by the main loop, and with `ioeventfd=off` a queue's kick handler by the vCPU
+thread. Both hold the Big QEMU Lock while they do.
+
+A malformed ring is an error of the guest's: QEMU marks the device broken and serves it no more until it is reset.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.engine.ops import Routine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.engine.state import State
+    from virtviz.paths.context import Context
+    from virtviz.paths.packets import PacketPool
+    from virtviz.paths.qemu import Qemu
+    from virtviz.ring.qemu_device import QemuDevice
+
+TX_BURST = 256
+"""Packets that one run of the bottom half sends before it lets others have a turn (the property x-txburst)."""
+TAP_BURST = 50
+"""Frames read from the TAP before other descriptors have a turn (tap_send)."""
+HEADS = 1024
+"""Buffers that one packet may take (VIRTQUEUE_MAX_SIZE)."""
+
+
+@cells
+class NicCells(Cells):
+    """What QEMU keeps for a virtio-net device.
+
+    Attributes:
+        tx_waiting: 1 from a kick of the transmit queue until the bottom half runs.
+        broken: 1 once the guest has been found to misuse a ring.
+        sent: packets sent since the bottom half began, or since it turned kicks on again.
+        rearmed: 1 once the bottom half has turned kicks on again.
+        frame: slot in QEMU's memory of the frame that was read and not yet delivered; 0 for none.
+        got: bytes that the last read() of the TAP brought, 0 if none were there.
+        read: frames read from the TAP in this turn.
+        copied: bytes of the frame that are in the guest's buffers, header included.
+        seen: avail.idx when buffers for it were last counted.
+        taken: buffers taken for it.
+        at: address of the first of them.
+        heads, written: their heads, and the bytes written into each.
+        errors: malformed buffers met.
+        filtered: frames that were for somebody else.
+        discarded: frames that no buffer could hold.
+        refused: frames that the TAP did not take.
+    """
+
+    tx_waiting: int = 0
+    broken: int = 0
+    sent: int = 0
+    rearmed: int = 0
+    frame: int = 0
+    got: int = 0
+    read: int = 0
+    copied: int = 0
+    seen: int = 0
+    taken: int = 0
+    at: int = 0
+    errors: int = 0
+    filtered: int = 0
+    discarded: int = 0
+    refused: int = 0
+    heads: list[int]
+    written: list[int]
+
+
+class Nic:
+    """QEMU's virtio-net device.
+
+    Args:
+        mac: its address.
+        tx_name, rx_name: names of its virtqueues.
+        tx, rx: the device's side of them.
+        skbs, buffers: where the guest keeps its packets; only to know, for people, which packet an address belongs to.
+        memory: where QEMU keeps frames between reading and delivering them.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        qemu: Qemu,
+        *,
+        mac: bytes,
+        tx_name: str,
+        rx_name: str,
+        tx: QemuDevice,
+        rx: QemuDevice,
+        skbs: PacketPool,
+        buffers: PacketPool,
+        memory: PacketPool,
+        mergeable: bool,
+    ) -> None:
+        self.qemu = qemu
+        self.mac = mac
+        self.tx_name, self.rx_name = tx_name, rx_name
+        self.tx, self.rx = tx, rx
+        self.skbs, self.buffers, self.memory = skbs, buffers, memory
+        self.mergeable = mergeable
+        self.cells = state.add(NicCells, name, heads=[0] * HEADS, written=[0] * HEADS)
+
+    def give_up(self) -> None:
+        """Mark the device broken (virtio_error)."""
+        self.cells.errors += 1
+        self.cells.broken = 1
+
+    def next_out(self) -> int:
+        """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""
+        ring = self.tx
+        slot = ring.cells.last_avail_idx & (ring.layout.size - 1)
+        head = int.from_bytes(ring.memory.read(ring.layout.avail_ring(slot), 2), "little")
+        if head >= ring.layout.size:
+            return 0
+        return self.skbs.packet_at(int.from_bytes(ring.memory.read(ring.layout.desc + 16 * head, 8), "little"))
+
+    def next_in(self) -> int:
+        """Give the number of the next packet on the TAP; for people only."""
+        return self.qemu.tap.next_packet()
+
+
+class NicRoutine(Routine):
+    """A routine that works on one queue of QEMU's virtio-net device."""
+
+    def __init__(self, name: str, place: Place, nic: Nic, queue: str, ring: QemuDevice) -> None:
+        super().__init__(name, place, queue)
+        self.nic = nic
+        self.ring = ring
+        self.mine = ring.cells
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give what QEMU's texts speak of."""
+        mine, nic, ring = self.mine, self.nic.cells, self.ring
+        at = ring.layout.used_event if ring.event_idx else ring.layout.avail_flags
+        wish = "used_event" if ring.event_idx else "avail.flags"
+        return {
+            "qemu": self.nic.qemu.name,
+            "head": mine.head,
+            "avail": mine.avail_idx,
+            "next": mine.last_avail_idx,
+            "used": mine.last_used_idx,
+            "sent": nic.sent,
+            "burst": TX_BURST,
+            "taken": nic.taken,
+            "length": self.length(me),
+            "wish": f"{wish} {int.from_bytes(ring.memory.read(at, 2), 'little')}",
+            "kicks": f"to be kicked for entry {mine.avail_idx}" if ring.event_idx else "for kicks (used.flags = 0)",
+            "moves": (
+                " Kicks are wanted now, so avail_event moves along." if ring.event_idx and ring.wants_kicks else ""
+            ),
+            "unasked": "" if mine.signalled_used_valid else " (the first time QEMU does not even ask)",
+        }
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet in hand, header included."""
+        return self.ring.total()

@@ -1,0 +1,370 @@
+"""QEMU sends what the guest has put into its transmit queue: block Q-TX, rows 3 and 5 to 12.
+
+Every packet costs a system call of its own, writev() on the TAP; nothing is collected. A TAP that is full and makes
+QEMU wait does not exist here: QEMU sets its send buffer to INT_MAX (TAP_DEFAULT_SNDBUF 0).
+
+Source: QEMU 10.0 hw/net/virtio-net.c (virtio_net_handle_tx_bh, virtio_net_tx_bh, virtio_net_flush_tx), net/tap.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.qemu_nic import TX_BURST, NicRoutine
+from virtviz.spec.citation import QEMU_ASYNC, QEMU_KVM, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.qemu_nic import Nic
+
+
+class ReadKick(Routine):
+    """The handler of a queue's kick eventfd: read it, then serve the kick. Row 2 of Q-TX.
+
+    Args:
+        read: read() of the eventfd.
+        serve: what a kick of this queue leads to.
+        row: which row it is.
+    """
+
+    def __init__(self, name: str, place: Place, queue: str, read: Routine, serve: Routine, row: str) -> None:
+        super().__init__(name, place, queue)
+        self.read = read
+        self.serve = serve
+        self.rows = {"read": row}
+
+    @op(
+        "read",
+        "read the kick's eventfd",
+        "virtio_queue_host_notifier_read",
+        QEMU_VIRTIO,
+        text=(
+            "QEMU reads the eventfd, or it would stay ready. vhost never does: it needs the wake-up only. In user "
+            "space that is a system call."
+        ),
+        to=call("read", "serve"),
+    )
+    def read_kick(self, me: Context) -> None: ...
+
+
+class ServeTxKick(NicRoutine):
+    """A kick of the transmit queue: nothing is sent yet, only a bottom half scheduled. Row 3 of Q-TX."""
+
+    links: Mapping[str, str] = {"notify": ""}
+
+    def __init__(self, name: str, place: Place, nic: Nic) -> None:
+        super().__init__(name, place, nic, nic.tx_name, nic.tx)
+
+    @op(
+        "Q-TX.3",
+        "note that something is to be sent",
+        "virtio_net_handle_tx_bh",
+        QEMU_VIRTIO_NET,
+        text={
+            "noted": "The device notes that its transmit queue waits. It sends nothing yet.",
+            "noted already": "The queue waits already: its packets will be found.",
+            "broken": "The guest has misused a ring: the device is broken until it is reset.",
+        },
+        to={"noted": goto("disable_kicks"), "noted already": RETURN, "broken": RETURN},
+    )
+    def note_kick(self, me: Context) -> str:
+        mine = self.nic.cells
+        if mine.broken:
+            return "broken"
+        if mine.tx_waiting:
+            return "noted already"
+        mine.tx_waiting = 1
+        return "noted"
+
+    @op(
+        "Q-TX.3",
+        "ask for no more kicks",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text={
+            "written": "used.flags says NO_NOTIFY: the guest need not kick until the queue has been emptied.",
+            "nothing": (
+                "With event indices nothing is written, for a stale avail_event is suppression enough; QEMU only looks "
+                "where avail.idx is."
+            ),
+        },
+        to={"written": goto("schedule"), "nothing": goto("schedule")},
+    )
+    def disable_kicks(self, me: Context) -> str:
+        return "written" if self.ring.disable_kicks() else "nothing"
+
+    @op(
+        "Q-TX.3",
+        "schedule the bottom half",
+        "qemu_bh_schedule",
+        QEMU_ASYNC,
+        text="A bottom half will empty the queue: in the main loop, in its next turn.",
+        to=goto("notify"),
+    )
+    def schedule(self, me: Context) -> None:
+        self.nic.qemu.cells.scheduled = 1
+
+
+class SendQueued(NicRoutine):
+    """The bottom half: send packet after packet, until the queue is empty twice. Rows 5 to 12 of Q-TX.
+
+    Args:
+        writev: writev() on the TAP.
+        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+    """
+
+    def __init__(self, name: str, place: Place, nic: Nic, writev: Routine, signal_msi: Routine) -> None:
+        super().__init__(name, place, nic, nic.tx_name, nic.tx)
+        self.writev = writev
+        self.signal_msi = signal_msi
+
+    @op(
+        "Q-TX.4",
+        "begin to empty the queue",
+        "virtio_net_tx_bh",
+        QEMU_VIRTIO_NET,
+        text={
+            "begin": "The bottom half runs: from now on another kick would schedule it again.",
+            "broken": "The guest has misused a ring: the device is broken until it is reset.",
+        },
+        to={"begin": goto("read_avail_idx"), "broken": RETURN},
+    )
+    def begin(self, me: Context) -> str:
+        mine = self.nic.cells
+        mine.tx_waiting = 0
+        if mine.sent:
+            mine.sent = 0
+        if mine.rearmed:
+            mine.rearmed = 0
+        return "broken" if mine.broken else "begin"
+
+    @op(
+        {"known": "Q-TX.5", "new": "Q-TX.5", "bad": "Q-TX.5", "": "Q-TX.12"},
+        {"known": "go on with the next entry", "": "read avail.idx"},
+        "virtqueue_split_pop",
+        QEMU_VIRTIO,
+        spec="2.7.13",
+        text={
+            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
+            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.",
+            "empty": "avail.idx is still {avail}: the ring is empty.",
+            "still empty": "Nothing slipped in while QEMU was asking: the bottom half is done.",
+            "more came": "The ring is empty again, but something had slipped in: QEMU takes the guest for active.",
+            "bad": "avail.idx has jumped further than the ring is long: an error, and the device is broken.",
+        },
+        to={
+            "known": goto("read_head"),
+            "new": goto("read_head"),
+            "empty": goto("enable_kicks"),
+            "still empty": RETURN,
+            "more came": goto("disable_kicks"),
+            "bad": RETURN,
+        },
+        cost="ring cold",
+    )
+    def read_avail_idx(self, me: Context) -> str:
+        found, mine = self.ring.look(), self.nic.cells
+        if found == "empty":
+            return "empty" if not mine.rearmed else "more came" if mine.sent else "still empty"
+        return found if found in ("known", "new") else self._bad()
+
+    def _bad(self) -> str:
+        self.nic.give_up()
+        return "bad"
+
+    @op(
+        "Q-TX.5",
+        "read the head",
+        "virtqueue_get_head",
+        QEMU_VIRTIO,
+        spec="2.7.6",
+        text={
+            "head": "The available ring's slot says: head {head}.{moves}",
+            "bad": "The head is no number of a descriptor: an error, and the device is broken.",
+        },
+        to={"head": goto("read_desc"), "bad": RETURN},
+        cost="ring cold",
+    )
+    def read_head(self, me: Context) -> str:
+        if self.ring.read_head() != "head":
+            return self._bad()
+        if me.observed:
+            me.packet = self.nic.skbs.packet_at(self.ring.peek_address())
+        return "head"
+
+    @op(
+        "Q-TX.6",
+        "read the descriptor",
+        "virtqueue_map_desc",
+        QEMU_VIRTIO,
+        spec="2.7.5",
+        text={
+            "last": (
+                "The descriptor gives a guest-physical address and a length. QEMU turns it into a pointer: guest "
+                "memory is memory of its own process."
+            ),
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
+            "bad": "The descriptor makes no sense: an error, and the device is broken.",
+        },
+        to={"last": goto("send"), "next": goto("read_desc"), "indirect": goto("read_desc"), "bad": RETURN},
+        cost="ring cold",
+        milestone={"last": "fetched"},
+    )
+    def read_desc(self, me: Context) -> str:
+        answer = self.ring.read_desc()
+        if answer in ("next", "indirect"):
+            return answer
+        return "last" if answer == "last" and self.mine.readable else self._bad()
+
+    @op(
+        "Q-TX.7",
+        "write the packet to the TAP",
+        "tap_write_packet",
+        QEMU_TAP,
+        spec="5.1.9.2",
+        text=(
+            "One writev() for this one packet: the pieces that QEMU names lie in guest memory, nothing is copied yet. "
+            "All that follows happens inside this system call."
+        ),
+        to=call("writev", "write_used"),
+    )
+    def send(self, me: Context) -> None: ...
+
+    @op(
+        "Q-TX.9",
+        "write the used element",
+        "virtqueue_split_fill",
+        QEMU_VIRTIO,
+        spec="2.7.8",
+        text="writev() has returned. The buffer's head goes into the used ring, with 0 bytes written; still invisible.",
+    )
+    def write_used(self, me: Context) -> None:
+        self.ring.write_used([self.mine.head], [0])
+
+    @op(
+        "Q-TX.9",
+        "publish used.idx",
+        "virtqueue_split_flush",
+        QEMU_VIRTIO,
+        spec="2.7.8.2",
+        text="used.idx = {used}: packet by packet, where vhost waits for a batch. The buffer is the guest's again.",
+        milestone="used",
+    )
+    def publish_used_idx(self, me: Context) -> None:
+        self.ring.publish_used_idx()
+
+    @op(
+        "Q-TX.10",
+        "full barrier",
+        "virtio_split_should_notify",
+        QEMU_VIRTIO,
+        spec="2.7.7.2",
+        text="used.idx must be visible before QEMU reads whether the guest wants an interrupt.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_interrupt_check(self, me: Context) -> None: ...
+
+    @op(
+        "Q-TX.10",
+        "ask whether an interrupt is wanted",
+        "virtio_split_should_notify",
+        QEMU_VIRTIO,
+        spec="2.7.7.2",
+        text={
+            "interrupt": "By its {wish}, the guest wants to hear of what was just published{unasked}.",
+            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
+        },
+        to={"interrupt": goto("signal"), "no interrupt": goto("count")},
+        cost="ring cold",
+    )
+    def check_interrupt(self, me: Context) -> str:
+        return "interrupt" if self.ring.interrupt_wanted() else "no interrupt"
+
+    @op(
+        "Q-TX.10",
+        "ask KVM for the interrupt",
+        "kvm_irqchip_send_msi",
+        QEMU_KVM,
+        spec="4.1.5.3",
+        text="QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), where vhost needs no system call.",
+        to=call("signal_msi", "count"),
+    )
+    def signal(self, me: Context) -> None: ...
+
+    @op(
+        "Q-TX.11",
+        "count the packet",
+        "virtio_net_flush_tx",
+        QEMU_VIRTIO_NET,
+        text={
+            "more": "{sent} sent, of at most {burst} in a row. On to the next entry.",
+            "burst": "{burst} are sent: others have a turn, and the bottom half is scheduled again at once.",
+            "burst, kicks on": "{burst} are sent while kicks were on: they are turned off again first.",
+        },
+        to={"more": goto("read_avail_idx"), "burst": goto("schedule"), "burst, kicks on": goto("disable_kicks")},
+    )
+    def count(self, me: Context) -> str:
+        mine = self.nic.cells
+        mine.sent = sent = mine.sent + 1
+        if sent < TX_BURST:
+            return "more"
+        return "burst, kicks on" if mine.rearmed else "burst"
+
+    @op(
+        "Q-TX.12",
+        "ask for the next kick",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text="The queue is empty: QEMU asks {kicks}.",
+    )
+    def enable_kicks(self, me: Context) -> None:
+        self.ring.enable_kicks()
+        mine = self.nic.cells
+        mine.rearmed = 1
+        if mine.sent:
+            mine.sent = 0
+
+    @op(
+        "Q-TX.12",
+        "full barrier",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text="The wish must be visible before QEMU looks once more. It is the twin of the driver's barrier.",
+        to=goto("read_avail_idx"),
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_recheck(self, me: Context) -> None: ...
+
+    @op(
+        "Q-TX.12",
+        "ask for no more kicks",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text="The guest is active, so more may come: the wish for kicks is withdrawn.",
+        to=goto("schedule"),
+    )
+    def disable_kicks(self, me: Context) -> None:
+        self.ring.disable_kicks()
+
+    @op(
+        "Q-TX.12",
+        "schedule the bottom half again",
+        "qemu_bh_schedule",
+        QEMU_ASYNC,
+        text="The bottom half will run again in the main loop's next turn, which will not wait.",
+        to=RETURN,
+    )
+    def schedule(self, me: Context) -> None:
+        self.nic.cells.tx_waiting = 1
+        self.nic.qemu.cells.scheduled = 1
