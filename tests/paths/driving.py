@@ -19,13 +19,14 @@ class Driven:
     """A world and what was done with it.
 
     Attributes:
-        simulation, machine, vm: as the wiring made them.
+        simulation, machine: as the wiring made them.
+        vm: the first virtual machine.
     """
 
     def __init__(self, items, *settings, rounds=1, recording=True):
         self.simulation = simulate(make_world(*settings), make_traffic(items, rounds), recording=recording)
         self.machine = self.simulation.machine
-        (self.vm,) = self.simulation.vms
+        self.vm = self.simulation.vms[0]
 
     def thread(self, name):
         """Give the number of the thread whose name contains `name`."""

@@ -117,7 +117,7 @@ def test_a_packet_over_three_mergeable_buffers_is_published_in_one_store():
 
 def test_without_mergeable_buffers_the_same_packet_is_thrown_away():
     world = Driven([BIG_IN], KNOWN, {"rx_buffer": 600, "features": "event_idx"}).run()
-    assert world.simulation.dropped() == {"vhost_net.discarded": 1}
+    assert world.simulation.dropped() == {"vhost-4002.discarded": 1}
     assert world.u16("used_idx", "rx") == 0
     assert world.counters()["interrupts"] == 0
 

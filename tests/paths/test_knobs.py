@@ -29,6 +29,7 @@ EFFECTS = {
     "tx_batch": ({}, {"tx_batch": 4}, BURST),
     "weight": ({}, {"weight": 8}, BURST),
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
+    "vms": ({}, {"vms": 2}, PING),
     "switch": ({}, {"switch": "bridge"}, PING),
     "flows": ({}, {"flows": "known"}, PING),
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),

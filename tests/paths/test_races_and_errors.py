@@ -195,7 +195,7 @@ def test_vhost_stops_at_a_bad_transmit_buffer_until_the_next_kick(what):
     else:
         poke(world, layout.desc + 6, 0xFFFF)
     world.run(without=["vcpu0"])
-    assert world.simulation.dropped() == {"vhost_net.errors": 1}
+    assert world.simulation.dropped() == {"vhost-4002.errors": 1}
     assert world.u16("used_idx") == 0
     assert ("next_work", "sleep") in done(world)
 
@@ -214,7 +214,7 @@ def test_vhost_stops_at_a_bad_receive_buffer(what):
     else:
         poke(world, layout.desc + 10, 0xFFFF)
     world.run(without=["vcpu0"])
-    assert world.simulation.dropped() == {"vhost_net.errors": 1}
+    assert world.simulation.dropped() == {"vhost-4002.errors": 1}
     assert world.u16("used_idx", "rx") == 0
 
 

@@ -70,7 +70,7 @@ def test_a_wait_for_a_frame_that_was_lost_ends(vcpu: str):
     simulation = follow(
         make_world({"vcpu": vcpu, "features": [], "rx_buffer": 64}), make_traffic(events), Habits(seed=0)
     )
-    assert simulation.dropped() == {"vhost_net.discarded": 2}
+    assert simulation.dropped() == {"vhost-4002.discarded": 2}
     assert fates(simulation).arrived[3] == 1
     assert count_of(simulation, "vcpu_wakeups") == 2 * (vcpu == "halted")
 

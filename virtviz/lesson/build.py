@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
 
-VMS: Final = ("vm1",)
-"""Virtual machines there are."""
+VMS: Final = tuple(f"vm{number}" for number in range(1, KNOBS["vms"].high + 1))
+"""Virtual machines there can be; the setting `vms` says how many there are."""
 FRAME_BYTES: Final = (14, 1514)
 """Shortest and longest frame that is taken from a capture: an Ethernet header, and that with an MTU of 1500."""
 
@@ -44,18 +44,23 @@ def build(
         lesson: as it was read.
         settings: further settings by dotted names, later ones over earlier ones and all of them over the lesson's.
         frames: frames from a capture, instead of the lesson's scenario. What is addressed to a virtual machine comes in
-            from the wire; the rest is sent by the first virtual machine.
+            from the wire, unless it is from another one; the rest is sent by the machine that it is from, or the first.
         packets: repeat the scenario until there are at least so many packets.
 
     Raises:
-        KnobError: a setting is unknown, out of range, or not allowed together with another.
+        KnobError: a setting is unknown, out of range, or not allowed together with another, or the scenario is about
+            more virtual machines than there are.
         CaptureError: there is no frame, or one that no network card would take.
     """
     world = make_world(dict(flat(lesson.world)), *settings)
-    events = items_of(lesson.scenario) if frames is None else _captured(frames)
+    vms = world.number("vms")
+    events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
+    needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
+    if needed > vms:
+        raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
-    return world, make_traffic(events, rounds, len(VMS))
+    return world, make_traffic(events, rounds, vms)
 
 
 def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tuple[str, KnobValue]]:
@@ -77,9 +82,10 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
         if isinstance(event.send, Send):
             send = event.send
             vm = VMS.index(send.from_)
+            to_vm = -1 if send.to is UNSET else VMS.index(send.to)
             sent[send.id] = list(range(len(items), len(items) + send.count))
             new = [
-                Item(name, vm, outgoing=True, kind=send.kind, length=send.bytes, fragments=send.fragments)
+                Item(name, vm, outgoing=True, to_vm=to_vm, kind=send.kind, length=send.bytes, fragments=send.fragments)
                 for name in names_of(send.id, send.count)
             ]
         elif isinstance(event.receive, Receive):
@@ -92,7 +98,7 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
         elif isinstance(event.reply, Reply):
             asked = sent[event.reply.to]
             new = [
-                Item(name, items[i].vm, outgoing=False, kind=items[i].kind, length=items[i].length, answers=i)
+                _answer(name, i, items[i])
                 for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
             ]
         else:
@@ -100,6 +106,13 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
         items += new
         made += new
     return made
+
+
+def _answer(name: str, asked: int, item: Item) -> Item:
+    """Make the answer to a packet: from the far host, or from the virtual machine that it was sent to."""
+    if item.to_vm < 0:
+        return Item(name, item.vm, outgoing=False, kind=item.kind, length=item.length, answers=asked)
+    return Item(name, item.to_vm, to_vm=item.vm, kind=item.kind, length=item.length, answers=asked)
 
 
 def names_of(name: str, count: int) -> list[str]:
@@ -112,18 +125,21 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes]) -> list[Item | Pause]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
-    machines = {vm_endpoint(i).mac: i for i in range(len(VMS))}
+    machines = {vm_endpoint(i).mac: i for i in range(vms)}
     shortest, longest = FRAME_BYTES
     made: list[Item | Pause] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
             raise CaptureError(message)
-        to = machines.get(frame[:6])
-        made.append(Item(f"frame-{number}", to or 0, outgoing=to is None, kind="raw", length=len(frame), raw=frame))
+        target, source = (machines.get(address, -1) for address in (frame[:6], frame[6:12]))
+        from_wire = target >= 0 and source in (-1, target)
+        vm, to_vm = (target, -1) if from_wire else (max(source, 0), target)
+        name = f"frame-{number}"
+        made.append(Item(name, vm, outgoing=not from_wire, to_vm=to_vm, kind="raw", length=len(frame), raw=frame))
     return made
 
 
@@ -160,6 +176,7 @@ def check_world(value: object, marks: Marks) -> None:
 
 def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
+    machines = _machines(lesson)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -180,10 +197,14 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
             key = "id" if event.reply.id is not UNSET else "to"
         elif isinstance(event.send, Send):
             at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
-            _check_machine(event.send.from_, (*at, "from"), marks)
+            _check_machine(event.send.from_, (*at, "from"), machines, marks)
+            if isinstance(event.send.to, str):
+                _check_machine(event.send.to, (*at, "to"), machines, marks)
+                if event.send.to == event.send.from_:
+                    marks.add((*at, "to"), f"{event.send.to} sends to itself; nothing would leave it")
         elif isinstance(event.receive, Receive):
             at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
-            _check_machine(event.receive.to, (*at, "to"), marks)
+            _check_machine(event.receive.to, (*at, "to"), machines, marks)
         else:
             continue
         if name in counts:
@@ -205,6 +226,15 @@ def _answers(lesson: Lesson) -> set[str]:
     }
 
 
-def _check_machine(name: str, at: Path, marks: Marks) -> None:
-    if name not in VMS:
-        marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(VMS)}")
+def _machines(lesson: Lesson) -> Sequence[str]:
+    """Name the virtual machines of a lesson's own world; what is wrong with its settings is said elsewhere."""
+    try:
+        return VMS[: make_world(dict(flat(lesson.world))).number("vms")]
+    except KnobError:
+        return VMS
+
+
+def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -> None:
+    if name not in machines:
+        hint = f"; for that one, set `vms: {VMS.index(name) + 1}` in `world`" if name in VMS else ""
+        marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(machines)}{hint}")

@@ -43,6 +43,9 @@ class Send(Model, frozen=True):
 
     id: Annotated[Id, Meta(description="The packet's name, for conditions and for the screen.")]
     from_: Annotated[str, Meta(description="The virtual machine that sends.")] = named(default="vm1", name="from")
+    to: Annotated[str, Meta(description="The virtual machine it is for; to a far host if left out.")] | UnsetType = (
+        UNSET
+    )
     kind: Annotated[Kind, Meta(description="What kind of packet.")] = "icmp-echo"
     bytes: Payload = 56
     count: Count = 1
@@ -57,7 +60,10 @@ class Send(Model, frozen=True):
 
 
 class Reply(Model, frozen=True):
-    """The far host answers a packet, and the sender waits for the answer at this point of the scenario."""
+    """Whoever got a packet answers it, and the sender waits for the answer at this point of the scenario.
+
+    That is the far host, or the program of the virtual machine that the packet was sent to.
+    """
 
     to: Annotated[Id, Meta(description="The packet that is answered; for one of several, such as `burst`, the first.")]
     id: Annotated[Id, Meta(description="The answer's name; `<to>-reply` if left out.")] | UnsetType = UNSET

@@ -179,21 +179,26 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     if not packet:
         return b""
     host = simulation.pools["host"]
-    vm = simulation.vms[simulation.traffic.item_of(packet)[1].vm]
-    skbs, buffers = simulation.pools[f"{vm.name}.skb"], simulation.pools[f"{vm.name}.rx_buffers"]
-    looks: list[Callable[[], bytes]] = [
-        lambda: _in_pool(skbs, packet),
-        lambda: _in_receive_buffers(vm, buffers, packet),
-    ]
+    item = simulation.traffic.item_of(packet)[1]
+    # The machine that the step is in first; of a packet between two machines, either may still have it.
+    ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]
+    ends.sort(key=lambda vm: step.place.partition(".")[0] != vm.name)
+    looks = [look for vm in ends for look in _in_machine(simulation, vm, packet)]
     if step.domain is not Domain.HARDWARE and _side(step) is Side.GUEST:
         if step.row in ("G-TX.1", "G-TX.2"):
-            looks.insert(0, lambda: _in_program(simulation, vm, packet))
+            looks.insert(0, lambda: _in_program(simulation, ends[0], packet))
         looks.append(lambda: _in_pool(host, packet))
     else:
         looks.insert(0, lambda: _in_pool(host, packet))
     # A frame that has been taken apart again, its pieces given back one by one, is looked for where it is still whole.
     whole = simulation.traffic.length(packet)
     return next((found for look in looks if len(found := look()) == whole), b"")
+
+
+def _in_machine(simulation: Simulation, vm: Vm, packet: int) -> list[Callable[[], bytes]]:
+    """Give the ways to look for a packet in a virtual machine's memory."""
+    skbs, buffers = simulation.pools[f"{vm.name}.skb"], simulation.pools[f"{vm.name}.rx_buffers"]
+    return [lambda: _in_pool(skbs, packet), lambda: _in_receive_buffers(vm, buffers, packet)]
 
 
 def _side(step: Step) -> Side:

@@ -65,9 +65,10 @@ class Program(Routine):
         self.traffic = traffic
         self.items = len(traffic.items)
         self.contents = traffic.contents
-        self.acts = traffic.acts[vm] or ((END, 0),)
+        acts = traffic.acts[vm] if vm < len(traffic.acts) else ()
+        self.acts = acts or ((END, 0),)
         self.acts_a_round = len(self.acts)
-        self.acts_in_all = len(traffic.acts[vm]) * traffic.rounds
+        self.acts_in_all = len(acts) * traffic.rounds
         self.pauses_before = [sum(act is PAUSE for act, _ in self.acts[:i]) for i in range(len(self.acts) + 1)]
         self.memory = memory
         self.send_page = send_page

@@ -23,7 +23,6 @@ HOST_SLOT_BYTES = 2048
 
 KVM = Place("kvm", Domain.HOST_KERNEL, "KVM", Role.HYPERVISOR)
 VHOST_NET = Place("vhost_net", Domain.HOST_KERNEL, "vhost-net")
-TAP = Place("tap0", Domain.HOST_KERNEL, "TAP")
 OVS = Place("ovs", Domain.HOST_KERNEL, "OVS datapath")
 BRIDGE = Place("bridge", Domain.HOST_KERNEL, "Linux bridge")
 HOST_STACK = Place("host_stack", Domain.HOST_KERNEL, "host stack")

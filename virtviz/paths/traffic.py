@@ -38,8 +38,9 @@ class Item(Struct, frozen=True):
 
     Attributes:
         id: the name the lesson gave it; empty if none.
-        vm: index of the virtual machine that sends or receives it.
+        vm: index of the virtual machine that sends it, or receives it from the wire.
         outgoing: True if the virtual machine sends it, False if it comes from the wire.
+        to_vm: index of the virtual machine on the same host that it is sent to; -1 if it goes to a far host.
         kind: `icmp-echo`, `udp`, or `raw` for a frame of a capture file.
         length: payload bytes.
         peer: number of the far host, from 1.
@@ -51,12 +52,18 @@ class Item(Struct, frozen=True):
     id: str = ""
     vm: int = 0
     outgoing: bool = True
+    to_vm: int = -1
     kind: str = "icmp-echo"
     length: int = 56
     peer: int = 1
     fragments: int = 1
     answers: int = -1
     raw: bytes = b""
+
+    @property
+    def receiver(self) -> int:
+        """The index of the virtual machine that receives it; -1 if a far host does."""
+        return self.to_vm if self.outgoing else self.vm
 
 
 class Pause:
@@ -153,8 +160,10 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
     """Turn a list of events into traffic.
 
     A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
-    sender waits for it; so is a frame that arrives by itself.
+    sender waits for it; so is a frame that arrives by itself, or from another virtual machine.
     """
+    named = [max(event.vm, event.to_vm) for event in events if isinstance(event, Item)]
+    vms = max([vms - 1, *named]) + 1
     items: list[Item] = []
     acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]
     arrivals: list[tuple[int, int]] = []
@@ -170,6 +179,8 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
         items.append(event)
         if event.outgoing:
             acts[event.vm].append((Act.SEND, index))
+            if event.to_vm >= 0:
+                acts[event.to_vm].append((Act.RECEIVE, index))
             continue
         acts[event.vm].append((Act.RECEIVE, index))
         if event.answers >= 0:
@@ -183,11 +194,12 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
 
 def _frame(item: Item, sequence: int) -> bytes:
     """Build the frame of an item with a sequence number."""
-    vm, peer = vm_endpoint(item.vm), peer_endpoint(item.peer)
+    vm = vm_endpoint(item.vm)
+    peer = peer_endpoint(item.peer) if item.to_vm < 0 else vm_endpoint(item.to_vm)
     payload = payload_bytes(item.length, sequence)
     source, target = (vm, peer) if item.outgoing else (peer, vm)
     if item.kind == "icmp-echo":
         kind = ICMP_ECHO_REPLY if item.answers >= 0 else ICMP_ECHO_REQUEST
         return icmp_echo(source, target, kind, ECHO_IDENT, sequence, payload)
-    ports = UDP_PORTS if item.outgoing else UDP_PORTS[::-1]
+    ports = UDP_PORTS if item.outgoing and item.answers < 0 else UDP_PORTS[::-1]
     return udp(source, target, ports, payload)

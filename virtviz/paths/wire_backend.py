@@ -46,7 +46,7 @@ class VhostBackend:
         self.parts, self.guest = parts, guest
         world, state = parts.world, parts.state
         name = f"vhost-{FIRST_PID + 10 * number}"
-        self.thread: Thread = parts.thread(name, cpu=0)
+        self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.worker = Worker(state, name)
         self.worker.thread = self.thread
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))

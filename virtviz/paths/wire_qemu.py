@@ -48,7 +48,7 @@ class QemuBackend:
         self.parts, self.guest = parts, guest
         world, state, memory = parts.world, parts.state, guest.memory
         name = f"qemu-{FIRST_PID + 10 * number}"
-        self.thread: Thread = parts.thread(name, cpu=0)
+        self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
@@ -150,8 +150,8 @@ class QemuBackend:
             f"{name}.loop",
             QEMU,
             self.qemu,
-            poll_wait=qemu_fds.PollWait(f"{name}.poll_wait", FDS, self.qemu),
-            poll_now=qemu_fds.PollNow(f"{name}.poll_now", FDS, self.qemu),
+            poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
+            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
             work={
                 "bottom half": qemu_tx.SendQueued(
                     f"{guest.tx_name}.send",
