@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from projected_lines import Projection, project
 from recorded_cases import CASES, Case, Reasons, run
-from recorded_lines import DATA, HANDLER, THREADS, VCPU, WORKER, Recording, reduce
+from recorded_lines import DATA, HANDLER, MAIN_LOOP, NOT_PACKET_WORK, THREADS, VCPU, WORKER, Recording, reduce
 
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 GAP = "..."
 
 EXITS = {
-    "npf": ["npf: MMIO write, handled in the kernel (ioeventfd)"],
+    "npf": [
+        "npf: MMIO write, handled in the kernel (ioeventfd)",
+        "npf: MMIO write, handled in user space (QEMU)",
+    ],
     "interrupt": ["interrupt: kick IPI for a device interrupt"],
     "vintr": ["vintr: window opened for a waiting device interrupt"],
     "msr": ["msr: x2APIC EOI write", "msr: msr 3b"],
@@ -78,7 +81,7 @@ def compare(name: str) -> Comparison:
     case = CASE_OF[name]
     recording = reduce(name, softirq_apart=case.softirq_apart)
     simulation, trace, begin = run(case)
-    projection = project(trace, begin, case.protocol, case.begins_with)
+    projection = project(trace, begin, case.protocol, case.begins_with, qemu_events=case.qemu_events)
     matched, unmatched, extra = 0, Counter(), Counter()
     for thread in THREADS:
         recorded, simulated = recording.threads.get(thread, []), projection.threads.get(thread, [])
@@ -104,7 +107,7 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
         "ioeventfd_write" if step.place == "kvm" else "vhost_tx_batch" if "transmitq" in step.queue else "handle_rx"
         for step in steps
         for effect in step.effects
-        if effect.kind is EffectKind.EVENTFD_SIGNAL
+        if effect.kind is EffectKind.EVENTFD_SIGNAL and step.op != "write"
     )
     functions = Counter(name for _, name in projection.lines)
     results = Counter((name, value) for name, values in projection.results.items() for value in values)
@@ -121,6 +124,8 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     pairs |= _exits(recorded, functions)
     for call in ("poll", "recvmsg", "sendmsg"):
         pair("syscalls", f"handler: {call}", sum(n for f, n in functions.items() if f.startswith(f"{call}:ret")))
+    for key, simulated in _qemu_calls(functions).items():
+        pair("syscalls", key, simulated)
     for source in ("ioeventfd_write", "vhost_tx_batch", "handle_rx"):
         pair("eventfd_signals", source, signals[source])
     pairs |= _wakeups(recorded, functions)
@@ -130,7 +135,7 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
         pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[f"vm1.{queue}"])
     for key in recorded["vhost_and_kvm_results"]:
         pair("vhost_and_kvm_results", key, results[SAID[key]])
-    for key in recorded["host_functions"]:
+    for key in recorded["host_functions"].keys() - NOT_PACKET_WORK:
         pair("host_functions", key, _host_function(key, functions, projection, at_far_end))
     for key in recorded.get("guest_functions", {}):
         pair("guest_functions", key, results["kp_prep", "1"] if key == "kick_prepare said kick" else functions[key])
@@ -139,6 +144,20 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
         devices = Counter(f for names in reduce(case.name).threads.values() for f in names)["kvm_vcpu_kick"]
         pairs["host_functions: kvm_vcpu_kick"] = (devices, functions["kvm_vcpu_kick"])
     return pairs
+
+
+def _qemu_calls(functions: Counter[str]) -> dict[str, int]:
+    """Count the system calls of QEMU's threads; one that sleeps at the end has not returned, and is not counted."""
+    main_loop, vcpu = "qemu-system-x86", "CPU 0/KVM"
+    return {
+        f"{main_loop}: ppoll": functions["ppoll:ret=0"] + functions["ppoll:ret=1"],
+        f"{main_loop}: read eventfd": functions["read:eventfd"],
+        f"{main_loop}: read tap": functions["read:tap"],
+        f"{main_loop}: writev tap": functions["writev:tap"],
+        f"{main_loop}: ioctl KVM_SIGNAL_MSI": functions["ioctl:KVM_SIGNAL_MSI"],
+        f"{vcpu}: write eventfd": functions["write:eventfd"],
+        f"{vcpu}: ioctl KVM_RUN": functions["kvm_userspace_exit"],
+    }
 
 
 def _exits(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tuple[int, int]]:
@@ -154,7 +173,7 @@ def _exits(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tuple
 def _wakeups(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tuple[int, int]]:
     """Pair wake-ups by the thread that is woken; those by nobody of the packet's (the guest's timer) do not count."""
     pairs = {}
-    for woken, role in (("vhost", WORKER), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
+    for woken, role in (("vhost", WORKER), ("qemu", MAIN_LOOP), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
         wakers = {key: n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken)}
         said = sum(n for key, n in wakers.items() if "by <idle>" not in key)
         pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"])

@@ -15,6 +15,7 @@ from recorded_lines import (
     GUEST_SOFTIRQ,
     HANDLER,
     HOST_SOFTIRQ,
+    MAIN_LOOP,
     VCPU,
     WORKER,
 )
@@ -33,6 +34,7 @@ OUTPUT = ["ovs_execute_actions", "do_output", "ovs_vport_send", "__dev_queue_xmi
 TAP = ["sch_direct_xmit", "dev_hard_start_xmit", "tun_net_xmit"]
 UPCALL = ["queue_userspace_packet", "skb_zerocopy"]
 INJECT = ["svm_inject_irq", "kvm_inj_virq", "kvm_entry"]
+READ_TAP = ["tun_chr_read_iter", "tun_do_read"]
 RECEIVE = ["skb_copy_datagram_iter", "recvmsg:ret=data"]
 
 LINES: dict[str, list[str] | dict[str, list[str]]] = {
@@ -55,6 +57,50 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "PollWakeup.wake_worker": {"woke": ["wake vhost worker"]},
     "ServeTap.wake_worker": {"woke": ["wake vhost worker"]},
     "EnterGuest.vm_entry": {"entered": ["kvm_entry"], "injected": INJECT, "window": ["kvm_entry"]},
+    # KICK without ioeventfd, and what QEMU's vCPU thread does then
+    "HeavyKickAmd.exit_npf": ["kvm_exit:npf"],
+    "HeavyKick.emulate": ["x86_emulate_instruction", "kvm_mmio"],
+    "HeavyKick.find_nobody": ["kvm_io_bus_write"],
+    "HeavyKick.return_to_qemu": ["kvm_userspace_exit", "ioctl:ret=0", "QEMU kvm_run_exit"],
+    "HandleMmio.find_queue": ["QEMU virtio_pci_notify_write"],
+    "_TellsMainLoop.notify": {"asleep": ["write:eventfd"]},
+    "WriteEventfd.write": ["eventfd_write"],
+    "WriteEventfd.finish": ["write:ret=data"],
+    "HandleMmio.release_lock": ["ioctl:KVM_RUN"],
+    # Q-TX
+    "WakePoller.wake_main_loop": {"woke": ["wake QEMU main loop"]},
+    "PpollWait.wait": {"ready": ["ppoll:ret=1"], "frame": ["ppoll:ret=1"]},
+    "PpollNow.look": {"nothing": ["ppoll:ret=0"], "ready": ["ppoll:ret=1"]},
+    "MainLoop.next_handler": {
+        "sleep": ["ppoll:enter"],
+        "sleep, TAP empty": ["ppoll:enter"],
+        "no time to wait": ["ppoll:enter"],
+    },
+    "ReadKick.read_kick": ["read:eventfd"],
+    "ReadOwnEventfd.read_own": ["read:eventfd"],
+    "ReadEventfd.read": ["eventfd_read", "read:ret=data"],
+    "ServeTxKick.note_kick": ["QEMU virtio_queue_notify"],
+    "SendQueued.read_desc": {"last": ["QEMU virtqueue_pop"]},
+    "SendQueued.send": ["writev:tap"],
+    "TapWrite.copy_packet": {"copied": ["tun_chr_write_iter", "tun_get_user"]},
+    "TapWrite.hand_up": ["netif_receive_skb"],
+    "TapWrite.finish": ["writev:ret=data"],
+    "SendQueued.write_used": ["QEMU virtqueue_fill"],
+    "SendQueued.publish_used_idx": ["QEMU virtqueue_flush"],
+    "SendQueued.signal": ["QEMU virtio_notify", "ioctl:KVM_SIGNAL_MSI"],
+    "SignalMsi.send_msi": ["kvm_send_userspace_msi", "kvm_set_msi", "kvm_msi_set_irq"],
+    "SignalMsi.finish": ["ioctl:ret=1"],
+    # Q-RX
+    "ReadTap.begin": ["read:tap"],
+    "ReadTap.count": {"more": ["read:tap"]},
+    "TapRead.read": {
+        "copied": [*READ_TAP, "skb_copy_datagram_iter", "read:ret=data"],
+        "EAGAIN": [*READ_TAP, "read:ret=-11"],
+    },
+    "Deliver.read_desc": {"last": ["QEMU virtqueue_pop"]},
+    "Deliver.write_used": ["QEMU virtqueue_fill"],
+    "Deliver.publish_used_idx": ["QEMU virtqueue_flush"],
+    "Deliver.signal": ["QEMU virtio_notify", "ioctl:KVM_SIGNAL_MSI"],
     # V-TX
     "WorkerLoop.next_work": {
         "handle_tx_kick": ["handle_tx_kick", "handle_tx"],
@@ -73,10 +119,10 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     # IRQ
     "Irqfd.irqfd_wakeup": ["irqfd_wakeup"],
     "Irqfd.route_msi": ["kvm_arch_set_irq_inatomic", "kvm_msi_set_irq"],
-    "IrqfdKicked.deliver": ["kvm_apic_accept_irq", "svm_deliver_interrupt"],
-    "IrqfdKicked.kick_vcpu": ["kvm_vcpu_kick"],
-    "IrqfdKicked.kick_again": ["kvm_vcpu_kick"],
-    "Irqfd.wake_vcpu": {"woke": ["wake vCPU thread"]},
+    "KickedMsi.deliver": ["kvm_apic_accept_irq", "svm_deliver_interrupt"],
+    "KickedMsi.kick_vcpu": ["kvm_vcpu_kick"],
+    "KickedMsi.kick_again": ["kvm_vcpu_kick"],
+    "MsiDelivery.wake_vcpu": {"woke": ["wake vCPU thread"]},
     "LeaveForInterrupt.leave_guest": {"ipi": ["kvm_exit:interrupt"], "window": ["kvm_exit:vintr"]},
     "EoiExit.exit_msr": ["kvm_exit:msr", "kvm_msr"],
     "HaltVcpu.exit_hlt": ["kvm_exit:hlt"],
@@ -206,7 +252,7 @@ class Projection:
         return sum(name == function for _, name in self.lines)
 
 
-def project(trace: Trace, begin: int, protocol: str, begins_with: str) -> Projection:
+def project(trace: Trace, begin: int, protocol: str, begins_with: str, *, qemu_events: bool = False) -> Projection:
     """Project a run that has happened.
 
     Args:
@@ -214,6 +260,7 @@ def project(trace: Trace, begin: int, protocol: str, begins_with: str) -> Projec
         begin: the position at which the recorded packet set out.
         protocol: `udp` or `icmp`: the name of the handler that a received packet comes to.
         begins_with: the line at which the recorded window begins; what a simulation did before it is left out.
+        qemu_events: QEMU's own events were recorded too.
     """
     projection = Projection()
     switches = _Switches(thread.name for thread in trace.machine.threads if thread.kind != "vcpu")
@@ -229,7 +276,8 @@ def project(trace: Trace, begin: int, protocol: str, begins_with: str) -> Projec
             began = True
             lines = lines[lines.index(begins_with) :]
         if began:
-            projection.lines += [(where, name) for name in lines if name]
+            wanted = [name for name in lines if name and (qemu_events or not name.startswith("QEMU "))]
+            projection.lines += [(where, name) for name in wanted]
             for name, value in _results(arc.op.routine, step):
                 projection.results.setdefault(name, []).append(value)
     for where, name in projection.lines:
@@ -261,11 +309,13 @@ def thread_of(step: Step, routine: str) -> str:
     """Say which logical thread a step belongs to: guest lines by what the CPU is doing, host lines by the thread."""
     if step.thread.startswith("vhost-"):
         return WORKER
+    if step.thread.startswith("qemu-"):
+        return MAIN_LOOP
     if step.thread.startswith("handler"):
         return HANDLER
     if not step.thread.endswith("vcpu0"):
         return HOST_SOFTIRQ
-    if step.domain == "host-kernel" or routine == "LeaveForInterrupt":
+    if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU
     if routine in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
         return GUEST_SOFTIRQ

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recorded_lines import HANDLER, VCPU, WORKER
+from recorded_lines import GUEST_SOFTIRQ, HANDLER, VCPU, WORKER
 
 from virtviz.engine.trace import Trace
 from virtviz.paths.knobs import make_world
@@ -25,6 +25,8 @@ PING = (Item(), Item(outgoing=False, answers=0), Pause(), Item("packet"), Item(o
 PING_FIRST = (Item("packet"), Item(outgoing=False, answers=0))
 
 KNOWN = {"flows": "known"}
+QEMU = {"path": "virtio-qemu"}
+HEAVY = QEMU | {"ioeventfd": "off"}
 BRIDGE = {"switch": "bridge"}
 OFF, HALTED, NIC = {"guest_if": "off"}, {"vcpu": "halted"}, {"far_port": "nic"}
 
@@ -34,6 +36,7 @@ TO_HALT = ("vcpu", "exit_hlt")
 TO_REST = ("vcpu", "")
 TX_SIGNALLED = ("vhost", "kick_vcpu")
 WORKER_DONE = ("vhost", "")
+QEMU_DONE = ("qemu", "")
 HANDLER_DONE = ("handler1", "")
 
 Reasons = Mapping[tuple[str, str], tuple[int, str]]
@@ -44,6 +47,10 @@ TIMER_FIRST = {
     ),
     (VCPU, "kvm_exit:vintr"): (1, "so the device's interrupt needed an interrupt-window exit"),
 }
+TIMER_TWICE = {key: (2, why) for key, (_, why) in TIMER_FIRST.items()}
+OTHER_HANDLER = (
+    "the scheduler ran handler1 where upcalls are handler2's; here a handler stays on its CPU and takes both"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,11 @@ class Case:
     def protocol(self) -> str:
         """The protocol of the recorded packet."""
         return "udp" if any(isinstance(i, Item) and i.kind == "udp" for i in self.items) else "icmp"
+
+    @property
+    def qemu_events(self) -> bool:
+        """Whether QEMU's own events were recorded too."""
+        return self.name.endswith("with-qemu-events")
 
     @property
     def begins_with(self) -> str:
@@ -255,6 +267,86 @@ CASES = (
                 "kvm_vcpu_wakeup": 1,
             }.items()
         },
+    ),
+    Case(
+        "virtio-qemu-tap-ovs.tx1-hit",
+        ONE_OUT,
+        KNOWN | QEMU | OFF,
+        (TO_ENTRY, QEMU_DONE),
+        "kvm_entry is before ppoll returns: the guest runs. After the kick IPI a vintr exit: its interrupts are off",
+    ),
+    Case(
+        "virtio-qemu-tap-ovs.tx1-hit.with-qemu-events",
+        ONE_OUT,
+        KNOWN | QEMU | OFF,
+        (TO_ENTRY, QEMU_DONE),
+        "as tx1-hit",
+    ),
+    Case(
+        "virtio-qemu-tap-ovs.ping-first",
+        PING_FIRST,
+        QEMU | HALTED,
+        (TO_REST, QEMU_DONE),
+        "the vCPU halts before ppoll returns, is woken by each of the two interrupts, and halts in between",
+        TIMER_FIRST
+        | {
+            (VCPU, "kvm_entry"): (2, "the guest's timer took one entry; the other follows the exit below"),
+            (VCPU, "kvm_exit:msr"): (1, "the interrupt is ended while the timer waits"),
+            (VCPU, "kvm_msr"): (1, "as above"),
+        }
+        | {
+            (HANDLER, name): (count, OTHER_HANDLER)
+            for name, count in {
+                "wake OVS handler": 1,
+                "switch in": 1,
+                "poll:enter": 2,
+                "poll:ret=0": 1,
+                "recvmsg:enter": 1,
+                "recvmsg:ret=-11": 1,
+                "switch out": 1,
+                "poll:ret=1": 1,
+            }.items()
+        },
+    ),
+    Case(
+        "virtio-qemu-tap-ovs.ping-first.with-qemu-events",
+        PING_FIRST,
+        QEMU | HALTED,
+        (TO_REST, QEMU_DONE, ("vcpu", "enable_callbacks"), ("handler1", ""), ("handler2", ""), QEMU_DONE),
+        "the answer's interrupt comes while the guest polls its transmit queue",
+        TIMER_TWICE
+        | {(GUEST_SOFTIRQ, "softirq_entry"): (1, "the softirq ran in ksoftirqd, which leaves it and takes it up again")}
+        | {
+            (HANDLER, name): (count, OTHER_HANDLER)
+            for name, count in {
+                "wake OVS handler": 1,
+                "switch in": 1,
+                "poll:ret=1": 1,
+                "recvmsg:enter": 2,
+                "recvmsg:ret=-11": 2,
+                "poll:enter": 3,
+                "poll:ret=0": 2,
+                "switch out": 1,
+            }.items()
+        },
+        {
+            (HANDLER, name): (1, OTHER_HANDLER)
+            for name in ("recvmsg:enter", "recvmsg:ret=-11", "poll:enter", "poll:ret=0")
+        },
+    ),
+    Case(
+        "virtio-qemu-noioeventfd-tap-ovs.tx1-hit",
+        ONE_OUT,
+        KNOWN | HEAVY,
+        (TO_ENTRY, QEMU_DONE),
+        "kvm_entry is before ppoll returns, and the kick IPI's entry injects at once: the guest's interrupts are on",
+    ),
+    Case(
+        "virtio-qemu-noioeventfd-tap-ovs.tx1-hit.with-qemu-events",
+        ONE_OUT,
+        KNOWN | HEAVY | OFF,
+        (TO_ENTRY, QEMU_DONE),
+        "the same with interrupts off: a vintr exit",
     ),
 )
 

@@ -18,19 +18,24 @@ DATA = Path(__file__).parent / "data"
 
 GUEST_PROCESS, GUEST_HARDIRQ, GUEST_SOFTIRQ = "guest process", "guest hard interrupt", "guest softirq"
 VCPU, WORKER, HOST_SOFTIRQ, HANDLER = "vCPU thread", "vhost worker", "host softirq", "OVS handler"
-THREADS = (GUEST_PROCESS, VCPU, WORKER, HANDLER, HOST_SOFTIRQ, GUEST_HARDIRQ, GUEST_SOFTIRQ)
+MAIN_LOOP = "QEMU main loop"
+THREADS = (GUEST_PROCESS, VCPU, WORKER, MAIN_LOOP, HANDLER, HOST_SOFTIRQ, GUEST_HARDIRQ, GUEST_SOFTIRQ)
 
 _LINE = re.compile(r"(?P<mark>[ ~])\s*(?P<time>[\d.]+)\s+(?P<machine>host|guest)\s+cpu\d (?P<comm>.{16}) (?P<what>.*)")
 _RESULTS = ("vgd", "ven", "kp_prep", "cbdelayed", "vqpoll", "getbuf", "inatomic")
 _LEFT_OUT = "lines left out here"
 
-_NOT_PACKET_WORK = {
+NOT_PACKET_WORK = {
     "softirq_raise", "softirq_exit", "net_dev_queue", "net_dev_xmit", "netif_rx", "ovs_do_execute_action",
     "tun_sock_write_space", "napi_poll", "kvm_eoi",
 }  # fmt: skip
 """Lines that say again what another line said, and `kvm_eoi`, which is printed at whatever exit comes next."""
 _OTHER_CALLS = {"futex", "getrusage", "sendto", "recvfrom"}
 """System calls of the handlers' own book-keeping, and of the programs at the far end."""
+_WITH_KIND = {"read:enter", "write:enter", "writev:enter", "ioctl:enter"}
+"""System calls that are told apart by what they are about."""
+QEMU_EVENT = "QEMU trace"
+"""Events of QEMU's own, which only some recordings have."""
 _PEER = {"udp_rcv", "icmp_rcv", "icmp_reply"}
 """On the host: the laboratory's far end, which stands for the network."""
 
@@ -137,6 +142,11 @@ def _shown(line: Line) -> str:
         return "switch out" if line.detail.startswith(line.comm) and _role(line.comm) else "switch in"
     if line.name.endswith(":ret"):
         return f"{line.name}={line.detail}"
+    if line.name in _WITH_KIND:
+        # `read tap fd=11`, `ioctl KVM_RUN fd=12`: what is read, or asked for.
+        return ":".join(line.detail.split()[:2])
+    if line.name == QEMU_EVENT:
+        return f"QEMU {line.detail.split()[0]}"
     return line.name
 
 
@@ -146,6 +156,8 @@ def _role(comm: str) -> str:
         return VCPU
     if comm.startswith("vhost-"):
         return WORKER
+    if comm.startswith("qemu-"):
+        return MAIN_LOOP
     return HANDLER if comm.startswith("handler") else ""
 
 
@@ -168,7 +180,7 @@ def _packet_work(lines: Iterable[Line]) -> Iterator[Line]:
                 skip_entry = False
                 continue
             kicked = False
-        if line.name in _NOT_PACKET_WORK or line.name.split(":")[0] in _OTHER_CALLS:
+        if line.name in NOT_PACKET_WORK or line.name.split(":")[0] in _OTHER_CALLS:
             continue
         if line.name in ("netif_receive_skb", "ovs_dp_upcall") and not line.caller:
             continue

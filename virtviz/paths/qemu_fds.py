@@ -80,7 +80,7 @@ class WakeForKick(WakePoller):
         return self.main_loop.me.wake() if self.qemu.cells.polling else "nobody waits"
 
 
-class PollWait(Routine):
+class PpollWait(Routine):
     """ppoll() in the kernel: sleeps until one of the descriptors is ready."""
 
     def __init__(self, name: str, place: Place, qemu: Qemu) -> None:
@@ -114,7 +114,7 @@ class PollWait(Routine):
         return "sleep" if not found else "frame" if found == Ready.TAP else "ready"
 
 
-class PollNow(Routine):
+class PpollNow(Routine):
     """ppoll() with a timeout of zero."""
 
     def __init__(self, name: str, place: Place, qemu: Qemu) -> None:
