@@ -50,7 +50,7 @@ def test_a_packet_in_passes_every_place_of_its_way_once(frames):
         "vm1.receiveq1",
         "vm1.virtio_net",
         "vm1.stack",
-        "socket",
+        "vm1.socket",
         "vm1.app",
     ]
 

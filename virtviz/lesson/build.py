@@ -197,11 +197,7 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
             key = "id" if event.reply.id is not UNSET else "to"
         elif isinstance(event.send, Send):
             at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
-            _check_machine(event.send.from_, (*at, "from"), machines, marks)
-            if isinstance(event.send.to, str):
-                _check_machine(event.send.to, (*at, "to"), machines, marks)
-                if event.send.to == event.send.from_:
-                    marks.add((*at, "to"), f"{event.send.to} sends to itself; nothing would leave it")
+            _check_ends(event.send, at, machines, marks)
         elif isinstance(event.receive, Receive):
             at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
             _check_machine(event.receive.to, (*at, "to"), machines, marks)
@@ -232,6 +228,14 @@ def _machines(lesson: Lesson) -> Sequence[str]:
         return VMS[: make_world(dict(flat(lesson.world))).number("vms")]
     except KnobError:
         return VMS
+
+
+def _check_ends(send: Send, at: Path, machines: Sequence[str], marks: Marks) -> None:
+    _check_machine(send.from_, (*at, "from"), machines, marks)
+    if isinstance(send.to, str):
+        _check_machine(send.to, (*at, "to"), machines, marks)
+        if send.to == send.from_:
+            marks.add((*at, "to"), f"{send.to} sends to itself, and nothing would leave it; name the other machine")
 
 
 def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -> None:

@@ -19,6 +19,7 @@ from virtviz.ui.grid import Grid
 from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, Rect, make_plan, make_tiles
 from virtviz.view.build import fold_of, make_frame
 from virtviz.view.lanes import make_lanes
+from virtviz.view.machines import machines_of
 from virtviz.view.stage import LANE
 from virtviz.view.stage_plan import make_stage
 from virtviz.view.track import Track
@@ -52,7 +53,8 @@ class Board:
         grid: the screen as drawn last.
         zones: what can be clicked on it, later ones over earlier ones.
         frame: the frame drawn last; None on a screen that is too small.
-        stage: the plan of the stage; None on a screen that is too small.
+        stage: the plan of the stage; None on a screen that is too small. Of two virtual machines, it is the plan of the
+            one that has just done something.
     """
 
     def __init__(self, session: Session) -> None:
@@ -68,6 +70,7 @@ class Board:
         self.zones: list[Zone] = []
         self.frame: Frame | None = None
         self.stage: Stage | None = None
+        self._stages: dict[str, Stage] = {}
         self._plan: Mapping[str, Rect] = {}
         asking = [moment for moment in session.run.moments if moment.predict is not None]
         self._question_at = {moment.id: moment.position for moment in asking}
@@ -80,7 +83,9 @@ class Board:
         if not plan:
             self.frame = self.stage = None
             return [Rect(0, 0, width, height)]
-        self.stage = make_stage(self.session.header, plan["stage"].width, plan["stage"].height)
+        header, rect = self.session.header, plan["stage"]
+        self._stages = {name: make_stage(header, rect.width, rect.height, name) for name in machines_of(header)}
+        self.stage = next(iter(self._stages.values()))
         return make_tiles(plan, self.stage, width, height)
 
     def settle(self) -> None:
@@ -101,6 +106,7 @@ class Board:
             return
         ring = plan["ring"]
         self.frame = make_frame(session, session.position, self.queue, slots_for(ring.width, ring.height))
+        self.stage = self._stages[self.frame.machine]
         lesson, tag = session.lesson, DEPARTS if session.header.departures else ""
         self._put("title", draw_title(self.frame, lesson.id, lesson.title, tag, plan["title"].width))
         self.draw_stage()

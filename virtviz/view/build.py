@@ -63,6 +63,7 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
             for q in header.queues
         ),
         cost=tuple(fold_of(source).ledger[state.ledger - _entries(step) : state.ledger]),
+        machine=state.machine,
         where_next=str(step.crossings[-1].target) if step and step.crossings else "",
     )
 

@@ -21,6 +21,7 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import Domain
 from virtviz.engine.threads import ThreadKind
 from virtviz.view.frame import LedgerEntry
+from virtviz.view.machines import machine_of, machines_of, thread_machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,6 +65,7 @@ class FoldState(Struct, frozen=True):
         position: of the last step that is in it.
         packet: number of the packet of the last step that had one; 0 at first.
         queue: the virtqueue worked on last; empty at first.
+        machine: the virtual machine whose thread, or whose back-end, took a step last; the first one at first.
         places: thread -> the place of its last step.
         packets: number -> packet, in order of appearance.
         totals: the counters, in the order of `COUNTERS`.
@@ -74,6 +76,7 @@ class FoldState(Struct, frozen=True):
     position: int
     packet: int
     queue: str
+    machine: str
     places: Mapping[str, str]
     packets: Mapping[int, PacketState]
     totals: tuple[int, ...]
@@ -106,11 +109,14 @@ class Fold:
         self.notifications: list[int] = []
         self.took = bytearray()
         self.domains = bytearray()
+        self.machines = machines_of(header)
+        self._machine_of = thread_machines(header)
         self._thread_at = {thread.name: i for i, thread in enumerate(header.threads)}
         start = FoldState(
             position=0,
             packet=0,
             queue=_first_queue(header),
+            machine=self.machines[0],
             places=_first_places(header),
             packets={p.number: PacketState(p.number) for p in header.packets} if header.rounds == 1 else {},
             totals=(0,) * len(COUNTERS),
@@ -182,6 +188,7 @@ class Fold:
             position=step.n,
             packet=step.packet or state.packet,
             queue=queue,
+            machine=self._machine_of.get(step.thread, state.machine),
             places=places,
             packets=self._packets_after(state.packets, step),
             totals=totals,
@@ -228,7 +235,7 @@ class Fold:
         if not waiting or self._is_taken(packet, step):
             where, waiting, put_by = step.place, False, ""
         if step.into:
-            where, waiting, put_by = step.into, True, step.thread
+            where, waiting, put_by = self._full_name(step.into, step), True, step.thread
         if step.milestone == "in-guest-buffer":
             where, waiting, put_by = step.queue, True, step.thread
         elif step.milestone == "on-wire":
@@ -240,11 +247,19 @@ class Fold:
         came_from = (packet.where or "nowhere") if where != packet.where else ""
         return PacketState(packet.number, where, waiting, milestone, came_from, done, put_by)
 
+    def _full_name(self, queue: str, step: Step) -> str:
+        """Name a queue that packets wait in; of what every virtual machine has one, with the machine's name."""
+        machine = machine_of(step.place, self.machines)
+        return f"{machine}.{queue}" if machine and "." not in queue else queue
+
     def _is_taken(self, packet: PacketState, step: Step) -> bool:
         """Say whether a step takes a packet out of the queue it lies in."""
         if packet.where in self.queues:
             return step.milestone in _TAKEN_BY_MILESTONE
-        if any(w.field.endswith(".taken") and packet.where in w.field for w in step.writes):
+        name = packet.where
+        if machine := machine_of(name, self.machines):
+            name = name.removeprefix(f"{machine}.")
+        if any(w.field.endswith(".taken") and name in w.field for w in step.writes):
             return True
         return step.thread != packet.put_by and any(effect.kind in _TAKEN_BY_EFFECT for effect in step.effects)
 

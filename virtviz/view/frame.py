@@ -217,6 +217,7 @@ class Frame(Struct, frozen=True):
         rings: for every virtqueue its name, and the numbers of the packets that lie in it, in the order in which they
             came.
         cost: crossings and effects of the last step.
+        machine: the virtual machine whose thread, or whose back-end, took a step last; the first one at first.
         where_next: the domain in which the running thread goes on after its crossing; empty if it crossed nothing.
     """
 
@@ -231,6 +232,7 @@ class Frame(Struct, frozen=True):
     ring: RingFrame
     rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
+    machine: str
     where_next: str
 
     def counter(self, name: str) -> CounterFrame:

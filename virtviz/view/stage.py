@@ -121,6 +121,7 @@ class Stage(Struct, frozen=True):
         gates: where borders are crossed: `guest`, `guest-host`, `kvm` and `switch`.
         notes: words that stand somewhere and mean a region: point -> text.
         places: place or queue, as in the trace -> spot.
+        homes: threads of machines that are not drawn whole -> the spot that stands for all of their machine.
     """
 
     width: int
@@ -131,6 +132,7 @@ class Stage(Struct, frozen=True):
     gates: Mapping[str, Gate]
     notes: Mapping[Point, str]
     places: Mapping[str, str]
+    homes: Mapping[str, str]
 
     def spot(self, where: str) -> Spot | None:
         """Give the spot of a place or queue by its name in the trace; None for nowhere."""

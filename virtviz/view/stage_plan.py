@@ -3,6 +3,9 @@
 There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from
 34 rows on everything is a box, and packets have a row of their own inside; on the largest screens the boxes say what
 they are.
+
+Of two virtual machines one is drawn, and the other is a chip behind its TAP. There is a plan for each, with everything
+in the same places, so that a screen can show the machine that has just done something.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from virtviz.engine.threads import ThreadKind
+from virtviz.view.machines import machine_of, machines_of, thread_machines
 from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, Border, Gate, Spot, Stage, Way
 
 if TYPE_CHECKING:
@@ -51,6 +56,8 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
+_OTHER, _OTHER_TAP = "other", "other-tap"
+"""Spots of the virtual machine that is not drawn whole."""
 
 _KNOWN: Final = {
     "app": "app",
@@ -81,21 +88,27 @@ _NOTES: Final = {
 """What each box is, for those who see it for the first time."""
 
 
-def make_stage(header: Header, width: int, height: int) -> Stage:
+def make_stage(header: Header, width: int, height: int, machine: str = "") -> Stage:
     """Plan the stage of a world.
 
     Args:
         header: what the world is made of.
+        machine: the virtual machine to draw; the first one if left out.
         width: at least `MIN_WIDTH`.
         height: at least `SMALL_HEIGHT`; from `TALL_HEIGHT` and from `GRAND_HEIGHT` on larger plans are drawn.
     """
     rows = _GRAND if height >= GRAND_HEIGHT else _TALL if height >= TALL_HEIGHT else _SMALL
-    return _Planner(header, width, rows).plan()
+    return _Planner(header, width, rows, machine).plan()
 
 
 class _Planner:
-    def __init__(self, header: Header, width: int, rows: _Rows) -> None:
+    def __init__(self, header: Header, width: int, rows: _Rows, machine: str) -> None:
         self.header = header
+        self.machines = machines_of(header)
+        self.machine = machine or self.machines[0]
+        taps = sorted(place.name for place in header.places if place.title == "TAP")
+        self.taps = dict(zip(self.machines, taps, strict=False))
+        self.others = [name for name in self.machines if name != self.machine]
         self.width = width
         self.rows = rows
         self.spots: dict[str, Spot] = {}
@@ -118,6 +131,7 @@ class _Planner:
         self._user_places()
         self._shared_memory()
         self._hardware()
+        self._other_machine()
         self._regions()
         self._control_ways()
         first, second = self.rows.lanes
@@ -130,6 +144,7 @@ class _Planner:
             gates=self._gates(),
             notes={(1, first): "shared", (1, min(second, first + 1)): "memory"},
             places=self._places(),
+            homes=self._homes(),
         )
 
     # Boxes
@@ -160,7 +175,12 @@ class _Planner:
         self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        names = (("kvm", "KVM", 8), ("vhost-net", "vhost-net", 12), ("tap", "tap0", 9), ("switch", self.switch, 9))
+        names = (
+            ("kvm", "KVM", 8),
+            ("vhost-net", "vhost-net", 12),
+            ("tap", self.taps.get(self.machine, "tap0"), 9),
+            ("switch", self.switch, 9),
+        )
         before = driver
         for (name, title, width), gap in zip((*names, ("far", self.far, 9)), gaps[2:], strict=True):
             box = self._box(name, title, "host-kernel", x, floor, width + grow)
@@ -200,7 +220,8 @@ class _Planner:
     def _shared_memory(self) -> None:
         """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
         driver, vhost = self.spots["virtio-net"], self.spots["vhost-net"]
-        queues = sorted(self.header.queues, key=lambda q: q.direction != "out")
+        mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
+        queues = sorted(mine, key=lambda q: q.direction != "out")
         for row, (queue, y) in enumerate(zip(queues, self.rows.lanes, strict=False)):
             left, right = driver.x + 3 - 2 * row, vhost.x + 8 + 2 * row
             at = (driver.x + 3 + (vhost.x + 5 - driver.x) // 2 + 5, y)
@@ -213,11 +234,12 @@ class _Planner:
         """Place what lies behind the far port: a card and its wire, the other end of a veth pair, or nothing."""
         far, lane = self.spots["far"], self.rows.lanes[0]
         domain = "hardware" if self.has_card else "host-kernel"
-        nic = self._chip("nic", self.behind, domain, far.x - 8, lane + 1, 12)
+        x, width = (far.x - 7, 10) if self.others else (far.x - 8, 12)
+        nic = self._chip("nic", self.behind, domain, x, lane + 1, width)
         x = nic.x + nic.width
         wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
         self.spots["wire"] = wire
-        down = nic.x + nic.width // 2 + 3
+        down = nic.x + 9
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
         self.ways.append(Way("nic", "wire", (nic.at, wire.at)))
         for name in ("tx", "rx"):
@@ -226,15 +248,24 @@ class _Planner:
             self.ways.append(Way("far", queue, (far.at, (down, far.at[1]), at)))
             self.ways.append(Way(queue, "nic", (at, (down, nic.y), nic.at)))
 
+    def _other_machine(self) -> None:
+        """Place the machine that is not drawn whole: a chip for its TAP, and below that one for all the rest of it."""
+        nic, switch, lane = self.spots["nic"], self.spots["switch"], self.rows.lanes[0]
+        for machine in self.others:
+            x, width = nic.x - 15, 13
+            tap = self._chip(_OTHER_TAP, self.taps[machine], "host-kernel", x, lane, width)
+            other = self._chip(_OTHER, machine, "guest-user", x, lane + 1, width)
+            self.ways.append(Way("switch", tap.name, _bent(switch.at, tap.at)))
+            self.ways.append(Way(tap.name, other.name, (tap.at, other.at)))
+
     # Borders
 
     def _regions(self) -> None:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
-        vm = self.header.threads[0].name.partition(".")[0] if self.header.threads else "vm1"
         vhost = self.spots["vhost-net"]
         names: tuple[tuple[str, str, Point], ...] = (
-            ("guest-user", f"GUEST {vm} · user", (2, 0)),
+            ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
             ("host-kernel", "host kernel", (vhost.middle - 2, under)),
@@ -263,7 +294,8 @@ class _Planner:
         ]
         if self.has_card:
             nic = self.spots["nic"]
-            lines.append(Border("hardware", "host", nic.x - 6, lane, width - nic.x + 6))
+            before = 2 if self.others else 6
+            lines.append(Border("hardware", "host", nic.x - before, lane, width - nic.x + before))
         return tuple(lines)
 
     def _gates(self) -> dict[str, Gate]:
@@ -277,6 +309,12 @@ class _Planner:
             "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
         }
 
+    def _homes(self) -> dict[str, str]:
+        """Say which threads are the other machine's, and so are at home where all of it is."""
+        hardware = {thread.name for thread in self.header.threads if thread.kind == ThreadKind.HARDWARE}
+        found = thread_machines(self.header)
+        return {name: _OTHER for name in found if found[name] in self.others and name not in hardware}
+
     def _places(self) -> dict[str, str]:
         """Say at which spot each place, and each queue that is not a virtqueue, is drawn."""
         places: dict[str, str] = {}
@@ -284,7 +322,14 @@ class _Planner:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
             places[place.name] = known or str(place.domain)
-        places |= {"wire": "wire", "tap0.queue": "tap", "socket": "stack", "qdisc": "stack", "backlog": "far"}
+        places |= {"wire": "wire", "backlog": "far"}
+        for machine, tap in self.taps.items():
+            is_other = machine in self.others
+            places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "tap"
+            places |= {f"{machine}.{queue}": "stack" for queue in ("socket", "qdisc")}
+        for name in (*places, *(queue.name for queue in self.header.queues)):
+            if machine_of(name, self.machines) in self.others:
+                places[name] = _OTHER
         places[f"{self.far}.qdisc"] = "far"
         for thread in self.header.threads:
             if thread.name.startswith("handler"):

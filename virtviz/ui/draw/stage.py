@@ -212,6 +212,7 @@ class _StageDrawing:
         grid.put(x, y, "[" + " " * (width - 2) + "]", f"{domain} bold on {ground}" if running else f"dim on {ground}")
         title = f"▶{spot.title}" if running else f" {spot.title}"
         at = grid.put(x + 1, y, title, f"{domain} bold on {ground}" if running else f"{domain} on {ground}")
+        used = self._packets_at(spot, x + 1, y, width - 2, right=True)
         if running and self.runner is not None:
             here = self.packets.get(spot.name, [])
             room = width - 3 - len(title) - max((len(p.name) + 2 for p in here), default=0)
@@ -219,9 +220,8 @@ class _StageDrawing:
                 grid.put(at + 1, y, short_thread(self.runner.name, room), f"text bold on {ground}")
         else:
             word, style = self._state_word(spot)
-            if word:
+            if word and not (used and len(title) + 1 + len(word) + used > width - 2):
                 grid.put(at + 1, y, word, f"{style} on {ground}")
-        self._packets_at(spot, x + 1, y, width - 2, right=True)
 
     def _state_word(self, spot: Spot) -> tuple[str, str]:
         """Say what the thread that belongs to a place does while something else runs."""
@@ -240,6 +240,8 @@ class _StageDrawing:
         return STATES[state], "changed" if state == "held" else "text bold" if state == "ready" else "dim"
 
     def _home(self, thread: ThreadFrame) -> str:
+        if thread.name in self.stage.homes:
+            return self.stage.homes[thread.name]
         if thread.kind == "hardware":
             return ""
         places = {t.name: t.place for t in self.frame.threads}
