@@ -56,7 +56,9 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
         "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
+        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
     }
+    settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
     return make_world(settings | fixed)
 

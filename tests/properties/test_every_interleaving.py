@@ -36,6 +36,7 @@ DRIVER_BARRIER = "vm1.transmitq1.start_xmit/mb_before_kick_check"
 DEVICE_BARRIER = "vm1.transmitq1.handle/mb_before_recheck"
 DEVICE_BARRIER_IN = "vm1.receiveq1.return/mb_before_interrupt_check"
 DRIVER_BARRIER_IN = "vm1.receiveq1.poll/mb_before_last_look"
+QEMU_BARRIER = "vm1.transmitq1.send/mb_before_recheck"
 EVENT_IDX, FLAGS = ["event_idx"], []
 
 
@@ -95,6 +96,22 @@ def test_where_stores_are_visible_at_once_a_barrier_changes_nothing(omit: str):
     assert (found.bad, found.complete) == ("", True)
     without = search(small(3, outgoing=True, store_buffer="off", omit=[RECHECK]))
     assert without.bad, "the second look is needed all the same"
+
+
+@pytest.mark.parametrize("features", [EVENT_IDX, FLAGS])
+@pytest.mark.parametrize("ioeventfd", ["on", "off"])
+def test_no_interleaving_loses_a_kick_of_qemu(features: list[str], ioeventfd: str):
+    found = search(small(2, outgoing=True, features=features, path="virtio-qemu", ioeventfd=ioeventfd))
+    assert (found.bad, found.complete) == ("", True)
+    assert found.states > 4_000
+
+
+@pytest.mark.parametrize("features", [EVENT_IDX, FLAGS])
+@pytest.mark.parametrize("ioeventfd", ["on", "off"])
+@pytest.mark.parametrize("omit", [DRIVER_BARRIER, QEMU_BARRIER])
+def test_without_a_barrier_a_kick_of_qemu_is_lost(omit: str, ioeventfd: str, features: list[str]):
+    found = search(small(2, outgoing=True, features=features, path="virtio-qemu", ioeventfd=ioeventfd, omit=[omit]))
+    assert found.bad == "1 published buffer(s) are never served"
 
 
 def with_frames_in_the_tap(features: list[str], omit: Sequence[str] = ()) -> Simulation:

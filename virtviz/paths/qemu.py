@@ -231,6 +231,8 @@ class MainLoop(Routine):
             "sleep, TAP empty": call("poll_wait", "take_lock"),
             "no time to wait": call("poll_now", "take_lock"),
         },
+        # Giving up a lock makes all that was stored before it visible.
+        fence=True,
     )
     def next_handler(self, me: Context) -> str:
         mine = self.qemu.cells

@@ -8,6 +8,7 @@ A malformed ring is an error of the guest's: QEMU marks the device broken and se
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -16,6 +17,7 @@ from virtviz.engine.ops import Routine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from virtviz.engine.memory import Port
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
@@ -107,6 +109,12 @@ class Nic:
         self.skbs, self.buffers, self.memory = skbs, buffers, memory
         self.mergeable = mergeable
         self.cells = state.add(NicCells, name, heads=[0] * HEADS, written=[0] * HEADS)
+
+    def through(self, memory: Port) -> Nic:
+        """Give the same device as another thread of QEMU has it, whose CPU reaches guest memory in its own way."""
+        other = copy(self)
+        other.tx, other.rx = self.tx.through(memory), self.rx.through(memory)
+        return other
 
     def give_up(self) -> None:
         """Mark the device broken (virtio_error)."""

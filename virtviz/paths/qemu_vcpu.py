@@ -72,6 +72,7 @@ class HandleMmio(Routine):
         text="The store is done with: the lock is given up, and the thread calls KVM_RUN again at once.",
         to=RETURN,
         cause="ioctl(KVM_RUN)",
+        fence=True,
     )
     def release_lock(self, me: Context) -> None:
         self.qemu.release_lock()

@@ -153,12 +153,13 @@ class VhostBackend:
 
 def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
     """Make what signalling a queue's call eventfd leads to."""
-    return kvm_eventfd.Irqfd(f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, queue_name, bit))
+    return kvm_eventfd.Irqfd(
+        f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, f"{queue_name}.msi", queue_name, bit)
+    )
 
 
-def msi_delivery(parts: Parts, guest: Guest, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
     """Make what delivers a queue's interrupt, as the processor can."""
-    name = f"{queue_name}.msi"
     if guest.vcpu.apicv:
         return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
     kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)

@@ -116,10 +116,11 @@ class QemuBackend:
         exit_class = kvm_mmio.HeavyKickIntel if on_intel else kvm_mmio.HeavyKickAmd
         woken = qemu_fds.WakeForKick(f"{name}.eventfd_wakeup", FDS, self.qemu, "KICK.4", "its own eventfd")
         write = qemu_fds.WriteEventfd(f"{name}.write_eventfd", FDS, self.qemu.own, woken)
-        deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU)
+        nic = self.nic.through(guest.tx_driver.memory)
+        deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
         serve: dict[int, Routine] = {
-            RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, self.nic, deliver, write),
-            TX: qemu_vcpu.ServeTxKickFromVcpu(f"{guest.tx_name}.kicked", QEMU_VCPU, self.nic, write),
+            RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
+            TX: qemu_vcpu.ServeTxKickFromVcpu(f"{guest.tx_name}.kicked", QEMU_VCPU, nic, write),
         }
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
@@ -142,7 +143,7 @@ class QemuBackend:
             port: the switch's port that the TAP is.
         """
         guest, nic, name = self.guest, self.nic, self.qemu.name
-        deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU)
+        deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
         read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, nic)
         serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic)
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
@@ -190,13 +191,12 @@ class QemuBackend:
     def _read(self, which: str, eventfd: kvm.EventfdCells, row: str) -> Routine:
         return qemu_fds.ReadEventfd(f"{self.qemu.name}.read_{which}", FDS, eventfd, row)
 
-    def _deliver(self, name: str, place: Place) -> Routine:
+    def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
         who = place.name.replace(".", "_")
-        return qemu_rx.Deliver(name, place, self.nic, self._signal_msi(self.guest.rx_name, RX, who))
+        return qemu_rx.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
-        deliver = msi_delivery(self.parts, self.guest, queue, bit)
-        deliver.name = f"{queue}.msi_by_{who}"
+        deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)
         return kvm_msi.SignalMsi(f"{queue}.signal_msi_by_{who}", KVM_VM, deliver)
 
     def _writev(self, port: TapPort) -> Routine:

@@ -9,17 +9,22 @@ virtqueue_split_get_avail_bytes, virtio_split_should_notify).
 
 from __future__ import annotations
 
-from typing import Literal
+from copy import copy
+from typing import TYPE_CHECKING, Literal
 
 from virtviz.ring.index import U16, pending
 from virtviz.ring.split import DESC_BYTES
 from virtviz.ring.split_device import INDIRECT_MAX, SplitDevice
 from virtviz.spec.virtio import (
+    VIRTQ_DESC,
     VIRTQ_DESC_F_INDIRECT,
     VIRTQ_DESC_F_NEXT,
     VIRTQ_DESC_F_WRITE,
     VIRTQ_USED_F_NO_NOTIFY,
 )
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Port
 
 Look = Literal["known", "new", "empty", "avail.idx jumped"]
 """What a look at the available ring can find."""
@@ -30,6 +35,21 @@ class QemuDevice(SplitDevice):
 
     What the cell `used_flags` says is QEMU's `vq->notification`, turned round: NO_NOTIFY is set while kicks are off.
     """
+
+    def through(self, memory: Port) -> QemuDevice:
+        """Give the same device side as another thread of QEMU has it: what it keeps is one, the way to memory another.
+
+        Args:
+            memory: guest memory, as that thread's CPU reaches it.
+        """
+        other = copy(self)
+        other.reach_by(memory)
+        return other
+
+    def reach_by(self, memory: Port) -> None:
+        """Reach guest memory in another way from now on."""
+        self.memory, self._u16 = memory, memory.u16
+        self._read_desc, self._write = memory.reader(VIRTQ_DESC), memory.write
 
     @property
     def wants_kicks(self) -> bool:
