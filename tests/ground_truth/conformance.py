@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from projected_lines import Projection, project
 from recorded_cases import CASES, Case, Reasons, run
-from recorded_lines import DATA, HANDLER, MAIN_LOOP, NOT_PACKET_WORK, THREADS, VCPU, WORKER, Recording, reduce
+from recorded_lines import DATA, HANDLER, MAIN_LOOP, NOT_PACKET_WORK, SECOND, THREADS, VCPU, WORKER, Recording, reduce
 
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind
@@ -43,7 +43,24 @@ SAID = {
 """Result in counts.yaml -> the same as the traces have it."""
 
 CASE_OF = {case.name: case for case in CASES}
-COUNTS: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "counts.yaml").read_text())
+
+
+def _of_all_machines(counts: dict[str, Any]) -> dict[str, Any]:
+    """Add up what is told apart by virtual machine: `... (A)` and `... (B)`, and what guest B did."""
+    folded: dict[str, Any] = {}
+    for section, entries in counts.items():
+        if isinstance(entries, dict):
+            folded[section] = Counter()
+            for key, number in entries.items():
+                folded[section][key.replace(" (A)", "").replace(" (B)", "").removeprefix("guest B: ")] += number
+        else:
+            folded[section] = entries
+    return folded
+
+
+COUNTS: dict[str, dict[str, Any]] = {
+    name: _of_all_machines(counts) for name, counts in yaml.safe_load((DATA / "counts.yaml").read_text()).items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +128,7 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     )
     functions = Counter(name for _, name in projection.lines)
     results = Counter((name, value) for name, values in projection.results.items() for value in values)
-    by_queue = Counter(step.queue for step in steps if step.op == "vring_interrupt")
+    by_queue = Counter(step.queue.rpartition(".")[2] for step in steps if step.op == "vring_interrupt")
     at_far_end = sum(step.op == "veth_xmit" and step.row == "N-IN.1" for step in steps)
 
     pairs: dict[str, tuple[int, int]] = {}
@@ -132,7 +149,7 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     injected = sum(n for key, n in recorded["interrupt_injections"].items() if "device" in key and "re-" not in key)
     pairs["interrupt_injections: device"] = (injected, functions["kvm_inj_virq"])
     for direction, queue in (("input", "receiveq1"), ("output", "transmitq1")):
-        pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[f"vm1.{queue}"])
+        pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[queue])
     for key in recorded["vhost_and_kvm_results"]:
         pair("vhost_and_kvm_results", key, results[SAID[key]])
     for key in recorded["host_functions"].keys() - NOT_PACKET_WORK:
@@ -176,7 +193,7 @@ def _wakeups(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tup
     for woken, role in (("vhost", WORKER), ("qemu", MAIN_LOOP), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
         wakers = {key: n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken)}
         said = sum(n for key, n in wakers.items() if "by <idle>" not in key)
-        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"])
+        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"] + functions[f"wake {role}{SECOND}"])
     return pairs
 
 

@@ -16,6 +16,7 @@ from recorded_lines import (
     HANDLER,
     HOST_SOFTIRQ,
     MAIN_LOOP,
+    SECOND,
     VCPU,
     WORKER,
 )
@@ -270,7 +271,8 @@ def project(trace: Trace, begin: int, protocol: str, begins_with: str, *, qemu_e
     for n in range(1, len(trace) + 1):
         step, arc = trace.step(n), trace.machine.arc_at(n - 1)
         where = thread_of(step, type(arc.op.routine).__name__)
-        lines = [name.format_map(words) for name in _lines(arc.op.routine, step)]
+        woken = next((second(effect.target) for effect in step.effects if effect.target), "")
+        lines = [name.format_map(words) + woken * name.startswith("wake ") for name in _lines(arc.op.routine, step)]
         lines = switches.around(step, where, lines, sleeps=arc.kind & KIND_MASK == BLOCK)
         if not began and n > begin and begins_with in lines:
             began = True
@@ -300,13 +302,22 @@ class _Switches:
         if where == HOST_SOFTIRQ:
             return lines
         before = ["switch in"] if wakes else []
-        if wakes and where == VCPU:
+        if wakes and where.startswith(VCPU):
             before.append("kvm_vcpu_wakeup")
         return [*before, *lines, *(["switch out"] if sleeps else [])]
 
 
+def second(thread: str) -> str:
+    """Give what stands behind a logical thread of the second virtual machine."""
+    return SECOND if thread.startswith("vm2.") or thread.endswith("-4012") else ""
+
+
 def thread_of(step: Step, routine: str) -> str:
     """Say which logical thread a step belongs to: guest lines by what the CPU is doing, host lines by the thread."""
+    return _thread_of(step, routine) + second(step.thread)
+
+
+def _thread_of(step: Step, routine: str) -> str:
     if step.thread.startswith("vhost-"):
         return WORKER
     if step.thread.startswith("qemu-"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recorded_lines import GUEST_SOFTIRQ, HANDLER, VCPU, WORKER
+from recorded_lines import GUEST_SOFTIRQ, HANDLER, SECOND, VCPU, WORKER
 
 from virtviz.engine.trace import Trace
 from virtviz.paths.knobs import make_world
@@ -20,6 +20,7 @@ from virtviz.paths.wiring import Simulation, simulate
 UDP = {"kind": "udp", "length": 18}
 ONE_OUT = (Item(**UDP), Pause(), Item("packet", **UDP))
 TWO_OUT = (*ONE_OUT, Pause(), Item(**UDP))
+ONE_ACROSS = (Item("packet", to_vm=1, **UDP),)
 ONE_IN = (Item("packet", outgoing=False, **UDP),)
 PING = (Item(), Item(outgoing=False, answers=0), Pause(), Item("packet"), Item(outgoing=False, answers=2))
 PING_FIRST = (Item("packet"), Item(outgoing=False, answers=0))
@@ -34,6 +35,7 @@ TO_ENTRY = ("vcpu", "vm_entry")
 TO_WAKEUP = ("vcpu", "wake_worker")
 TO_HALT = ("vcpu", "exit_hlt")
 TO_REST = ("vcpu", "")
+OTHER_TO_REST = ("vm2.vcpu", "")
 TX_SIGNALLED = ("vhost", "kick_vcpu")
 WORKER_DONE = ("vhost", "")
 QEMU_DONE = ("qemu", "")
@@ -48,6 +50,8 @@ TIMER_FIRST = {
     (VCPU, "kvm_exit:vintr"): (1, "so the device's interrupt needed an interrupt-window exit"),
 }
 TIMER_TWICE = {key: (2, why) for key, (_, why) in TIMER_FIRST.items()}
+VCPU_B = VCPU + SECOND
+OTHER_TIMER = "guest B's timer, kept by the host, wakes its vCPU once more"
 OTHER_HANDLER = (
     "the scheduler ran handler1 where upcalls are handler2's; here a handler stays on its CPU and takes both"
 )
@@ -266,6 +270,27 @@ CASES = (
                 "switch in": 1,
                 "kvm_vcpu_wakeup": 1,
             }.items()
+        },
+    ),
+    Case(
+        "vhost-vm-to-vm-ovs.udp1-hit",
+        ONE_ACROSS,
+        KNOWN | HALTED | {"vms": 2},
+        (OTHER_TO_REST, TO_ENTRY, WORKER_DONE),
+        "kvm_entry of A stands before handle_tx_kick: guest A runs; kvm_vcpu_wakeup of B: its vCPU had halted",
+        {
+            (VCPU_B, "kvm_exit:msr"): (
+                1,
+                "guest B's timer waits when the interrupt is ended, so that this takes an exit",
+            ),
+            (VCPU_B, "kvm_msr"): (1, "as above"),
+            (VCPU_B, "kvm_entry"): (2, "after that exit, and after the timer's wake-up"),
+            (VCPU, f"wake {VCPU_B}"): (1, OTHER_TIMER),
+        }
+        | {(VCPU_B, name): (1, OTHER_TIMER) for name in ("switch in", "kvm_vcpu_wakeup")}
+        | {
+            (VCPU_B, name): (2, "guest B waits for another packet and halts, twice because of its timer")
+            for name in ("kvm_exit:hlt", "kvm_vcpu_halt", "kvm_vcpu_block", "switch out")
         },
     ),
     Case(

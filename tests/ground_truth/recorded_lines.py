@@ -19,9 +19,17 @@ DATA = Path(__file__).parent / "data"
 GUEST_PROCESS, GUEST_HARDIRQ, GUEST_SOFTIRQ = "guest process", "guest hard interrupt", "guest softirq"
 VCPU, WORKER, HOST_SOFTIRQ, HANDLER = "vCPU thread", "vhost worker", "host softirq", "OVS handler"
 MAIN_LOOP = "QEMU main loop"
-THREADS = (GUEST_PROCESS, VCPU, WORKER, MAIN_LOOP, HANDLER, HOST_SOFTIRQ, GUEST_HARDIRQ, GUEST_SOFTIRQ)
+SECOND = " (B)"
+"""What stands behind the thread of a second virtual machine; the first one's, or the only one's, has nothing there."""
+THREADS = tuple(
+    thread + machine
+    for machine in ("", SECOND)
+    for thread in (GUEST_PROCESS, VCPU, WORKER, MAIN_LOOP, HANDLER, HOST_SOFTIRQ, GUEST_HARDIRQ, GUEST_SOFTIRQ)
+)
 
-_LINE = re.compile(r"(?P<mark>[ ~])\s*(?P<time>[\d.]+)\s+(?P<machine>host|guest)\s+cpu\d (?P<comm>.{16}) (?P<what>.*)")
+_LINE = re.compile(
+    r"(?P<mark>[ ~])\s*(?P<time>[\d.]+)\s+(?P<machine>host|guest[AB]?)\s+cpu\d (?P<comm>.{16}) (?P<what>.*)"
+)
 _RESULTS = ("vgd", "ven", "kp_prep", "cbdelayed", "vqpoll", "getbuf", "inatomic")
 _LEFT_OUT = "lines left out here"
 
@@ -153,33 +161,41 @@ def _shown(line: Line) -> str:
 def _role(comm: str) -> str:
     """Say what a host thread is; empty for one that is none of the packet's."""
     if comm.startswith("CPU 0/KVM"):
-        return VCPU
+        return VCPU + _second(comm)
     if comm.startswith("vhost-"):
-        return WORKER
+        return WORKER + _second(comm)
     if comm.startswith("qemu-"):
         return MAIN_LOOP
     return HANDLER if comm.startswith("handler") else ""
 
 
+def _second(name: str) -> str:
+    """Give what stands behind a thread of a second virtual machine, by the name of a thread or of a guest."""
+    return SECOND if name.endswith(("(B)", "guestB")) else ""
+
+
 def _packet_work(lines: Iterable[Line]) -> Iterator[Line]:
     """Drop the guest's timer, host ticks and double lines."""
-    skip_entry = kicked = False
+    # The virtual machines whose vCPU was kicked, and those whose next entry ends a tick.
+    kicked: set[str] = set()
+    ticked: set[str] = set()
     for line in lines:
-        if line.name == "kvm_vcpu_kick" and not line.timer:
-            kicked = True
         if line.timer:
             continue
+        machine = _second(line.comm)
+        if line.name == "kvm_vcpu_kick":
+            kicked.add(machine)
         if line.name == "kvm_exit":
             # An external interrupt that no device's kick precedes is a tick of the host: exit and entry both go.
-            if "reason interrupt" in line.detail and not kicked:
-                skip_entry = True
+            if "reason interrupt" in line.detail and machine not in kicked:
+                ticked.add(machine)
                 continue
-            kicked = False
+            kicked.discard(machine)
         if line.name == "kvm_entry":
-            if skip_entry:
-                skip_entry = False
+            if machine in ticked:
+                ticked.remove(machine)
                 continue
-            kicked = False
+            kicked.discard(machine)
         if line.name in NOT_PACKET_WORK or line.name.split(":")[0] in _OTHER_CALLS:
             continue
         if line.name in ("netif_receive_skb", "ovs_dp_upcall") and not line.caller:
@@ -190,16 +206,16 @@ def _packet_work(lines: Iterable[Line]) -> Iterator[Line]:
 def _assigned(lines: Iterable[Line], *, softirq_apart: bool) -> Iterator[tuple[str, Line]]:
     """Give each line its logical thread; drop what belongs to none."""
     host = _HostThreads(softirq_apart=softirq_apart)
-    guest_base = GUEST_PROCESS
+    bases: dict[str, str] = {}
     for line in lines:
         if line.name == "...":
             for thread in THREADS:
                 yield thread, line
-        elif line.machine == "guest":
-            thread = _guest_thread(line, guest_base)
+        elif line.machine.startswith("guest"):
+            thread = _guest_thread(line, bases.get(line.machine, GUEST_PROCESS))
             if thread != GUEST_HARDIRQ:
-                guest_base = thread
-            yield thread, line
+                bases[line.machine] = thread
+            yield thread + _second(line.machine), line
         elif line.name == "sched_switch":
             yield from host.switches(line)
         elif thread := host.thread_of(line):

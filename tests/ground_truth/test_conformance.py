@@ -16,6 +16,7 @@ from recorded_lines import (
     HANDLER,
     HOST_SOFTIRQ,
     MAIN_LOOP,
+    SECOND,
     VCPU,
     WORKER,
 )
@@ -41,6 +42,7 @@ SEQUENCES = {
 }
 OUT = ("virtio-tx", "kick-vhost", "vhost-tx", "tx-irq", "tx-napi")
 IN = ("tap-in", "vhost-rx", "rx-irq", "rx-napi")
+ACROSS = ("virtio-tx", "kick-vhost", "vm-to-vm-tx", "tx-irq", "tx-napi")
 WITHOUT_NAPI = ("virtio-tx-napi-off", "kick-vhost", "vhost-tx-napi-off")
 IN_QEMU = {"kick-vhost": "kick-qemu", "vhost-tx": "qemu-tx", "vhost-rx": "qemu-rx"}
 WITHOUT_IOEVENTFD = {"kick-vhost": "kick-noioeventfd", "vhost-tx": "qemu-tx-noioeventfd"}
@@ -87,7 +89,8 @@ def function_of(key: str) -> str:
     section, *_, last = key.split(": ")
     if section == "syscalls":
         return f"{last}:ret"
-    return "wake OVS handler" if key == "thread_wakeups: handler" else last.replace("all packet work", "kvm_exit")
+    woken = {"thread_wakeups: handler": f"wake {HANDLER}", "thread_wakeups: CPU 0/KVM": f"wake {VCPU}"}
+    return woken.get(key, last.replace("all packet work", "kvm_exit"))
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) & set(COUNTS)))
@@ -121,6 +124,9 @@ def sequences_of(name: str) -> list[tuple[str, list[str]]]:
     """Give the canonical sequences that hold for a case."""
     if "napi-tx-off" in name:
         return [SEQUENCES[key] for key in WITHOUT_NAPI]
+    if "vm-to-vm" in name:
+        received = [SEQUENCES[key] for key in IN[1:]]
+        return [SEQUENCES[key] for key in ACROSS] + [(thread + SECOND, functions) for thread, functions in received]
     keys = OUT if "tx1" in name else IN if "rx1" in name else OUT + IN
     instead = WITHOUT_IOEVENTFD if "noioeventfd" in name else IN_QEMU if "virtio-qemu" in name else {}
     found = []
@@ -178,7 +184,7 @@ def without_answers(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def test_what_one_thread_causes_in_another_comes_later(name, order):
     found = compare(name)
     for lines in (found.recording.lines, found.projection.lines):
-        guest_side = {GUEST_HARDIRQ} if "irq_handler_entry" in order else set()
+        guest_side = {GUEST_HARDIRQ, GUEST_HARDIRQ + SECOND} if "irq_handler_entry" in order else set()
         names = [f for thread, f in without_answers(lines) if f != "irq_handler_entry" or thread in guest_side]
         present = [f for f in order if f in names]
         for before, after in itertools.pairwise(present):
