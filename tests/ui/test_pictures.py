@@ -96,6 +96,21 @@ def test_a_far_port_without_hardware(snap_compare):
     assert snap_compare(make_player(session, motion="none"), terminal_size=SMALL)
 
 
+@pytest.mark.parametrize("name", ["wake-the-main-loop", "fetch", "writev", "copy-in"])
+def test_qemu_serves_the_queues(snap_compare, name):
+    ops = {"wake-the-main-loop": "wake_main_loop", "fetch": "read_desc", "writev": "copy_packet", "copy-in": "read"}
+    session = opened(path="virtio-qemu")
+    reach(session, position_of(session, ops[name], packet=2 if name == "copy-in" else 1))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=SMALL)
+
+
+@pytest.mark.parametrize("op", ["return_to_qemu", "note_kick", "write"])
+def test_a_kick_without_ioeventfd_goes_through_qemu(snap_compare, op):
+    session = opened(path="virtio-qemu", ioeventfd="off")
+    reach(session, position_of(session, op))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=LARGE)
+
+
 def test_help(snap_compare):
     assert picture(snap_compare, "publish", LARGE, more=("question_mark",))
 

@@ -9,10 +9,12 @@ from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT, mak
 
 HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
-WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"})
+QEMU = {"path": "virtio-qemu"}
+HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
+WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"}, QEMU, HEAVY)
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge"])
+@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd"])
 def live(request):
     items = PING[:1] if "far_port" in request.param else PING
     return Live(items, **request.param)

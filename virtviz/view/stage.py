@@ -118,7 +118,7 @@ class Stage(Struct, frozen=True):
         spots: name -> spot.
         ways: between them.
         borders: the lines.
-        gates: where borders are crossed: `guest`, `guest-host`, `kvm` and `switch`.
+        gates: where borders are crossed: `guest`, `guest-host`, `kvm`, `switch`, and `qemu` where it serves queues.
         notes: words that stand somewhere and mean a region: point -> text.
         places: place or queue, as in the trace -> spot.
         homes: threads of machines that are not drawn whole -> the spot that stands for all of their machine.
@@ -156,6 +156,8 @@ class Stage(Struct, frozen=True):
         if source.startswith("guest"):
             return self.gates.get("guest")
         spot = self.places.get(place, "")
+        if spot in ("qemu", "fds", "tap") and "qemu" in self.gates:
+            return self.gates["qemu"]
         return self.gates.get("kvm" if spot in ("kvm", "qemu") else "switch")
 
     def route(self, source: str, target: str) -> tuple[Point, ...]:

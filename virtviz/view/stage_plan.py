@@ -70,6 +70,9 @@ _KNOWN: Final = {
     "vswitchd": "vswitchd",
     "netlink": "netlink",
     "qemu": "qemu",
+    "vcpu": "qemu",
+    "vm": "kvm",
+    "eventfd": "fds",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
 _TITLES: Final = {"TAP": "tap", "NIC driver": "far", "veth": "far", "NIC": "nic", "far namespace": "nic"}
@@ -81,6 +84,7 @@ _NOTES: Final = {
     "virtio-net": "guest driver",
     "kvm": "hypervisor",
     "vhost-net": "device side",
+    "fds": "ppoll()",
     "tap": "network port",
     "switch": "datapath",
     "far": "NIC driver",
@@ -118,6 +122,8 @@ class _Planner:
         self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
         self.far = titles.get("veth") or titles.get("NIC driver") or "dummy0"
         self.switch = "bridge" if "Linux bridge" in titles else "OVS"
+        # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
+        self.device = "fds" if "eventfds" in titles else "vhost-net"
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
@@ -176,16 +182,17 @@ class _Planner:
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
         names = (
-            ("kvm", "KVM", 8),
-            ("vhost-net", "vhost-net", 12),
-            ("tap", self.taps.get(self.machine, "tap0"), 9),
-            ("switch", self.switch, 9),
+            ("kvm", "KVM", 8, 1),
+            # The queues' lines go up to QEMU beside its eventfds.
+            ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
+            ("tap", self.taps.get(self.machine, "tap0"), 9, 1),
+            ("switch", self.switch, 9, 1),
         )
         before = driver
-        for (name, title, width), gap in zip((*names, ("far", self.far, 9)), gaps[2:], strict=True):
+        for (name, title, width, after), gap in zip((*names, ("far", self.far, 9, 1)), gaps[2:], strict=True):
             box = self._box(name, title, "host-kernel", x, floor, width + grow)
-            x += box.width + 1 + gap
-            if before.name not in ("virtio-net", "kvm"):
+            x += box.width + after + gap
+            if before.name not in ("virtio-net", "kvm", "fds"):
                 self.ways.append(Way(before.name, name, (before.at, box.at)))
             before = box
 
@@ -194,20 +201,30 @@ class _Planner:
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
-            self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, 16)
+            qemu = self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
-            self._box("qemu", "QEMU", "host-user", kvm.middle - width // 2, _USER_ROW, width)
+            x = kvm.x if self.device == "fds" else kvm.middle - width // 2
+            qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
+        if self.device == "fds":
+            self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
         if self.has_vswitchd:
             self._vswitchd(switch)
 
+    def _qemu_width(self, width: int) -> int:
+        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls."""
+        kvm, tap = self.spots["kvm"], self.spots["tap"]
+        return tap.middle - kvm.x + 1 if self.device == "fds" else width
+
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
         if self.rows is _SMALL:
-            x = min(switch.middle - 10, self.width - 32)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, 32)
+            qemu = self.spots["qemu"]
+            x = max(min(switch.middle - 10, self.width - 32), qemu.x + qemu.width + 1)
+            width = min(32, self.width - x)
+            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
             vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width)
@@ -219,15 +236,17 @@ class _Planner:
 
     def _shared_memory(self) -> None:
         """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
-        driver, vhost = self.spots["virtio-net"], self.spots["vhost-net"]
+        driver, device = self.spots["virtio-net"], self.spots[self.device]
+        # Where the lines of the device's side go up, and to whom.
+        side, beside = (self.spots["qemu"], device.x + device.width) if self.device == "fds" else (device, device.x + 8)
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
         queues = sorted(mine, key=lambda q: q.direction != "out")
         for row, (queue, y) in enumerate(zip(queues, self.rows.lanes, strict=False)):
-            left, right = driver.x + 3 - 2 * row, vhost.x + 8 + 2 * row
-            at = (driver.x + 3 + (vhost.x + 5 - driver.x) // 2 + 5, y)
+            left, right = driver.x + 3 - 2 * row, beside + 2 * row
+            at = (driver.x + 3 + (device.x + 5 - driver.x) // 2 + 5, y)
             title = queue.name.rpartition(".")[2]
             self.spots[queue.name] = Spot(queue.name, title, LANE, "", left, y, right - left + 1, 1, at)
-            for box, x in ((driver, left), (vhost, right)):
+            for box, x in ((driver, left), (side, right)):
                 self.ways.append(Way(box.name, queue.name, (box.at, (x, box.at[1]), (x, y), at)))
 
     def _hardware(self) -> None:
@@ -263,12 +282,12 @@ class _Planner:
     def _regions(self) -> None:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
-        vhost = self.spots["vhost-net"]
+        kernel = self.spots["kvm"].x + 1 if self.device == "fds" else self.spots["vhost-net"].middle - 2
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
-            ("host-kernel", "host kernel", (vhost.middle - 2, under)),
+            ("host-kernel", "host kernel", (kernel, under)),
         )
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
@@ -276,12 +295,15 @@ class _Planner:
     def _control_ways(self) -> None:
         """Join what threads pass between, but packets do not."""
         row, spots = self.rows.floor + 1, self.spots
-        for left, right in (("virtio-net", "kvm"), ("kvm", "vhost-net")):
+        for left, right in (("virtio-net", "kvm"), ("kvm", self.device)):
             a, b = spots[left], spots[right]
             self.ways.append(Way(left, right, ((a.x + a.width, row), (b.x - 1, row)), carries=False))
-        qemu, kvm = spots["qemu"], spots["kvm"]
-        points = ((kvm.middle, qemu.y + qemu.height), (kvm.middle, self.rows.floor - 1))
-        self.ways.append(Way("qemu", "kvm", points, carries=False))
+        qemu = spots["qemu"]
+        for name in ("kvm", "fds"):
+            if name in spots:
+                x = spots[name].middle
+                points = ((x, qemu.y + qemu.height), (x, self.rows.floor - 1))
+                self.ways.append(Way("qemu", name, points, carries=False))
 
     def _borders(self) -> tuple[Border, ...]:
         wall, width, under, lane = self.wall, self.width, self.rows.border, self.rows.lanes[0]
@@ -301,8 +323,9 @@ class _Planner:
     def _gates(self) -> dict[str, Gate]:
         wall, under = self.wall, self.rows.border
         guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
-        switch = self.spots["switch"].middle
-        return {
+        switch, device = self.spots["switch"].middle, self.spots[self.device].middle
+        mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
+        return mine | {
             "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
             "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
             "kvm": Gate((kvm, under), (kvm + 1, under), 8),

@@ -147,10 +147,11 @@ class _StageDrawing:
         lit = frame.ring.changed and frame.ring.queue == spot.name
         style = "text" if lit else "dim"
         end = spot.x + spot.width - 1
-        bottom = self.stage.spots["virtio-net"].y + self.stage.spots["virtio-net"].height
-        for y in range(bottom, spot.y):
-            for x in (spot.x, end):
-                grid.put(x, y, "│", "dim")
+        for way in self.stage.ways:
+            if way.b == spot.name:
+                box, column = self.stage.spots[way.a], way.points[1][0]
+                for y in range(box.y + box.height, spot.y):
+                    grid.put(column, y, "┼" if grid.char(column, y) in "╌━" else "│", "dim")
         grid.line(spot.x, spot.y, spot.width, "━" if lit else "─", style)
         grid.put(spot.x, spot.y, "└", style)
         grid.put(end, spot.y, "┘", style)
@@ -225,9 +226,10 @@ class _StageDrawing:
 
     def _state_word(self, spot: Spot) -> tuple[str, str]:
         """Say what the thread that belongs to a place does while something else runs."""
-        if spot.name == "qemu":
+        at_home = [t for t in self.frame.threads if self._home(t) == spot.name]
+        if spot.name == "qemu" and not at_home:
             return "asleep", "dim"
-        residents = [t for t in self.frame.threads if self._home(t) == spot.name and t.state != "runs"]
+        residents = [t for t in at_home if t.state != "runs"]
         if not residents or (self.active == spot.name and spot.domain.startswith("guest")):
             return "", ""
         for thread in residents:
@@ -249,6 +251,8 @@ class _StageDrawing:
             spot = self.stage.spot(thread.place)
         elif thread.name.startswith("vhost"):
             spot = self.stage.spot("vhost_net")
+        elif thread.name.startswith("qemu"):
+            spot = self.stage.spot("qemu")
         elif thread.name.startswith("handler"):
             spot = self.stage.spot("vswitchd")
         else:
