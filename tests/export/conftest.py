@@ -33,6 +33,11 @@ WORLDS = {
     "no event indices": ({"features": "none", "flows": "known"}, [*PING, Pause(), Item("again")]),
     "wrapping indices": ({"queue.start": 65535, "flows": "known"}, [*PING, Pause(), Item("again"), Item("third")]),
     "halted vCPU": ({"vcpu": "halted", "flows": "known"}, PING),
+    "bridge": ({"switch": "bridge"}, PING),
+    "two virtual machines": (
+        {"vms": 2},
+        [Item("ask", to_vm=1), Item("answer", vm=1, to_vm=0, answers=0), Item("out", vm=1)],
+    ),
     "store buffers": ({"store_buffer": "on", "flows": "known"}, PING),
     "full queue drops": (
         {"flows": "known", "txqueuelen": 2},

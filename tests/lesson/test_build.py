@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hostile_lessons import GOOD
 
-from virtviz.errors import CaptureError, KnobError
+from virtviz.errors import CaptureError, KnobError, LessonError
 from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
 from virtviz.paths.traffic import RECEIVE, SEND, Item, make_traffic
@@ -73,6 +73,45 @@ def test_a_pause_separates_what_comes_before_from_what_comes_after():
 def test_fragments_reach_the_packet():
     _, traffic = build(lesson_of("send: {id: a, fragments: 3, bytes: 900}"))
     assert (traffic.items[0].fragments, traffic.items[0].length) == (3, 900)
+
+
+def test_a_packet_for_the_other_machine_is_awaited_and_answered_there():
+    _, traffic = build(lesson_of("send: {id: a, to: vm2}; reply: {to: a}; send: {id: b, from: vm2}", "{vms: 2}"))
+    assert [(item.vm, item.to_vm, item.outgoing) for item in traffic.items] == [
+        (0, 1, True),
+        (1, 0, True),
+        (1, -1, True),
+    ]
+    assert traffic.acts == (((SEND, 0), (RECEIVE, 1)), ((RECEIVE, 0), (SEND, 1), (SEND, 2)))
+    assert traffic.items[1].answers == 0
+
+
+def test_a_scenario_about_two_machines_needs_two():
+    lesson = lesson_of("send: {id: a, to: vm2}", "{vms: 2}")
+    with pytest.raises(KnobError, match="about vm2, and vms is 1; set vms=2"):
+        build(lesson, [{"vms": 1}])
+
+
+@pytest.mark.parametrize(
+    ("send", "world", "said"),
+    [
+        ("{id: a, to: vm2}", "{}", "there is no virtual machine `vm2`; there is vm1; for that one, set `vms: 2`"),
+        ("{id: a, to: vm3}", "{vms: 2}", "there is no virtual machine `vm3`; there is vm1, vm2"),
+        ("{id: a, from: vm2, to: vm2}", "{vms: 2}", "vm2 sends to itself"),
+    ],
+)
+def test_a_machine_that_is_not_there_is_named(send, world, said):
+    with pytest.raises(LessonError) as caught:
+        lesson_of(f"send: {send}", world)
+    assert said in str(caught.value)
+
+
+def test_captured_frames_go_from_machine_to_machine_by_their_addresses():
+    events = [Item("x", to_vm=1), Item("y", outgoing=False, vm=1), Item("z", vm=1)]
+    frames = [make_traffic(events).frame(n) for n in (1, 2, 3)]
+    _, traffic = build(lesson_of("send: {id: a}", "{vms: 2}"), frames=frames)
+    ends = [(item.vm, item.to_vm, item.outgoing) for item in traffic.items]
+    assert ends == [(0, 1, True), (1, -1, False), (1, -1, True)]
 
 
 @pytest.mark.parametrize(("packets", "rounds"), [(None, 1), (1, 1), (2, 1), (3, 2), (1_000_000, 500_000)])

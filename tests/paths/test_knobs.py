@@ -90,6 +90,8 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"cpu": "amd"}, "apicv", "set apicv=off"),
         ({"guest_kernel": "6.1"}, "guest_bql", "set guest_bql=off"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
+        ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
+        ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
         ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),
         ({"queue.start": 65536}, "queue.start", "a whole number from 0 to 65535"),
@@ -112,6 +114,7 @@ def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})
     make_world({"guest_kernel": "6.1", "guest_bql": "off"})
+    make_world({"switch": "bridge", "vms": 2, "flows": "known"})
 
 
 def test_settings_are_read_as_on_the_command_line():

@@ -62,6 +62,8 @@ def test_a_line_says_what_changed_and_what_it_cost():
         "far_port: veth",
         "far_port: dummy",
         "vcpu: halted",
+        "switch: bridge",
+        "vms: 2",
         "queue.start: 65535",
         "profile: recorded",
     ],

@@ -305,7 +305,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
             if name != "profile":
                 values[name] = find_knob(name).parse(value)
     world = World(values, profile)
-    for name, message in _contradictions(world):
+    for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
         raise KnobError(name, message)
     return world
 
@@ -352,6 +352,18 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
         yield (
             "guest_bql",
             "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
+        )
+
+
+def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what connects the virtual machines."""
+    if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
+        yield (
+            "flows",
+            (
+                "a bridge that knows no address floods every frame to the other virtual machine too, and such copies "
+                "are not followed here; set flows=known, or vms=1"
+            ),
         )
 
 
