@@ -21,6 +21,7 @@ VIRTQ_DESC: Final = struct.Struct("<QIHH")
 VIRTQ_USED_ELEM: Final = struct.Struct("<II")
 """A used element: id, len (2.7.8)."""
 
+
 QUEUE_SIZE_MAX: Final = 32768
 
 VIRTIO_NET_HDR: Final = struct.Struct("<BBHHHHH")
@@ -62,3 +63,9 @@ class Feature(IntEnum):
     F_ACCESS_PLATFORM = 33
     F_RING_PACKED = 34
     F_IN_ORDER = 35
+
+
+def used_element(value: int) -> str:
+    """Give a used element, read as one little-endian number, by its parts: `id 0, len 110`."""
+    head, written = VIRTQ_USED_ELEM.unpack(value.to_bytes(VIRTQ_USED_ELEM.size, "little"))
+    return f"id {head}, len {written}"
