@@ -211,6 +211,9 @@ class SplitDriver:
         mine.num_added += 1
         self._u16[self._avail_idx] = shadow
 
+    list_head = write_avail_ring
+    publish = publish_avail_idx
+
     def kick_needed(self) -> bool:
         """Decide whether what was published since the last time has to be told (2.7.13.4, 2.7.10)."""
         mine = self.cells
