@@ -1,0 +1,464 @@
+"""A virtio-net device over its rings: what it does with a buffer, whoever runs it.
+
+The device knows its queues only through `DeviceRing`, so it is the same over split and packed rings. Whose checks it
+makes, and so what a malformed ring does to it, is `back_end`: with QEMU and `strict` it needs a reset, with vhost it
+leaves the queue alone until the next kick. Nothing raises, and every loop ends: each buffer taken moves the ring on,
+and there are no more of them than the ring's index can say.
+
+Frames that come in wait outside (in the TAP's queue, or QEMU's); `receive` says whether it took one.
+
+Source: virtio 1.4, 5.1; QEMU hw/net/virtio-net.c (virtio_net_receive_rcu, virtio_net_flush_tx, virtio_net_tx_bh,
+virtio_net_handle_ctrl, virtio_net_reset) and hw/virtio/virtio.c (virtio_error, virtio_notify_config); Linux
+drivers/vhost/net.c (get_rx_bufs, get_tx_bufs).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, Literal
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.paths.virtio_device.control import GUEST_OFFLOADS, run_command
+from virtviz.paths.virtio_device.filter import ReceiveFilter
+from virtviz.ring.rings import read_buffer, readable_bytes, restart, scatter, take, writable_bytes, write_buffer
+from virtviz.ring.split_device import IOV_MAX
+from virtviz.ring.verdicts import NAMES, RESET, judge, what_of
+from virtviz.spec.virtio import (
+    NUM_BUFFERS_OFFSET,
+    VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_NEEDS_RESET,
+    VIRTIO_NET_HDR_BYTES,
+    VIRTIO_NET_HDR_LEGACY_BYTES,
+    VIRTIO_NET_S_ANNOUNCE,
+    VIRTIO_NET_S_LINK_UP,
+    VIRTIO_PCI_ISR_CONFIG,
+    VIRTIO_PCI_ISR_QUEUE,
+    Feature,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtviz.engine.state import State
+    from virtviz.ring.rings import DeviceRing, RoomyRing
+    from virtviz.ring.verdicts import BackEnd, Problem, Verdict
+
+CONFIG: Final = struct.Struct("<6sHH")
+"""The device's configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
+TX_BURST: Final = 256
+"""Frames that QEMU sends before it lets others run (TX_BURST)."""
+
+Received = Literal["received", "filtered", "too long", "no room"]
+"""What became of a frame: it is in the guest's memory, the filter kept it away, it did not fit into a buffer and is
+gone, or it was not taken and has to wait."""
+
+
+@cells
+class NetDeviceCells(Cells):
+    """The state of the device.
+
+    Attributes:
+        status: device_status.
+        isr: bit 0, a buffer was used; bit 1, the configuration changed.
+        generation: of the configuration, u8.
+        link: `status` of the configuration.
+        pairs: queue pairs in use.
+        offloads: the guest's offloads that are on.
+        broken: 1 from a malformed ring that wants a reset, until that.
+        problem: place in `NAMES`, from 1, of the last malformed state; 0 for none.
+        seen, expected: the numbers in its message.
+        refused: 1 if it was not merely let pass.
+        queue: where it was found.
+    """
+
+    status: int = 0
+    isr: int = 0
+    generation: int = 0
+    link: int = VIRTIO_NET_S_LINK_UP
+    pairs: int = 1
+    offloads: int = 0
+    broken: int = 0
+    problem: int = 0
+    seen: int = 0
+    expected: int = 0
+    refused: int = 0
+    queue: int = 0
+
+
+class NetDevice:
+    """A virtio-net device.
+
+    Args:
+        state: where its cells are made.
+        name: such as `qemu-4002.net0`.
+        rings: the device's side of its queues, by queue index: receiveq1, transmitq1, ..., controlq last, at 2 x
+            max_pairs. A data queue's is a `RoomyRing` unless the back-end is vhost. A queue that the driver did not set
+            up is missing.
+        features: what was negotiated, a bit mask.
+        back_end: whose checks are made.
+        mac: the address it was made with.
+        max_pairs: queue pairs it has.
+        vnet_hdr: what frames go to and come from understands virtio-net headers, as a TAP does.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        rings: dict[int, DeviceRing],
+        *,
+        features: int,
+        back_end: BackEnd,
+        mac: bytes,
+        max_pairs: int = 1,
+        vnet_hdr: bool = True,
+    ) -> None:
+        self.name = name
+        self.rings = rings
+        self.features = features
+        self.back_end = back_end
+        self.max_pairs = max_pairs
+        self.vnet_hdr = vnet_hdr
+        self.mergeable = self.has(Feature.NET_F_MRG_RXBUF)
+        long_header = self.mergeable or self.has(Feature.F_VERSION_1)
+        self.header_bytes = VIRTIO_NET_HDR_BYTES if long_header else VIRTIO_NET_HDR_LEGACY_BYTES
+        self.filter = ReceiveFilter(state, f"{name}.filter", mac, by_vlan=self.has(Feature.NET_F_CTRL_VLAN))
+        self.cells = state.add(NetDeviceCells, name, offloads=features & GUEST_OFFLOADS)
+
+    def has(self, feature: Feature) -> bool:
+        """Say whether a feature was negotiated."""
+        return bool(self.features >> feature & 1)
+
+    # Status and configuration
+
+    def set_status(self, status: int) -> None:
+        """Store device_status; 0 resets the device."""
+        if status:
+            self.cells.status |= status
+        else:
+            self.reset()
+
+    def reset(self) -> None:
+        """Go back to how the device was made; the queues begin anew."""
+        mine = self.cells
+        for field, value in mine.fields.items():
+            setattr(mine, field, value)
+        mine.offloads = self.features & GUEST_OFFLOADS
+        self.filter.reset()
+        for ring in self.rings.values():
+            restart(ring)
+
+    def read_isr(self) -> int:
+        """Read the interrupt status; that clears it."""
+        isr, self.cells.isr = self.cells.isr, 0
+        return isr
+
+    def config(self) -> bytes:
+        """Give the device's configuration."""
+        return CONFIG.pack(self.filter.mac, self.cells.link, self.max_pairs)
+
+    def change_config(self) -> None:
+        """Tell the driver that the configuration changed."""
+        mine = self.cells
+        mine.generation = (mine.generation + 1) & 0xFF
+        mine.isr |= VIRTIO_PCI_ISR_QUEUE | VIRTIO_PCI_ISR_CONFIG if mine.broken else VIRTIO_PCI_ISR_CONFIG
+
+    def set_link(self, *, up: bool) -> None:
+        """Plug the cable in, or pull it out."""
+        mine = self.cells
+        mine.link = mine.link | VIRTIO_NET_S_LINK_UP if up else mine.link & ~VIRTIO_NET_S_LINK_UP
+        self.change_config()
+
+    def ask_to_announce(self) -> None:
+        """Ask the driver to make itself known on the network, as after a migration."""
+        if self.has(Feature.NET_F_GUEST_ANNOUNCE):
+            self.cells.link |= VIRTIO_NET_S_ANNOUNCE
+            self.change_config()
+
+    def verdict(self) -> Verdict | None:
+        """Give the verdict on the last malformed state met, if there was one."""
+        mine = self.cells
+        if not mine.problem:
+            return None
+        return judge(
+            NAMES[mine.problem - 1],
+            self._judge_of(mine.queue),
+            seen=mine.seen,
+            expected=mine.expected,
+            refused=bool(mine.refused),
+        )
+
+    def _judge_of(self, queue: int) -> BackEnd:
+        # The control queue is QEMU's even where vhost has the others.
+        return "qemu" if self.back_end == "vhost" and queue == 2 * self.max_pairs else self.back_end
+
+    # Kicks
+
+    def kick(self, queue: int) -> list[bytes]:
+        """Do what there is to do on a queue; answers the frames that went out."""
+        if not self._ready(queue) or queue not in self.rings:
+            return []
+        if queue == 2 * self.max_pairs:
+            while self.run_one_command():
+                pass
+            return []
+        return self._send_all(queue) if queue % 2 else []
+
+    def _ready(self, queue: int) -> bool:
+        mine = self.cells
+        if not mine.status & VIRTIO_CONFIG_S_DRIVER_OK:
+            self._note("not ready", queue, refused=False)
+            return False
+        return not mine.broken
+
+    def _send_all(self, queue: int) -> list[bytes]:
+        ring, frames = self.rings[queue], []
+        ring.disable_kicks()
+        while True:
+            answer = self.send_one(queue)
+            if isinstance(answer, bytes):
+                frames.append(answer)
+            elif answer == "refused" or (answer == "malformed" and self.back_end != "qemu"):
+                return frames
+            else:
+                # QEMU asks for kicks even where it could make nothing of the ring. A buffer may have come meanwhile.
+                ring.enable_kicks()
+                answer = "empty" if answer == "malformed" else self.send_one(queue)
+                if not isinstance(answer, bytes):
+                    return frames
+                frames.append(answer)
+                ring.disable_kicks()
+
+    # Sending (5.1.9.2)
+
+    def send_one(self, queue: int) -> bytes | Literal["empty", "malformed", "refused"]:
+        """Take the next frame out of a transmit queue, and return its buffer.
+
+        Answers the frame without its virtio-net header, `empty`, `malformed` if the ring made no sense, `refused` if it
+        did and the buffer did not.
+        """
+        ring = self.rings[queue]
+        taken = take(ring)
+        if taken == "empty":
+            return "empty"
+        if taken != "buffer":
+            self._fail(taken, queue)
+            return "malformed"
+        problem = self._wrong_to_send(ring)
+        if problem:
+            self._fail(problem, queue)
+            return "refused"
+        self._note_overlooked(queue)
+        frame = read_buffer(ring)[self.header_bytes :]
+        self._give_back(ring, [ring.cells.head], [0])
+        return frame
+
+    def _wrong_to_send(self, ring: DeviceRing) -> Problem | None:
+        length = readable_bytes(ring)
+        if not ring.cells.readable:
+            return "no header"
+        if ring.cells.writable and self.back_end != "qemu":
+            return "writable while sending"
+        # QEMU looks at the header's length only if it has a use for the header; else it misses what should follow it.
+        if length < self.header_bytes and (self.vnet_hdr or self.back_end != "qemu"):
+            return "header incomplete"
+        if length <= self.header_bytes and not (self.vnet_hdr and self.back_end == "qemu"):
+            return "nothing to send"
+        return None
+
+    # Receiving (5.1.9.3, 5.1.9.4)
+
+    def receive(self, frame: bytes, pair: int = 0, header: bytes = bytes(VIRTIO_NET_HDR_LEGACY_BYTES)) -> Received:
+        """Put a frame that has arrived into the guest's memory.
+
+        Args:
+            frame: the frame.
+            pair: the queue pair it is meant for, from 0.
+            header: the first ten bytes of the virtio-net header.
+        """
+        queue = 2 * pair
+        if pair >= self.cells.pairs or queue not in self.rings or not self._ready(queue):
+            return "no room"
+        if self.back_end == "vhost":
+            return self._receive_as_vhost(queue, frame, header)
+        ring: RoomyRing = self.rings[queue]  # type: ignore[assignment]  # so the constructor was told
+        if not self._has_room(ring, queue, len(frame) + self.header_bytes):
+            return "no room"
+        if not self.filter.passes(frame):
+            return "filtered"
+        heads: list[int] = []
+        written: list[int] = []
+        first: list[tuple[int, int]] = []
+        done = 0
+        while done < len(frame) or not heads:
+            problem = self._take_to_receive(ring, len(heads))
+            if problem == "empty":
+                return "no room"
+            if problem:
+                self._fail(problem, queue)
+                return "no room"
+            skip = 0
+            if not heads:
+                first, skip = ring.pieces()[ring.cells.readable :], self.header_bytes
+                write_buffer(ring, header)
+            part = write_buffer(ring, frame[done:], skip)
+            done += part
+            heads.append(ring.cells.head)
+            written.append(part + skip)
+            if done < len(frame) and not self.mergeable:
+                ring.put_back(heads)
+                return "too long"
+        self._note_overlooked(queue)
+        self._write_num_buffers(ring, first, len(heads))
+        self._give_back(ring, heads, written)
+        return "received"
+
+    def _has_room(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
+        if not self._enough(ring, queue, wanted):
+            # The driver may have added buffers between the first look and the asking for kicks.
+            ring.enable_kicks()
+            if not self._enough(ring, queue, wanted):
+                return False
+        ring.disable_kicks()
+        return True
+
+    def _enough(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
+        if self.cells.broken:
+            return False
+        if self.mergeable:
+            answer = ring.room(wanted)
+            if answer not in ("enough", "short"):
+                self._fail(answer, queue)
+            return answer == "enough"
+        return ring.waiting() or self._looks_new(ring, queue)
+
+    def _looks_new(self, ring: RoomyRing, queue: int) -> bool:
+        answer = ring.look()
+        if answer not in ("new", "empty"):
+            self._fail(answer, queue)
+        return answer == "new"
+
+    def _take_to_receive(self, ring: DeviceRing, taken: int) -> Problem | Literal["empty"] | None:
+        if taken == IOV_MAX:
+            return "too many buffers"
+        answer = take(ring)
+        if answer == "empty":
+            return "ring ran dry" if taken else "empty"
+        if answer != "buffer":
+            return answer
+        if not ring.cells.writable:
+            return "nothing writable"
+        if ring.cells.readable and self.back_end != "qemu":
+            return "readable while receiving"
+        return None
+
+    def _receive_as_vhost(self, queue: int, frame: bytes, header: bytes) -> Received:
+        """Take buffers until the frame fits, and only then write; what was taken for nothing is put back."""
+        ring = self.rings[queue]
+        wanted = len(frame) + self.header_bytes
+        for asked in (False, True):
+            heads, lengths, pieces, problem = self._collect(ring, wanted)
+            if problem not in ("empty", "ring ran dry"):
+                break
+            ring.put_back(heads)
+            if asked:
+                return "no room"
+            # The driver may have added buffers between the last look and the asking for kicks.
+            ring.enable_kicks()
+        ring.disable_kicks()
+        if problem:
+            self._fail(problem, queue)  # type: ignore[arg-type]  # the two that are no failures have left the loop otherwise
+            return "no room"
+        if sum(lengths) < wanted:
+            ring.put_back(heads)
+            return "too long"
+        lengths[-1] -= sum(lengths) - wanted
+        scatter(ring.memory, pieces, header)
+        scatter(ring.memory, pieces, frame, self.header_bytes)
+        self._write_num_buffers(ring, pieces, len(heads))
+        self._give_back(ring, heads, lengths)
+        return "received"
+
+    def _collect(
+        self, ring: DeviceRing, wanted: int
+    ) -> tuple[list[int], list[int], list[tuple[int, int]], Problem | Literal["empty"] | None]:
+        """Take as many buffers as the frame needs; answers heads, lengths, pieces, and what was wrong."""
+        heads: list[int] = []
+        lengths: list[int] = []
+        pieces: list[tuple[int, int]] = []
+        while sum(lengths) < wanted and (self.mergeable or not heads):
+            problem = self._take_to_receive(ring, len(heads))
+            if problem in ("nothing writable", "readable while receiving") and heads:
+                # vhost goes back by as many buffers as were good, so it is the first of them that is lost.
+                ring.put_back([*heads[1:], ring.cells.head])
+                return [], [], [], problem
+            if problem is None and len(pieces) + ring.cells.writable > IOV_MAX:
+                ring.put_back([*heads, ring.cells.head])
+                return [], [], [], "too many pieces"
+            if problem:
+                if problem not in ("empty", "ring ran dry"):
+                    ring.put_back(heads)
+                return heads, lengths, pieces, problem
+            heads.append(ring.cells.head)
+            lengths.append(writable_bytes(ring))
+            pieces += ring.pieces()
+        return heads, lengths, pieces, None
+
+    def _write_num_buffers(self, ring: DeviceRing, first: list[tuple[int, int]], count: int) -> None:
+        # The specification wants 1 there without MRG_RXBUF too (5.1.9.4); QEMU 7.2 leaves it alone.
+        if self.mergeable or (self.back_end == "strict" and self.header_bytes == VIRTIO_NET_HDR_BYTES):
+            scatter(ring.memory, first, count.to_bytes(2, "little"), NUM_BUFFERS_OFFSET)
+
+    # Commands (5.1.9.5)
+
+    def run_one_command(self) -> bool:
+        """Carry out the next command; answers whether there was one."""
+        queue = 2 * self.max_pairs
+        ring = self.rings[queue]
+        taken = take(ring)
+        if taken == "empty":
+            return False
+        problem: Problem | None = taken if taken != "buffer" else None
+        if not problem and (writable_bytes(ring) < 1 or readable_bytes(ring) < 2):
+            problem = "command incomplete"
+        if problem:
+            self._fail(problem, queue)
+            return False
+        self._note_overlooked(queue)
+        answer = run_command(self, read_buffer(ring))
+        write_buffer(ring, bytes([answer]))
+        self._give_back(ring, [ring.cells.head], [1])
+        return True
+
+    # What all of them do
+
+    def _give_back(self, ring: DeviceRing, heads: Sequence[int], written: Sequence[int]) -> None:
+        ring.write_used(heads, written)
+        ring.publish()
+        if ring.interrupt_wanted():
+            self.cells.isr |= VIRTIO_PCI_ISR_QUEUE
+
+    def _fail(self, problem: Problem, queue: int) -> None:
+        """Do what the back-end does about a malformed ring."""
+        self._note(problem, queue, refused=True)
+        verdict = self.verdict()
+        if verdict is not None and verdict.what == RESET:
+            mine = self.cells
+            mine.broken = 1
+            if self.has(Feature.F_VERSION_1):
+                mine.status |= VIRTIO_CONFIG_S_NEEDS_RESET
+            self.change_config()
+
+    def _note(self, problem: Problem, queue: int, *, refused: bool) -> None:
+        mine = self.cells
+        ring_cells = self.rings[queue].cells if queue in self.rings else None
+        mine.problem, mine.queue, mine.refused = NAMES.index(problem) + 1, queue, int(refused)
+        mine.seen, mine.expected = getattr(ring_cells, "seen", 0), getattr(ring_cells, "expected", 0)
+
+    def _note_overlooked(self, queue: int) -> None:
+        """Keep for the learner what the ring let pass in the buffer just taken."""
+        ring_cells = self.rings[queue].cells
+        overlooked = getattr(ring_cells, "overlooked", 0)
+        if overlooked:
+            self._note(NAMES[overlooked - 1], queue, refused=False)
+            setattr(ring_cells, "overlooked", 0)  # noqa: B010 - vhost's ring has no such cell
