@@ -45,7 +45,7 @@ HEADINGS = ("what", "measured", "baseline", "ratio", "budget", "verdict")
 
 
 def in_turns(measure: Measure, baseline: Measure, repetitions: int) -> tuple[float, float, float]:
-    """Measure and baseline in turns, so that both see the same machine; answers their medians and that of the ratios."""
+    """Measure and baseline in turns, so that both see the same machine; answers both medians and the ratios'."""
     pairs = [(baseline(), measure()) for _ in range(repetitions)]
     return (
         median(measured for _, measured in pairs),

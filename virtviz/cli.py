@@ -14,23 +14,22 @@ import os
 import stat
 import sys
 import time
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from virtviz.cli_options import Options, everywhere, lesson_argument
 from virtviz.errors import LearnerError, LessonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from virtviz.export.headless import Totals
     from virtviz.lesson.model import Lesson
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
-    from virtviz.session.run import Run
     from virtviz.session.session import Session
 
 FAILED: Final = 1
@@ -40,80 +39,6 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 REPORT_EVERY_S: Final = 0.2
 """Seconds between two reports of a long run."""
-
-Command = TypeVar("Command", bound="Callable[..., Any]")
-
-
-@dataclass(slots=True)
-class Options:
-    """What may be said with every verb.
-
-    Attributes:
-        settings: knobs of the simulated world, as given, later ones over earlier ones.
-        seed: written into the trace.
-        motion: how much moves on the screen: `full`, `basic` or `none`.
-        ascii_only: draw and say everything with ASCII characters.
-        theme: name of the colours; empty for the usual ones.
-        lang: language of the screen.
-    """
-
-    settings: list[dict[str, str]] = field(default_factory=list)
-    seed: int = 0
-    motion: str = "full"
-    ascii_only: bool = False
-    theme: str = ""
-    lang: str = "en"
-
-
-def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401 - of every kind
-    """Note an option that every verb has; said before the verb and after it, the later one counts."""
-    options = context.ensure_object(Options)
-    if parameter.name == "settings":
-        from virtviz.paths.knobs import parse_setting  # noqa: PLC0415 - only where it is needed
-
-        options.settings += [dict([parse_setting(text)]) for text in value]
-    elif value is not None and parameter.name is not None:
-        setattr(options, parameter.name, value)
-
-
-def _complete_knob(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    from virtviz.paths.knobs import KNOBS  # noqa: PLC0415 - only where it is needed
-
-    return [f"{name}=" for name in KNOBS if name.startswith(incomplete)]
-
-
-def _complete_lesson(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    from virtviz.resources import data_folder  # noqa: PLC0415 - only where it is needed
-
-    return sorted(path.stem for path in data_folder("lessons").glob(f"{incomplete}*.yaml"))
-
-
-def _everywhere(command: Command) -> Command:
-    """Add the options that every verb has."""
-    kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
-    for option in (
-        click.option("--lang", type=click.Choice(["en"]), help="Language of the screen.", **kept),
-        click.option("--theme", metavar="NAME", help="Colours of the screen.", **kept),
-        click.option("--ascii", "ascii_only", is_flag=True, default=None, help="Use ASCII characters only.", **kept),
-        click.option(
-            "--motion", type=click.Choice(["full", "basic", "none"]), help="How much moves on the screen.", **kept
-        ),
-        click.option("--seed", type=int, metavar="N", help="A number that is written into the trace.", **kept),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KNOB=VALUE",
-            shell_complete=_complete_knob,
-            help="Change a setting of the simulated world; `virtviz knobs` lists them.",
-            **kept,
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-lesson_argument = click.argument("lesson", shell_complete=_complete_lesson)
 
 
 class _Verbs(click.Group):
@@ -160,7 +85,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
     ),
 )
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Say the version.")
-@_everywhere
+@everywhere
 @click.pass_context
 def cli(context: click.Context) -> None:
     """See how a network packet really leaves and enters a virtual machine, one ring operation at a time.
@@ -186,7 +111,7 @@ def _load(name: str) -> Lesson:
 @lesson_argument
 @click.option("--plain", is_flag=True, help="A line a step instead of a screen.")
 @click.option("--at", type=click.IntRange(min=0), metavar="N", help="Begin after step N.")
-@_everywhere
+@everywhere
 @click.pass_obj
 def lesson(options: Options, lesson: str, *, plain: bool, at: int | None) -> int:
     """Open a lesson in the player.
@@ -205,7 +130,7 @@ def lesson(options: Options, lesson: str, *, plain: bool, at: int | None) -> int
     else:
         from virtviz.ui.app import play  # noqa: PLC0415
 
-        play(session, options)
+        play(session, motion=options.motion, ascii=options.ascii_only, theme=options.theme or None)
     return FAILED if any(verdict.is_right is False for verdict in session.verdicts) else 0
 
 
@@ -264,7 +189,7 @@ def _is_null(stream: Any) -> bool:  # noqa: ANN401 - a stream, or what a test ha
     "--pcap", "captures", multiple=True, metavar="PLACE=F", help="Write what passed a place to a capture file."
 )
 @click.option("--profile", metavar="NAME", help="The profile to begin with: default or recorded.")
-@_everywhere
+@everywhere
 @click.pass_obj
 def run(
     options: Options,
@@ -323,7 +248,7 @@ def _record(
     to_the_end: bool,
 ) -> None:
     """Run, and write the trace as it is gone through."""
-    from virtviz.export.headless import recorded_steps, recorded_totals  # noqa: PLC0415
+    from virtviz.export.headless import check_places, recorded_steps, recorded_totals  # noqa: PLC0415
     from virtviz.export.jsonl import header_json, write_document, write_jsonl  # noqa: PLC0415
     from virtviz.export.table import write_counters, write_table  # noqa: PLC0415
     from virtviz.paths.describe import initial_state  # noqa: PLC0415
@@ -331,7 +256,7 @@ def _record(
     from virtviz.session.run import run_lesson  # noqa: PLC0415
 
     done = run_lesson(opened, simulate(world, traffic), seed)
-    _check_places(done, places)
+    check_places(done, [place for place, _ in places])
     steps = recorded_steps(done, to_the_end=to_the_end)
     if form == "table":
         write_table(sys.stdout, done.header, steps)
@@ -352,18 +277,6 @@ def _record(
         from virtviz.paths.capture import frames_at, write_capture  # noqa: PLC0415
 
         write_capture(path, frames_at(done.simulation, done.trace, place))
-
-
-def _check_places(done: Run, places: list[tuple[str, str]]) -> None:
-    """Refuse a place that packets cannot pass because there is none of that name."""
-    from virtviz.export.headless import places_passed  # noqa: PLC0415
-
-    known = places_passed(done) if places else set()
-    for place, _ in places:
-        if place not in known:
-            near = get_close_matches(place, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(known))}"
-            raise click.BadParameter(f"no packet passes a place called {place!r}; {hint}", param_hint="'--pcap'")
 
 
 def _count(opened: Lesson, world: World, traffic: Traffic) -> Totals:
@@ -402,7 +315,7 @@ def _write_totals(totals: Totals, form: str) -> None:
 
 
 @cli.command("list")
-@_everywhere
+@everywhere
 def list_lessons() -> None:
     """List the lessons."""
     _print_shelf()
@@ -421,7 +334,7 @@ def _print_shelf() -> None:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="F...")
-@_everywhere
+@everywhere
 @click.pass_obj
 def check(options: Options, files: tuple[str, ...]) -> int:
     """Check lesson files, then play them: does what they say happen?"""
@@ -430,36 +343,28 @@ def check(options: Options, files: tuple[str, ...]) -> int:
 
 def _check(name: str, options: Options) -> int:
     """Check one file; answers its exit code. An invalid file counts for more than one that does not hold."""
-    from virtviz.lesson.loader import read  # noqa: PLC0415
+    from virtviz.lesson.check import examine  # noqa: PLC0415
     from virtviz.session.session import Session  # noqa: PLC0415
 
-    try:
-        reading = read(name)
-    except LessonError as error:
-        click.echo(str(error), err=True)
+    checked = examine(name)
+    for advice in checked.warnings:
+        click.echo(str(replace(advice, what=f"advice: {advice.what}")), err=True)
+    for problem in checked.problems:
+        click.echo(str(problem), err=True)
+    if checked.problems or checked.reading is None:
         return INVALID
-    session = Session.open(reading.lesson, settings=options.settings, seed=options.seed)
+    session = Session.open(checked.reading.lesson, settings=options.settings, seed=options.seed)
+    for finding in session.problems:
+        click.echo(str(checked.at(finding.where, finding.what)), err=True)
     if session.problems:
-        for finding in session.problems:
-            reading.marks.add(_path_of(finding.where, reading.lesson), finding.what)
-        click.echo("\n".join(map(str, reading.marks.problems())), err=True)
         return FAILED
     click.echo(f"{name}: fine; {session.length} steps, {session.questions} questions")
     return 0
 
 
-def _path_of(where: str, lesson: Lesson) -> tuple[str | int, ...]:
-    """Turn the name of a place in a lesson, such as `script.slow-worker.when`, into the way there from the top."""
-    first, *rest = where.split(".")
-    if first != "script" or not rest:
-        return (first,)
-    index = next(i for i, entry in enumerate(lesson.script) if entry.id == rest[0])
-    return (first, index, *rest[1:])
-
-
 @cli.command()
 @click.argument("what", type=click.Choice(["trace", "lesson"]))
-@_everywhere
+@everywhere
 def schema(what: str) -> None:
     """Print the JSON Schema of traces or of lessons."""
     import json  # noqa: PLC0415
@@ -472,7 +377,7 @@ def schema(what: str) -> None:
 
 
 @cli.command()
-@_everywhere
+@everywhere
 def knobs() -> None:
     """List the settings of the simulated world, for --set."""
     from virtviz.paths.knobs import KNOBS, make_world  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Worlds, traffic and schedules for properties to be tried on, and what to ask of a run.
 
-A schedule is a seed and three habits: how long a thread runs before another may, how long a held thread is held, how often
-one is. With any of them every thread that can move moves at some time, so each is fair.
+A schedule is a seed and three habits: how long a thread runs before another may, how long a held thread is held, how
+often one is. With any of them every thread that can move moves at some time, so each is fair.
 """
 
 from __future__ import annotations

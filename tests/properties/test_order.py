@@ -26,7 +26,7 @@ def test_order_holds_for_each_flow_except_across_an_upcall(world: World, traffic
 
 
 def test_a_frame_that_goes_up_by_upcall_is_overtaken_by_the_next_of_its_flow():
-    """The handler installs the flow first and executes the packet afterwards: in between, the next one finds the flow."""
+    """The handler installs the flow first and executes the packet afterwards: in between, the next finds the flow."""
     simulation = simulate(make_world({"flows": "unknown"}), make_traffic([Item("first"), Item("second")]))
     machine = simulation.machine
     handler = next(i for i, thread in enumerate(machine.threads) if thread.name == "handler1")

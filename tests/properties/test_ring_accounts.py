@@ -1,4 +1,4 @@
-"""At every step of any run each descriptor is free or in use, exactly once, and no index is ahead of where it may be."""
+"""At every step of any run each descriptor is free or in use, just once, and no index is ahead of where it may be."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from virtviz.paths.traffic import Item, Pause, make_traffic
 from virtviz.paths.wiring import simulate
 
 world = make_world({"queue.size": 16, "tx_stop_threshold": 3, "flows": "unknown", "queue.start": 65530})
-events = [Item("a", fragments=3), Item("b", outgoing=False, answers=0), Pause(), Item("c", outgoing=False), Item(peer=2)]
+events = [Item("a", fragments=3), Item("b", outgoing=False, answers=0), Pause(), Item(outgoing=False), Item(peer=2)]
 simulation = simulate(world, make_traffic(events, rounds=3))
 dice = Random(4002)
 simulation.machine.run(scheduler=Chosen(lambda machine: dice.choice(machine.movable() or [-1])))

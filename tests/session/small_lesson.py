@@ -1,12 +1,16 @@
-"""A small lesson that uses everything a script can do; run as a program, it prints its transcript in plain mode."""
+"""A small lesson that uses everything a script can do.
 
-import sys
+Run as a program, this writes the transcripts in `goldens/` anew: PYTHONPATH=. python tests/session/small_lesson.py
+"""
+
+from pathlib import Path
 
 import msgspec
 import yaml
 
-from virtviz.lesson.loader import load_text
+from virtviz.lesson.loader import load, load_text
 from virtviz.lesson.model import Lesson
+from virtviz.resources import data_folder
 from virtviz.session.plain import play
 from virtviz.session.session import Session
 
@@ -112,12 +116,27 @@ def answer_all(session: Session) -> None:
         session.end()
 
 
-def transcript() -> str:
+def transcript(session: Session) -> str:
     """Give what plain mode says when it runs straight through."""
     lines: list[str] = []
-    play(open_small(), input, lines.append, auto=True)
+    play(session, input, lines.append, auto=True)
     return "\n".join(lines) + "\n"
 
 
+def open_vhost() -> Session:
+    """Open the first lesson of the course."""
+    return Session.open(load(data_folder("lessons") / "3-vhost.yaml"))
+
+
+GOLDENS = {"small": open_small, "3-vhost": open_vhost}
+"""Lessons whose transcripts are kept."""
+
+
+def golden(name: str) -> Path:
+    """Name the file that keeps a transcript."""
+    return Path(__file__).parent / "goldens" / f"{name}.txt"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(transcript())
+    for lesson, opened in GOLDENS.items():
+        golden(lesson).write_text(transcript(opened()), encoding="utf-8")

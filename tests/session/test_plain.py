@@ -1,14 +1,10 @@
 """Plain mode: lines of text, and a conversation in lines."""
 
-from pathlib import Path
-
 import pytest
-from small_lesson import open_small, open_with, transcript
+from small_lesson import GOLDENS, golden, open_small, open_with, transcript
 
 from virtviz.session import run as running
 from virtviz.session.plain import HELP, play, to_ascii
-
-GOLDEN = Path(__file__).parent / "goldens" / "small.txt"
 
 
 def talk(session, *typed, **how):
@@ -29,14 +25,15 @@ def said(session, *typed, **how):
     return "\n".join(talk(session, *typed, **how)[0])
 
 
-def test_a_whole_lesson_reads_as_it_always_did():
-    # After an intended change: python tests/session/small_lesson.py > tests/session/goldens/small.txt
-    assert transcript() == GOLDEN.read_text(encoding="utf-8")
+@pytest.mark.parametrize("lesson", GOLDENS)
+def test_a_whole_lesson_reads_as_it_always_did(lesson):
+    # After an intended change: PYTHONPATH=. python tests/session/small_lesson.py
+    assert transcript(GOLDENS[lesson]()) == golden(lesson).read_text(encoding="utf-8")
 
 
 def test_straight_through_there_is_a_line_for_every_step_and_an_answer_to_every_question():
     session = open_small()
-    lines = transcript().splitlines()
+    lines = transcript(open_small()).splitlines()
     steps = [line for line in lines if line[:4].strip().isdecimal() and line[4:6] == "  "]
     assert [int(line[:4]) for line in steps] == list(range(1, session.length + 1))
     assert len([line for line in lines if line.startswith("  ??")]) == 7
@@ -45,13 +42,36 @@ def test_straight_through_there_is_a_line_for_every_step_and_an_answer_to_every_
 
 
 def test_a_line_says_what_changed_and_what_it_cost():
-    lines = transcript().splitlines()
+    lines = transcript(open_small()).splitlines()
     assert any(
         "publish avail.idx (echo):" in line and "[avail.idx 0 -> 1] [milestone in-ring]" in line for line in lines
     )
     assert any(line.endswith("[+vm-exit]") for line in lines)
     assert any("[+wakeup vhost-4002]" in line for line in lines)
     assert any("[+copy 110 bytes]" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        "flows: unknown",
+        "features: none",
+        "apicv: 'off'",
+        "napi_tx: 'off'",
+        "far_port: veth",
+        "far_port: dummy",
+        "vcpu: halted",
+        "queue.start: 65535",
+        "profile: recorded",
+    ],
+)
+def test_a_lesson_can_be_told_in_every_kind_of_world(world):
+    session = open_small("flows: known", world)
+    text = said(session, auto=True)
+    assert session.position == session.length
+    assert len(session.verdicts) == session.questions >= 5
+    assert text.count("  !!  Answer: ") == session.questions
+    assert all(0 <= verdict.right < len(verdict.question.options) for verdict in session.verdicts)
 
 
 def test_enter_is_the_next_step_and_letters_move():
@@ -160,6 +180,7 @@ def test_ascii_spells_what_has_no_ascii_form():
         to_ascii("a \N{RIGHTWARDS ARROW} b\N{HORIZONTAL ELLIPSIS} caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{SNOWMAN}")
         == "a -> b... cafe ?"
     )
+    assert to_ascii("\N{VULGAR FRACTION THREE QUARTERS} of it") == "3/4 of it"
     session = open_with("[{id: a, when: start, say: 'Gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n \N{EM DASH} ja'}]")
     text = said(session, "end", ascii_only=True)
     assert "  >>  Grun - ja" in text

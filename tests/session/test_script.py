@@ -1,7 +1,10 @@
 """Carrying out a lesson's script while it runs."""
 
 import pytest
-from small_lesson import open_small, open_with
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_lesson import answer_all, open_small, open_with
 
 from virtviz.engine.trace import Trace
 from virtviz.paths.knobs import make_world
@@ -110,6 +113,47 @@ def test_a_lesson_that_ends_with_a_held_thread_ends_where_nothing_else_can_move(
     assert session.position == session.length
     assert not session.truncated
     assert all(session.step(n).thread != "vhost-4002" for n in range(1, session.length + 1))
+
+
+def test_a_lesson_in_which_nothing_can_move_has_no_steps_and_can_still_ask():
+    session = open_with(
+        "[{id: stop, when: start, hold: vm1}, {id: a, when: start, predict: {ask: next-op, text: Q}},"
+        " {id: b, when: end, predict: {ask: cell, text: Q}}, {id: c, when: end, predict: {ask: next-thread, text: Q}}]"
+    )
+    assert session.length == 0
+    answer_all(session)
+    assert len(session.verdicts) == 3
+    assert not session.next()
+    assert session.counters()["guest_syscalls"] == 0
+
+
+CONDITIONS = [
+    "start",
+    "end",
+    *({"milestone": name} for name in ("in-ring", "notified", "fetched", "at-switch", "on-wire", "used", "polled")),
+    *({"op": name} for name in ("kick", "take_vector", "wake_worker", "publish_used_idx", "wait")),
+    *({"effect": "irq-inject", "nth": nth} for nth in (1, 2)),
+    {"counter": {"wakeups": ">= 1"}},
+]
+ENTRY = st.fixed_dictionaries(
+    {"when": st.sampled_from(CONDITIONS)},
+    optional={name: st.sampled_from(["vhost", "vm1", "eth0", "softirq", "v"]) for name in ("hold", "release")},
+)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(ENTRY, max_size=6))
+def test_no_script_lets_a_held_thread_move_or_gives_two_different_runs(entries):
+    script = yaml.safe_dump([{"id": f"e{i}", "say": "x", **entry} for i, entry in enumerate(entries)])
+    session, again = open_with(script), open_with(script)
+    assert session.run.machine.timeline.threads == again.run.machine.timeline.threads
+    assert session.run.machine.timeline.arcs == again.run.machine.timeline.arcs
+    assert session.run.moments == again.run.moments
+    fired = {moment.id for moment in session.run.moments}
+    never = {str(finding).split(".")[1] for finding in session.problems if "never happens" in finding.what}
+    assert fired | never == {f"e{i}" for i in range(len(entries))}
+    for n in range(1, session.length + 1):
+        assert session.run.thread(n) not in session.run.held_after(n - 1)
 
 
 def test_a_run_that_is_too_long_is_ended_and_says_so(monkeypatch):

@@ -37,7 +37,7 @@ class Cells:
     """Field -> initial value; None for a list, whose content is given to `State.add`."""
 
 
-@dataclass_transform()
+@dataclass_transform(kw_only_default=True)
 def cells(cls: type[T]) -> type[T]:
     """Make the annotated fields of a `Cells` class its slots.
 

@@ -176,20 +176,23 @@ class CountingMachine(Machine):
         self.current = index
         pc = self._enter(thread)
         done = 0
-        while done < limit:
-            function, arcs = code[pc]
-            number, kind, after, then = arcs[function(me)]
-            hits[number] += 1
-            done += 1
-            base = kind & KIND_MASK
-            pc = stack.pop() if base == RETURN else after
-            if base == CALL and then >= 0:
-                stack.append(then)
-            elif base == BLOCK:
-                me.asleep = 1
-            thread.pc = pc
-            if kind & CHECK:
-                if done >= limit or not self.can_move(index):
-                    break
-                pc = self._enter(thread)
+        try:
+            while done < limit:
+                function, arcs = code[pc]
+                number, kind, after, then = arcs[function(me)]
+                hits[number] += 1
+                done += 1
+                base = kind & KIND_MASK
+                pc = stack.pop() if base == RETURN else after
+                if base == CALL and then >= 0:
+                    stack.append(then)
+                elif base == BLOCK:
+                    me.asleep = 1
+                thread.pc = pc
+                if kind & CHECK:
+                    if done >= limit or not self.can_move(index):
+                        break
+                    pc = self._enter(thread)
+        except KeyError as error:
+            raise self._undeclared(pc, error) from error
         return done

@@ -126,7 +126,7 @@ class Machine:
 
     def move(self, index: int) -> bool:
         """Take one step with a given thread; answers False if that thread cannot move."""
-        return index in self.movable() and self._burst(index, 1) == 1
+        return (self.can_move(index) or index in self.movable()) and self._burst(index, 1) == 1
 
     def _burst(self, index: int, limit: int) -> int:
         """Run one thread until it cannot go on or `limit` steps are done; answers how many were. The thread can move.

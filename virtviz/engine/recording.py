@@ -192,14 +192,21 @@ class RecordingMachine(Machine):
 
     # Back and anywhere
 
-    def seek(self, position: int) -> None:
-        """Go to any recorded position by the shortest way: taking back, repeating, or from a checkpoint."""
+    def seek(self, position: int, *, with_step: bool = False) -> None:
+        """Go to any recorded position by the shortest way: taking back, repeating, or from a checkpoint.
+
+        Args:
+            position: 0..length.
+            with_step: the window has to hold the step that leads there, because somebody will look at it. A checkpoint
+                at that very position is then of no use.
+        """
         timeline = self.timeline
         if not 0 <= position <= self.length:
             raise ModelError(f"position {position} is not in 0..{self.length}")
-        near = timeline.checkpoint_before(position)
-        by_undo = self.position - position if timeline.window_start <= position <= self.position else None
-        by_repeating = position - self.position if self.position <= position else None
+        begin = max(position - with_step, 0)
+        near = timeline.checkpoint_before(begin)
+        by_undo = self.position - position if timeline.window_start <= begin and position <= self.position else None
+        by_repeating = position - self.position if self.position <= begin else None
         direct = by_undo if by_undo is not None else by_repeating
         if near is not None and (direct is None or position - near.position < direct):
             self._open_window(near)

@@ -6,10 +6,11 @@ restore). So taking back, jumping, branching and comparing are the same few loop
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from array import array
 from bisect import bisect_right
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
 
 from virtviz.engine.cells import Cells, JournaledSlots, journaled
 from virtviz.engine.journal import CELL, KIND, SLICE, STORE, Journal, cell_word
@@ -24,6 +25,58 @@ Snapshot = list[Any]
 """The content of every page (bytes, or ints in a list or a tuple); unchanged pages are shared between snapshots."""
 
 
+class CellNames(Sequence[str]):
+    """The name of every cell, by its number. A world has some 60,000, so each is made when it is asked for."""
+
+    def __init__(self) -> None:
+        # Stretches of cells: where each begins, what it is called, and whether it is a list.
+        self._starts: list[int] = []
+        self._called: list[tuple[str, bool]] = []
+        self._start_of: dict[str, int] = {}
+        self._length = 0
+
+    def add(self, name: str, length: int | None) -> int:
+        """Name the next cell, or the next `length` cells of a list; answers the number of the first."""
+        start = self._start_of[name] = self._length
+        self._starts.append(start)
+        self._called.append((name, length is not None))
+        self._length += 1 if length is None else length
+        return start
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(self._length))]
+        number = range(self._length)[number]
+        at = bisect_right(self._starts, number) - 1
+        name, is_list = self._called[at]
+        return f"{name}[{number - self._starts[at]}]" if is_list else name
+
+    def index(self, value: str, start: int = 0, stop: int = sys.maxsize) -> int:
+        """Give the number of a cell by its name, at once.
+
+        Raises:
+            ValueError: no cell (from `start` up to `stop`) has that name.
+        """
+        whole, _, element = value.partition("[")
+        first, place = self._start_of.get(whole, -1), element.removesuffix("]")
+        number = first + int(place) if place.isdecimal() else first
+        if first < 0 or not start <= number < min(stop, self._length) or self[number] != value:
+            raise ValueError(f"no cell is called {value!r}")
+        return number
+
+
 class State:
     """The registry of cells and regions.
 
@@ -35,12 +88,13 @@ class State:
 
     def __init__(self, *, recording: bool) -> None:
         self.journal: Journal | None = Journal() if recording else None
-        self.names: list[str] = []
+        self.names = CellNames()
         self.regions: list[Region] = []
         # A cell is a slot of a component, or an element of one of its lists; its key is the slot, or the element's
         # index.
         self._owners: list[Any] = []
         self._keys: list[Any] = []
+        self._numbers: list[int] = []
         # Pages: what a snapshot keeps together. A component's plain cells are one, each list is one, a stretch of
         # memory is one.
         self._pages: list[tuple[Any, Any]] = []
@@ -63,15 +117,16 @@ class State:
         slots = [getattr(cls, field) for field in scalars]
         for field, slot in zip(scalars, slots, strict=True):
             slot.__set__(made, initial.get(field, cls.fields[field]))
-        self._register(made, slots, [f"{name}.{field}" for field in scalars], (made, tuple(slots)))
+        for field in scalars:
+            self.names.add(f"{name}.{field}", None)
+        self._register(made, slots, (made, tuple(slots)))
         for field in (f for f, default in cls.fields.items() if default is None):
             values = list(initial[field])  # type: ignore[arg-type]
-            first = len(self.names)
+            first = self.names.add(f"{name}.{field}", len(values))
             if self.journal is not None:
                 values = JournaledSlots(values, first, self.journal.tail.append)
             getattr(cls, field).__set__(made, values)
-            keys = list(range(len(values)))
-            self._register(values, keys, [f"{name}.{field}[{i}]" for i in keys], (values, None))
+            self._register(values, self._first_numbers(len(values)), (values, None))
         return made
 
     def region(self, name: str, size: int) -> Region:
@@ -106,11 +161,15 @@ class State:
         """Give the region that an address of the journal lies in."""
         return self.regions[bisect_right(self._region_bases, address) - 1]
 
-    def _register(self, owner: object, keys: list[Any], names: list[str], page: tuple[Any, Any]) -> None:
+    def _register(self, owner: object, keys: list[Any], page: tuple[Any, Any]) -> None:
         self._pages.append(page)
         self._owners += [owner] * len(keys)
         self._keys += keys
-        self.names += names
+
+    def _first_numbers(self, count: int) -> list[int]:
+        """Give the numbers below a limit; the same objects every time, for all lists together have very many."""
+        self._numbers += range(len(self._numbers), count)
+        return self._numbers[:count]
 
     # Reading
 
@@ -122,7 +181,9 @@ class State:
 
     def digest(self) -> str:
         """Give a fingerprint of every cell and every byte (BLAKE2b, 32 hex digits)."""
-        sink = hashlib.blake2b(digest_size=16)
+        from hashlib import blake2b  # noqa: PLC0415 - takes a while to import, and a lesson needs it for nothing
+
+        sink = blake2b(digest_size=16)
         sink.update(array("Q", map(self.value, range(len(self.names)))).tobytes())
         for region in self.regions:
             sink.update(region.bytes)

@@ -177,9 +177,8 @@ class Trace:
 
     def step(self, n: int) -> Step:
         """Give step `n`, 1..len; the machine then stands at position `n`."""
-        if self.machine.position != n:
-            self.machine.seek(n)
         made = self._kept.get(n)
+        self.machine.seek(n, with_step=made is None)
         if made is None:
             made = self._kept[n] = self._build(n)
             if len(self._kept) > KEPT_STEPS:

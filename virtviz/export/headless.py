@@ -8,9 +8,11 @@ before, so both count the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.counters import count
+from virtviz.errors import CaptureError
 from virtviz.export.jsonl import TimedStep, footer_json, timed_steps
 from virtviz.lesson.build import build
 from virtviz.paths.capture import read_capture
@@ -84,10 +86,23 @@ def world_and_traffic(
     return world, traffic
 
 
-def places_passed(run: Run) -> set[str]:
-    """Name the places and queues at which passing packets can be written down: `wire`, every place, and queues used."""
+def check_places(run: Run, places: Sequence[str]) -> None:
+    """Refuse a place that no packet can pass, because there is none of that name.
+
+    A place is one of the header's, a queue that a packet waits in, or `wire`.
+
+    Raises:
+        CaptureError: there is no such place; the message names the nearest.
+    """
+    if not places:
+        return
     queues = {step.into for step in map(run.step, range(1, run.length + 1)) if step.into}
-    return {"wire", *queues, *(place.name for place in run.header.places)}
+    known = sorted({"wire", *queues, *(place.name for place in run.header.places)})
+    for place in places:
+        if place not in known:
+            near = get_close_matches(place, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+            raise CaptureError(f"no packet passes a place called {place!r}; {hint}")
 
 
 def recorded_steps(run: Run, *, to_the_end: bool = False) -> Iterator[TimedStep]:

@@ -43,8 +43,8 @@ def build(
     Args:
         lesson: as it was read.
         settings: further settings by dotted names, later ones over earlier ones and all of them over the lesson's.
-        frames: frames from a capture, instead of the lesson's scenario. Those addressed to a virtual machine come from the
-            wire; all others are sent by the first virtual machine.
+        frames: frames from a capture, instead of the lesson's scenario. What is addressed to a virtual machine comes in
+            from the wire; the rest is sent by the first virtual machine.
         packets: repeat the scenario until there are at least so many packets.
 
     Raises:

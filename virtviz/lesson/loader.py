@@ -38,7 +38,7 @@ DEPTH_MAX: Final = 16
 VALUES_MAX: Final = 20_000
 """Keys and values in a file."""
 DIGITS_MAX: Final = 18
-"""Digits of a number; no setting needs more."""
+"""Digits of a number; no setting needs more, and what is longer is taken as a text."""
 
 _FORBIDDEN: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
@@ -55,29 +55,22 @@ _WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
-    ("mapping values are not allowed", "a `:` followed by a space cannot stand here; put the whole text in quotes"),
-    (
-        "could not find expected ':'",
-        "a key without `:` after it; write `key: value`, or indent the text that goes on here",
-    ),
+    ("mapping values are not allowed", "a `:` cannot stand here; quote the text, or give the line above its own `:`"),
+    ("could not find expected ':'", "a key without `:`; write `key: value`, or indent a text that goes on here"),
     ("found unexpected end of stream", "the quotation mark that opens here is never closed"),
     ("found unexpected document separator", "the quotation mark that opens here is not closed before `---` or `...`"),
-    (
-        "found unknown escape character",
-        "an unknown escape after `\\`; inside double quotes write `\\\\`, or use single quotes",
-    ),
-    (
-        "expected escape sequence of",
-        "an incomplete escape after `\\`; inside double quotes write `\\\\`, or use single quotes",
-    ),
+    ("found unknown escape character", "an unknown escape after `\\`; write `\\\\`, or use single quotes"),
+    ("expected escape sequence of", "an incomplete escape after `\\`; write `\\\\`, or use single quotes"),
     ("that cannot start any token", "a text cannot begin with this character; put it in quotes"),
+    ("but found ']'", "a bracket that was never opened; take it out, or put the text in quotes"),
+    ("but found '}'", "a bracket that was never opened; take it out, or put the text in quotes"),
     ("expected <block end>", "this line does not line up with the ones it belongs to; indent it like them"),
     ("expected ',' or ']'", "the list that opens with `[` is not closed; write `]`, or `,` between its items"),
     ("expected ',' or '}'", "the mapping that opens with `{` is not closed; write `}`, or `,` between its keys"),
     ("expected the node content", "a value is missing here, or a bracket is too many"),
     ("expected chomping or indentation indicators", "after `|` or `>` the text begins in the next line"),
     ("expected a comment or a line break", "after `|` or `>` the text begins in the next line"),
-    ("block sequence entries are not allowed", "a list's `-` cannot stand here; begin it in a line of its own"),
+    ("sequence entries are not allowed", "a list's `-` cannot stand here; begin it in a line of its own"),
     ("mapping keys are not allowed", "a `?` followed by a space cannot stand here; put the text in quotes"),
 )
 """Words of the parser's messages, and what to say instead."""
@@ -209,12 +202,13 @@ def _values_of(text: str, marks: Marks) -> Plain:
         value = _Builder(noted).build(yaml.parse(text, Loader=quick))
     except yaml.YAMLError as error:
         # Both parsers refuse the same texts, nearly; the slower one says better why and where.
-        noted, better = Marks(marks.path), error
+        noted = Marks(marks.path)
         try:
             _Builder(noted).build(yaml.parse(text, Loader=careful))
-        except yaml.YAMLError as also:
-            better = also
-        _explain(better, text, noted)
+            if not noted.found:
+                _explain(error, text, noted)
+        except yaml.YAMLError as better:
+            _explain(better, text, noted)
         value = _NOTHING
     marks.values, marks.keys, marks.ids = noted.values, noted.keys, noted.ids
     marks.found += noted.found
@@ -315,13 +309,9 @@ class _Builder:
             return text
         if text in _WORDS:
             return _WORDS[text]
+        if len(text) > DIGITS_MAX:
+            return text
         if _INT.fullmatch(text):
-            if len(text) > DIGITS_MAX:
-                what = (
-                    f"{shown(text)} has more than {DIGITS_MAX} digits; write a smaller number, or quotes around a text"
-                )
-                self.marks.add(at, what)
-                return 0
             base = {"0o": 8, "0x": 16}.get(text[:2], 10)
             return int(text[2:] if base != 10 else text, base)
         return float(text.lower().replace(".i", "i").replace(".n", "n")) if _FLOAT.fullmatch(text) else text

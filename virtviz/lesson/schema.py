@@ -7,14 +7,14 @@ the closed sets of words are added, so that they complete them and show what eac
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind, Domain
-from virtviz.lesson.model import EVENT_KEYS, Lesson
+from virtviz.lesson.model import EVENT_KEYS, Ask, Kind, Lesson, Level
 from virtviz.paths.knobs import KNOBS, PROFILES, Knob
 
 DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -23,6 +23,7 @@ MILESTONES: Final = (
     *("from-wire", "in-guest-buffer", "interrupted", "polled", "received"),
 )
 """Points of a packet's way, out and then in; those that both ways have are named once."""
+_ORDERS: Final = (get_args(Level), get_args(Kind), get_args(Ask), ("start", "end"))
 
 
 @cache
@@ -31,10 +32,24 @@ def shape_schema() -> dict[str, Any]:
     (_,), parts = msgspec.json.schema_components([Lesson], ref_template="#/definitions/{name}")
     for part in parts.values():
         part["description"] = part.get("description", "").split("\n\n")[0]
+    _in_our_order(parts)
     event = parts["Event"]
     event |= {"minProperties": 1, "maxProperties": 1, "one_of": list(EVENT_KEYS)}
     lesson = parts.pop("Lesson")
     return {"$schema": DRAFT, **lesson, "definitions": parts}
+
+
+def _in_our_order(schema: Any) -> None:  # noqa: ANN401 - any part of a schema
+    """Put the words of enumerations back into the order in which the types have them; msgspec sorts them."""
+    if isinstance(schema, dict):
+        words = schema.get("enum")
+        if isinstance(words, list):
+            schema["enum"] = next((list(order) for order in _ORDERS if set(order) == set(words)), words)
+        for part in schema.values():
+            _in_our_order(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _in_our_order(part)
 
 
 def lesson_schema() -> dict[str, Any]:

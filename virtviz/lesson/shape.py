@@ -93,13 +93,13 @@ class _Teller:
             case "enum" | "const":
                 words = rule if error.validator == "enum" else [rule]
                 hint = did_you_mean(value, words) if isinstance(value, str) else ""
-                self.marks.add(at, f"{self._named(value)} is not {_one_of(words)}{hint}")
+                self.marks.add(at, f"{_named(value)} is not {_one_of(words)}{hint}")
             case "minProperties" | "maxProperties" if "one_of" in schema:
                 self.marks.add(at, f"exactly one of the keys {_listed(schema['one_of'])} is needed here")
             case "minItems" | "minProperties" | "maxItems" | "maxProperties":
                 least = error.validator.startswith("min")
                 thing = "entries" if "Prop" in error.validator else "items"
-                self.marks.add(at, f"{len(value)} {thing}; {'at least' if least else 'at most'} {rule} are needed")
+                self.marks.add(at, f"{len(value)} {thing}; there must be {'at least' if least else 'at most'} {rule}")
             case "minLength":
                 self.marks.add(at, "an empty text; write one, or leave the key out")
             case _:
@@ -107,18 +107,14 @@ class _Teller:
 
     def _wrong_value(self, at: Path, value: object, schema: Mapping[str, Any]) -> None:
         wanted = self.expected(schema)
-        if value is None:
+        if not at:
+            self.marks.add(at, "this is no lesson; a lesson is a mapping of keys and begins with `format_version: 1`")
+        elif value is None:
             self.marks.add(at, f"nothing stands here; write {wanted}, or leave the key out")
         elif "text" in wanted and isinstance(value, int | float):
-            self.marks.add(at, f"{self._named(value)} is not read as a text; put it in quotes")
+            self.marks.add(at, _no_text(value))
         else:
-            self.marks.add(at, f"{self._named(value)} is not {wanted}")
-
-    @staticmethod
-    def _named(value: object) -> str:
-        return (
-            "`true`" if value is True else "`false`" if value is False else "nothing" if value is None else shown(value)
-        )
+            self.marks.add(at, f"{_named(value)} is not {wanted}")
 
     def _unknown_keys(self, at: Path, value: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         known = list(schema.get("properties", {}))
@@ -140,9 +136,13 @@ class _Teller:
                     if inner.schema_path and inner.schema_path[0] == number:
                         self.tell(inner, at)
                 return
+        expected = self.expected({"anyOf": branches})
+        if "text" in expected and isinstance(value, int | float):
+            self.marks.add(at, _no_text(value))
+            return
         words = [word for branch in branches for word in self._resolve(branch).get("enum", ())]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        self.marks.add(at, f"{self._named(value)} is not {self.expected({'anyOf': branches})}{hint}")
+        self.marks.add(at, f"{_named(value)} is not {expected}{hint}")
 
     def _resolve(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:
@@ -168,6 +168,18 @@ class _Teller:
         if "minimum" in schema and "maximum" in schema:
             return f"{name} from {schema['minimum']} to {schema['maximum']}"
         return f"{name} from {schema['minimum']} on" if "minimum" in schema else name
+
+
+def _no_text(value: float) -> str:
+    """Say why a value is no text."""
+    if isinstance(value, bool):
+        return f"{_named(value)} is read as true or false; write on or off for a setting, or put it in quotes"
+    return f"{_named(value)} is read as a number; put it in quotes"
+
+
+def _named(value: object) -> str:
+    """Quote a value."""
+    return {True: "`true`", False: "`false`"}[value] if isinstance(value, bool) else shown(value)
 
 
 def _one_of(words: list[Any]) -> str:

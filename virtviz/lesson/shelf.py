@@ -16,12 +16,13 @@ from virtviz.lesson.loader import load
 from virtviz.lesson.marks import shown
 from virtviz.resources import data_folder
 
-_NUMBERED: Final = re.compile(r"(\d+)-(.+)")
+_NUMBERED: Final = re.compile(r"([0-9]{1,6})-(.+)")
+_NUMBER: Final = re.compile(r"[0-9]{1,6}")
 UNNUMBERED: Final = 1 << 30
 """Lessons without a number stand at the end of the shelf."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Shelved:
     """A lesson on the shelf.
 
@@ -44,11 +45,12 @@ class Shelved:
 
 def shelf(folder: Path | None = None) -> list[Shelved]:
     """List the lessons of a folder, or of those that come with virtviz, in order."""
-    return sorted(map(_shelved, _files(folder)))
+    return [_shelved(path) for path in _files(folder)]
 
 
 def _files(folder: Path | None) -> list[Path]:
-    return sorted((folder or data_folder("lessons")).glob("*.yaml"))
+    there = (folder or data_folder("lessons")).glob("*.yaml")
+    return sorted(there, key=lambda path: (number_of(path.stem), path.stem))
 
 
 def _shelved(path: Path) -> Shelved:
@@ -77,19 +79,26 @@ def find(name: str, folder: Path | None = None) -> Path:
     """
     files = {path.stem: path for path in _files(folder)}
     slugs = {stem: found[2] if (found := _NUMBERED.fullmatch(stem)) else stem for stem in files}
-    by_number = [stem for stem in files if name.isdecimal() and number_of(stem) == int(name)]
+    by_number = [stem for stem in files if _NUMBER.fullmatch(name) and number_of(stem) == int(name)]
     by_slug = [stem for stem, slug in slugs.items() if slug == name]
     by_beginning = [stem for stem, slug in slugs.items() if name and (stem.startswith(name) or slug.startswith(name))]
     for fitting in ([name] if name in files else [], by_number, by_slug, by_beginning):
         if len(fitting) == 1:
             return files[fitting[0]]
         if fitting:
-            raise LearnerError(f"{shown(name)} could be {_either(sorted(fitting, key=number_of))}; write more of it")
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    there = _either(sorted(files, key=number_of)) if files else "none"
+            raise LearnerError(f"{shown(name)} could be {_either(fitting)}; write more of it")
+    if name.endswith((".yaml", ".yml")) or _is_file(name):
+        return Path(name)
+    there = _either([*files]) if files else "none"
     raise LearnerError(f"there is no lesson {shown(name)}; there is {there}, or give the path of a .yaml file")
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).is_file()
+    except (OSError, ValueError):
+        # Longer than any path, or with a NUL in it.
+        return False
 
 
 def _either(names: list[str]) -> str:

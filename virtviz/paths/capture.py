@@ -57,7 +57,7 @@ def read_capture(path: str | os.PathLike[str]) -> list[Item]:
 def _frames(path: Path) -> Iterator[bytes]:
     """Read the frames of a file, as far as it is one."""
     import dpkt  # noqa: PLC0415 - most runs open no file
-    from dpkt.pcap import UniversalReader  # noqa: PLC0415
+    from dpkt.pcap import UniversalReader  # noqa: PLC0415 - most runs open no file
 
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
@@ -136,7 +136,7 @@ def write_capture(path: str | os.PathLike[str], frames: Iterable[tuple[int, byte
     Raises:
         CaptureError: the file cannot be written.
     """
-    from dpkt.pcap import Writer  # noqa: PLC0415 - most runs write no file
+    from dpkt.pcap import Writer  # noqa: PLC0415 - most runs open no file
 
     try:
         with Path(path).open("wb") as file:
@@ -222,7 +222,7 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
 
 
 def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
-    """Give a received packet's bytes: what the driver has joined, has just taken, and what lies behind the used ring."""
+    """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
     slots, driver, layout = buffers.cells, vm.rx_driver.cells, vm.rx_layout
     found = bytearray()
     parts: list[tuple[int, int]] = []

@@ -1,17 +1,19 @@
-"""What a world is made of, for readers of its trace: threads, places, queues, packets, and the state before the first step.
+"""What a world is made of, for readers of its trace: threads, places, queues, packets, and the initial state.
 
-A `Header`, the initial state and the steps are all that a reader needs to rebuild every cell and every byte at any position.
+A `Header`, the initial state and the steps are all that a reader needs to rebuild every cell and every byte at any
+position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtviz.engine.machine import Machine
     from virtviz.paths.wiring import Simulation
 
@@ -48,7 +50,8 @@ class QueueInfo:
         size: descriptors.
         desc, avail, used: addresses of its three parts.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
-        driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`, `<device>.last_avail_idx`.
+        driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
+            `<device>.last_avail_idx`.
     """
 
     name: str
@@ -65,7 +68,7 @@ class QueueInfo:
 
 @dataclass(frozen=True, slots=True)
 class PacketInfo:
-    """A packet: its number, the name the lesson gave it, whether the guest sends it, its bytes on the wire and what it is."""
+    """A packet: its number, the name the lesson gave it, whether the guest sends it, its length, and what it is."""
 
     number: int
     name: str

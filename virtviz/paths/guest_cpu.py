@@ -1,9 +1,9 @@
 """The guest's CPU: taking interrupts, running softirqs, being idle.
 
 A vCPU is one thread with three levels stacked on each other: what a program or system call does, softirqs, hard
-interrupts. Each level up saves what the one below was doing. While a hard interrupt is handled no other is taken; a softirq
-begun by a hard interrupt runs right after it, unless the interrupt came in the middle of another softirq or of code that
-holds softirqs off.
+interrupts. Each level up saves what the one below was doing. While a hard interrupt is handled no other is taken; a
+softirq begun by a hard interrupt runs right after it, unless the interrupt came in the middle of another softirq or of
+code that holds softirqs off.
 
 How an interrupt comes into the guest at all is KVM's affair (`kvm.py`).
 """
@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.ops import RETURN, OpSpec, Return, Routine, call, call_any, goto, op
+from virtviz.engine.ops import RETURN, OpSpec, Return, Routine, call, call_any, op
 from virtviz.engine.places import Domain
 from virtviz.paths.context import Level
 from virtviz.paths.queues import Fifo
@@ -133,7 +133,7 @@ class TakeInterrupt(Routine):
         eoi_exit: what happens when ending the interrupt leaves the guest.
     """
 
-    def __init__(  # noqa: PLR0913 - what an interrupt gate joins
+    def __init__(
         self,
         name: str,
         cpu: GuestCpu,
@@ -158,7 +158,7 @@ class TakeInterrupt(Routine):
             return self.place
         return self.kernel if spec.name in ("acknowledge", "call_handler") else self.leaving
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the vector and the queue it belongs to."""
         return {"vector": self.cpu.vcpu.vector_number(), "queue": self.cpu.vcpu.queue_of_vector()}
 
@@ -185,15 +185,20 @@ class TakeInterrupt(Routine):
         "apic_ack_edge",
         X86_IRQ,
         text={
-            "exit": "The edge interrupt is acknowledged before its handler runs. Another one waits, so this end-of-interrupt has "
-            "to leave the guest.",
-            "": "The edge interrupt is acknowledged, without an exit, before its handler runs: {queue} has a vector and a handler of its own.",
+            "exit": (
+                "The edge interrupt is acknowledged before its handler runs. Another one waits, so this "
+                "end-of-interrupt has to leave the guest."
+            ),
+            "": (
+                "The edge interrupt is acknowledged, without an exit, before its handler runs: {queue} has a "
+                "vector and a handler of its own."
+            ),
         },
         to={"exit": call("eoi_exit", "call_handler"), "handled": call_any("handlers", "irq_exit")},
         cause="the end-of-interrupt register is written",
         private=True,
     )
-    def acknowledge(self, me: Context) -> str:  # noqa: ARG002
+    def acknowledge(self, me: Context) -> str:
         vcpu = self.cpu.vcpu
         return "exit" if vcpu.eoi_leaves_guest() else vcpu.queue_of_vector()
 
@@ -206,7 +211,7 @@ class TakeInterrupt(Routine):
         to=call_any("handlers", "irq_exit"),
         private=True,
     )
-    def call_handler(self, me: Context) -> str:  # noqa: ARG002
+    def call_handler(self, me: Context) -> str:
         return self.cpu.vcpu.queue_of_vector()
 
     @op(
@@ -244,7 +249,7 @@ class TakeInterrupt(Routine):
         opens=True,
         private=True,
     )
-    def iret(self, me: Context) -> str:  # noqa: ARG002
+    def iret(self, me: Context) -> str:
         return self._back_to()
 
     def _back_to(self) -> str:
@@ -335,7 +340,7 @@ class PollingIdle(Idle):
         guard="has_work",
         patience="gives_up",
     )
-    def idle(self, me: Context) -> None:  # noqa: ARG002
+    def idle(self, me: Context) -> None:
         self.leave()
 
 
@@ -348,14 +353,16 @@ class HaltingIdle(Idle):
         "default_idle",
         X86_IDLE,
         text={
-            "halt": "Nothing to run, seen with interrupts off: STI and HLT follow as one, so that none can slip in between. HLT leaves the "
-            "guest for KVM.",
+            "halt": (
+                "Nothing to run, seen with interrupts off: STI and HLT follow as one, so that none can slip in "
+                "between. HLT leaves the guest for KVM."
+            ),
             "work": "The program can run again: the idle loop gives way.",
         },
         to={"work": RETURN, "halt": call("halt", "idle")},
         cause="the guest executed HLT",
     )
-    def idle(self, me: Context) -> str:  # noqa: ARG002
+    def idle(self, me: Context) -> str:
         if self.has_work():
             self.leave()
             return "work"

@@ -1,12 +1,11 @@
 """The host's network stack around the switch: a device's transmit queue, softirqs, and the laboratory's veth pair.
 
-A softirq runs in whatever thread raised it, once that thread lets it; the one that serves the network card's interrupt has a CPU
-of its own here.
+A softirq runs in whatever thread raised it, once that thread lets it; the one that serves the network card's interrupt
+has a CPU of its own here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -18,6 +17,8 @@ from virtviz.spec.citation import CORE_DEV, IP_ICMP, SOFTIRQ, VETH
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
@@ -32,7 +33,7 @@ FROM_SWITCH, TO_SWITCH = 0, 1
 
 @cells
 class BacklogCells(Cells):
-    """Per CPU, here per thread: the packet and level that a softirq interrupts, and frames dropped because the backlog was full."""
+    """Per CPU, here per thread: what a softirq interrupts, and frames dropped because the backlog was full."""
 
     saved_packet: int = 0
     saved_skb: int = 0
@@ -42,7 +43,7 @@ class BacklogCells(Cells):
 
 
 class Backlog:
-    """The frames one thread has raised a softirq for (netif_rx). An entry is twice the slot, plus the end of the veth pair."""
+    """The frames one thread has raised a softirq for (netif_rx): twice the slot, plus the end of the veth pair."""
 
     def __init__(self, state: State, name: str) -> None:
         self.cells = state.add(BacklogCells, name)
@@ -88,7 +89,7 @@ class VethXmit(Routine):
         pool: the host's packet memory.
     """
 
-    def __init__(  # noqa: PLR0913 - what a veth end joins
+    def __init__(
         self, name: str, place: Place, backlogs: list[Backlog | None], end: int, pool: PacketPool, device: str
     ) -> None:
         super().__init__(name, place)
@@ -97,7 +98,7 @@ class VethXmit(Routine):
         self.pool = pool
         self.device = device
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the device."""
         return {"device": self.device}
 
@@ -107,7 +108,10 @@ class VethXmit(Routine):
         "veth_xmit",
         VETH,
         text={
-            "raised": "{device} is one end of a veth pair: the frame is put on this CPU's backlog, and a softirq will take it out at the other end.",
+            "raised": (
+                "{device} is one end of a veth pair: the frame is put on this CPU's backlog, and a softirq will "
+                "take it out at the other end."
+            ),
             DROPPED: "This CPU's backlog is full: the frame is dropped here.",
         },
         to={"raised": RETURN, DROPPED: RETURN},
@@ -155,7 +159,7 @@ class ProcessBacklog(Routine):
         port: the switch port of the near end.
     """
 
-    def __init__(  # noqa: PLR0913 - what a backlog joins
+    def __init__(
         self,
         name: str,
         place: Place,
@@ -277,7 +281,7 @@ class Arrivals(Routine):
         due: gives the number of the next frame that may be sent, 0 if none.
     """
 
-    def __init__(  # noqa: PLR0913 - what a sender joins
+    def __init__(
         self, name: str, place: Place, pool: PacketPool, traffic: Traffic, wire: Wire, xmit: Routine, softirq: Routine
     ) -> None:
         super().__init__(name, place)

@@ -1,7 +1,7 @@
 """The settings of a simulated world: their names, what they do, what they may be, and which go together.
 
-A world is a set of values for all knobs: a profile, then what a lesson's `world:` says, then what `--set` says. Values are checked
-here once; everything below reads them from `World` and checks nothing again.
+A world is a set of values for all knobs: a profile, then what a lesson's `world:` says, then what `--set` says. Values
+are checked here once; everything below reads them from `World` and checks nothing again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Knob:
 
 def _shown(text: object) -> str:
     shown = str(text)
-    return repr(shown if len(shown) <= 40 else shown[:37] + "...")  # noqa: PLR2004 - what fits into a message
+    return repr(shown if len(shown) <= 40 else shown[:37] + "...")
 
 
 ON_OFF = ("on", "off")
@@ -135,8 +135,13 @@ KNOBS: dict[str, Knob] = {
             high=1 << 20,
         ),
         Knob("socket_sndbuf", 212992, "Send buffer of the guest's socket in bytes.", low=4096, high=1 << 24),
-        Knob("cpu", "intel", "Whose processor; decides how a store to a device leaves the guest.",
-             choices=("intel", "amd"), recorded="amd"),
+        Knob(
+            "cpu",
+            "intel",
+            "Whose processor; decides how a store to a device leaves the guest.",
+            choices=("intel", "amd"),
+            recorded="amd",
+        ),
         Knob(
             "apicv",
             "on",
@@ -162,8 +167,12 @@ KNOBS: dict[str, Knob] = {
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob("switch", "ovs", "What connects the TAP with the network card.", choices=("ovs",)),
-        Knob("flows", "unknown", "Whether the switch's kernel part already knows the flows.",
-             choices=("unknown", "known")),
+        Knob(
+            "flows",
+            "unknown",
+            "Whether the switch's kernel part already knows the flows.",
+            choices=("unknown", "known"),
+        ),
         Knob(
             "ovs_flow_count",
             "fresh",
@@ -175,20 +184,29 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "far_port",
             "nic",
-            "What is behind the switch: a network card, a veth pair into another network namespace, or a dummy that drops.",
+            (
+                "What is behind the switch: a network card, a veth pair into another network namespace, or a "
+                "dummy that drops."
+            ),
             choices=("nic", "veth", "dummy"),
             recorded="veth",
         ),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
-        Knob("nic_tx_frames", 64, "Sent frames after which the card interrupts (ethtool -C tx-frames).", low=1, high=512),
+        Knob(
+            "nic_tx_frames", 64, "Sent frames after which the card interrupts (ethtool -C tx-frames).", low=1, high=512
+        ),
         Knob(
             "store_buffer",
             "off",
             "Whether CPUs have store buffers, so that a missing barrier shows.",
             choices=ON_OFF,
         ),
-        Knob("costs", "estimates", "The cost profile behind simulated time; all of it is assumption.",
-             choices=("estimates",)),
+        Knob(
+            "costs",
+            "estimates",
+            "The cost profile behind simulated time; all of it is assumption.",
+            choices=("estimates",),
+        ),
         Knob("device_checks", "vhost", "Which malformed rings the device notices.", choices=("vhost",)),
     )
 }
@@ -203,42 +221,42 @@ PROFILES: dict[str, dict[str, Value]] = {
 class World(Mapping[str, Value]):
     """A checked set of values for all knobs."""
 
-    values: Mapping[str, Value] = field(default_factory=lambda: PROFILES["default"])
+    chosen: Mapping[str, Value] = field(default_factory=lambda: PROFILES["default"])
     profile: str = "default"
 
     def __getitem__(self, name: str) -> Value:
-        return self.values[name]
+        return self.chosen[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.chosen)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.chosen)
 
     def number(self, name: str) -> int:
         """Give a numeric knob."""
-        value = self.values[name]
+        value = self.chosen[name]
         assert isinstance(value, int), name
         return value
 
     def word(self, name: str) -> str:
         """Give a word knob."""
-        return str(self.values[name])
+        return str(self.chosen[name])
 
     def on(self, name: str) -> bool:
         """Say whether an on/off knob is on."""
-        return self.values[name] == "on"
+        return self.chosen[name] == "on"
 
     def has(self, feature: str) -> bool:
         """Say whether a feature was agreed on."""
-        features = self.values["features"]
+        features = self.chosen["features"]
         return isinstance(features, frozenset) and feature in features
 
     def plain(self) -> dict[str, int | str | list[str]]:
         """Give the values in a form that can be written out."""
         return {
             "profile": self.profile,
-            **{k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.values.items()},
+            **{k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.chosen.items()},
         }
 
     def departures(self) -> list[str]:
@@ -246,7 +264,7 @@ class World(Mapping[str, Value]):
         said = []
         if self.number("tx_stop_threshold") != KNOBS["tx_stop_threshold"].default:
             said.append(f"tx_stop_threshold {self['tx_stop_threshold']} (Linux: 19)")
-        if self.number("rx_buffer") < 1536:  # noqa: PLR2004 - GOOD_PACKET_LEN and header, rounded up
+        if self.number("rx_buffer") < 1536:
             said.append(f"rx_buffer {self['rx_buffer']} (Linux: 1536 or more)")
         return said
 
@@ -300,13 +318,18 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     if threshold >= size:
         yield (
             "queue.size",
-            f"a transmit queue of {size} descriptors would be stopped for good, because the guest stops below "
-            f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)",
+            (
+                f"a transmit queue of {size} descriptors would be stopped for good, because the guest stops below "
+                f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
+            ),
         )
     if world["cpu"] == "amd" and world.on("apicv"):
         yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
-        yield ("guest_bql", "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1")
+        yield (
+            "guest_bql",
+            "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
+        )
 
 
 def parse_setting(text: str) -> tuple[str, str]:

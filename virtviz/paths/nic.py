@@ -1,22 +1,32 @@
-"""The host's network card: its driver (host kernel) and its engine (hardware). Blocks NIC-TX and N-IN rows 1 to 7.
+"""The host's network card: sending (block NIC-TX), and its engine in hardware (NIC-TX row 4, N-IN rows 1 and 2).
 
-The engine is a thread of its own that reaches the host only through memory and interrupts. Sent frames are cleaned up by the
-next poll of the card; only when many are waiting does the card interrupt for them alone (interrupt moderation).
+The engine is a thread of its own that reaches the host only through memory and interrupts. Sent frames are cleaned up
+by the next poll of the card (`nic_poll.py`); only when many are waiting does the card interrupt for them alone
+(interrupt moderation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.effects import DMA_READ, DMA_WRITTEN, DROPPED, HW_INTERRUPTED
-from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
-from virtviz.paths.context import Level
+from virtviz.engine.effects import (
+    DMA_READ,
+    DMA_WRITTEN,
+    DROPPED,
+    HW_INTERRUPTED,
+)
+from virtviz.engine.ops import RETURN, Routine, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import CORE_DEV, CORE_GRO, IXGBE, SCH_GENERIC
+from virtviz.spec.citation import (
+    CORE_DEV,
+    IXGBE,
+    SCH_GENERIC,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.engine.threads import Thread
@@ -25,8 +35,8 @@ if TYPE_CHECKING:
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.traffic import Traffic
 
+
 QDISC_LIMIT = 1000
-NAPI_WEIGHT = 64
 GRO_BATCH = 8
 STOP_BELOW = 4
 """Free transmit descriptors below which the driver stops its queue."""
@@ -57,7 +67,8 @@ class Nic:
     """A network card.
 
     Attributes:
-        tx: the transmit ring: frames whose descriptors the driver has written and not yet cleaned up, the sent ones first.
+        tx: the transmit ring: frames whose descriptors the driver has written and not yet cleaned up, the sent ones
+            first.
         rx: frames the card has received and the driver has not taken.
         collected: frames of this poll that wait to be handed up.
         qdisc: frames waiting because the transmit queue is stopped.
@@ -66,7 +77,7 @@ class Nic:
 
     softirq: Thread
 
-    def __init__(  # noqa: PLR0913 - a card is what it is
+    def __init__(
         self, state: State, name: str, pool: PacketPool, wire: Wire, traffic: Traffic, ring: int, tx_frames: int
     ) -> None:
         self.name = name
@@ -113,7 +124,7 @@ class NicXmit(Routine):
         super().__init__(name, place)
         self.nic = nic
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the card."""
         return {"nic": self.nic.name, "waiting": len(self.nic.qdisc), "free": self.nic.free_descriptors()}
 
@@ -147,7 +158,10 @@ class NicXmit(Routine):
         IXGBE,
         text={
             "open": "The frame's memory is mapped for DMA and described in {nic}'s transmit ring.",
-            "stopped": "The frame is described in {nic}'s transmit ring; only {free} descriptors are left, so the queue is stopped.",
+            "stopped": (
+                "The frame is described in {nic}'s transmit ring; only {free} descriptors are left, so the queue "
+                "is stopped."
+            ),
         },
         to={"open": goto("ring_doorbell"), "stopped": goto("ring_doorbell")},
         into="{nic}.tx",
@@ -165,7 +179,10 @@ class NicXmit(Routine):
         "ring the doorbell",
         "ixgbe_tx_map",
         IXGBE,
-        text="One write to the card's tail register: a real device, so no exit and no system call. The thread's work with this frame is done.",
+        text=(
+            "One write to the card's tail register: a real device, so no exit and no system call. The "
+            "thread's work with this frame is done."
+        ),
         to=RETURN,
         cost="doorbell",
         fence=True,
@@ -217,7 +234,7 @@ class RunNicQueue(Routine):
         if nic.free_descriptors() < STOP_BELOW:
             nic.cells.driver_off = 1
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the card."""
         return {"nic": self.nic.name}
 
@@ -231,7 +248,7 @@ class NicEngine(Routine):
         self.softirq_thread = nic.softirq
         self.has_work = nic.has_work
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the card."""
         return {"nic": self.nic.name}
 
@@ -246,9 +263,15 @@ class NicEngine(Routine):
         "(hardware)",
         IXGBE,
         text={
-            DMA_READ: "{nic} finds a new descriptor in its transmit ring and reads the frame from the host's memory by itself.",
+            DMA_READ: (
+                "{nic} finds a new descriptor in its transmit ring and reads the frame from the host's memory by "
+                "itself."
+            ),
             DMA_WRITTEN: "A frame comes in from the wire. {nic} writes it into the host's memory by itself.",
-            DROPPED: "A frame comes in from the wire, but no receive descriptor is free: {nic} drops it and counts it as missed.",
+            DROPPED: (
+                "A frame comes in from the wire, but no receive descriptor is free: {nic} drops it and counts it "
+                "as missed."
+            ),
             HW_INTERRUPTED: "{nic} sends its MSI-X interrupt to a CPU of the host.",
         },
         to={
@@ -301,7 +324,9 @@ class NicEngine(Routine):
         "(hardware)",
         IXGBE,
         text={
-            "answered": "The frame is on the wire, and the far host will answer it. The guest's buffer was given back long ago.",
+            "answered": (
+                "The frame is on the wire, and the far host will answer it. The guest's buffer was given back long ago."
+            ),
             "sent": "The frame is on the wire. The guest's buffer was given back long ago.",
         },
         to={"answered": goto("serve"), "sent": goto("serve")},
@@ -316,163 +341,6 @@ class NicEngine(Routine):
         if answer and nic.wire.answers.put(answer):
             return "answered"
         return "sent"
-
-
-class NicPoll(Routine):
-    """The CPU that serves the card's interrupt: hard interrupt, then NAPI. Rows 2 to 7 of N-IN.
-
-    Args:
-        receive: what takes the frames: the port's rx_handler.
-        port: number of the switch port the card is.
-        run_queue: sends what waits because the card was full.
-    """
-
-    def __init__(  # noqa: PLR0913 - what a poll joins
-        self, name: str, place: Place, nic: Nic, receive: Routine, port: int, run_queue: Routine
-    ) -> None:
-        super().__init__(name, place)
-        self.nic = nic
-        self.receive = receive
-        self.port = port
-        self.run_queue = run_queue
-
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
-        """Name the card."""
-        return {"nic": self.nic.name, "polled": self.nic.cells.polled}
-
-    @op(
-        "N-IN.2",
-        "wait for the card",
-        "cpu_startup_entry",
-        CORE_DEV,
-        text={
-            "idle": "This CPU has nothing to do until the card interrupts.",
-            "interrupt": "The card has interrupted again meanwhile.",
-        },
-        to={"idle": block("hard_interrupt"), "interrupt": goto("hard_interrupt")},
-    )
-    def wait(self, me: Context) -> str:
-        if self.nic.cells.masked:
-            return "interrupt"
-        me.packet = 0
-        return "idle"
-
-    @op(
-        "N-IN.2",
-        "handle the card's interrupt",
-        "ixgbe_msix_clean_rings",
-        IXGBE,
-        text="The hard interrupt only schedules the poll. Until that is done, {nic} will not interrupt again.",
-    )
-    def hard_interrupt(self, me: Context) -> None:
-        me.level = Level.HARDIRQ
-
-    @op(
-        "N-IN.3",
-        "free what was sent",
-        "ixgbe_clean_tx_irq",
-        IXGBE,
-        text={
-            "nothing": "The softirq polls {nic}. Nothing it has sent is waiting to be freed.",
-            "freed": "The softirq polls {nic}. Frames that were sent long ago are freed now; no guest learns of it.",
-            "go on": "Frames that were sent are freed, and the stopped transmit queue goes on.",
-        },
-        to={"nothing": goto("take_frame"), "freed": goto("take_frame"), "go on": call("run_queue", "take_frame")},
-    )
-    def clean_tx(self, me: Context) -> str:
-        nic = self.nic
-        me.level = Level.SOFTIRQ
-        if nic.cells.polled:
-            nic.cells.polled = 0
-        if nic.tx.cells.taken == nic.cells.sent:
-            return "nothing"
-        while nic.tx.cells.taken != nic.cells.sent:
-            nic.pool.release(nic.tx.take())
-        if not nic.cells.driver_off:
-            return "freed"
-        nic.cells.driver_off = 0
-        return "go on"
-
-    @op(
-        "N-IN.3",
-        "take the next received frame",
-        "ixgbe_clean_rx_irq",
-        IXGBE,
-        text={
-            "frame": "A frame is taken from {nic}'s receive ring and put on the list of this poll: frames of one stream could be merged.",
-            "list full": "Eight frames are collected: they go up the stack now.",
-            "none": "No more frames: what was collected goes up the stack.",
-            "enough": "64 frames are polled: what was collected goes up the stack, and the poll goes on later.",
-        },
-        to={
-            "frame": goto("take_frame"),
-            "list full": goto("hand_up"),
-            "none": goto("complete"),
-            "enough": goto("hand_up_last"),
-        },
-    )
-    def take_frame(self, me: Context) -> str:
-        nic = self.nic
-        if nic.cells.polled >= NAPI_WEIGHT:
-            return "enough"
-        if not nic.rx:
-            return "none"
-        slot = nic.rx.take()
-        me.packet = nic.pool.cells.packet[slot]
-        nic.collected.put(slot)
-        nic.cells.polled += 1
-        return "list full" if nic.collected.is_full else "frame"
-
-    @op(
-        "N-IN.3",
-        "hand up the next collected frame",
-        "napi_gro_receive",
-        CORE_GRO,
-        text={"frame": "The next collected frame goes up the stack.", "none": "All collected frames have gone up."},
-        to={"frame": call("receive", "hand_up"), "none": goto("take_frame")},
-        private=True,
-    )
-    def hand_up(self, me: Context) -> str:
-        return self._hand_up(me)
-
-    def _hand_up(self, me: Context) -> str:
-        nic = self.nic
-        if not nic.collected:
-            return "none"
-        me.skb = nic.collected.take()
-        me.packet = nic.pool.cells.packet[me.skb]
-        me.port = self.port
-        return "frame"
-
-    @op(
-        "N-IN.3",
-        "end the poll",
-        "napi_complete_done",
-        CORE_GRO,
-        text={
-            "frame": "napi_complete_done hands up the frames that were collected: the switch runs in here.",
-            "none": "The poll is over; {nic} may interrupt again.",
-        },
-        to={"frame": call("receive", "complete"), "none": goto("wait")},
-    )
-    def complete(self, me: Context) -> str:
-        answer = self._hand_up(me)
-        if answer == "none":
-            self.nic.cells.masked = 0
-            me.level = Level.PROCESS
-        return answer
-
-    @op(
-        "N-IN.3",
-        "hand up the next collected frame",
-        "napi_gro_flush",
-        CORE_GRO,
-        text={"frame": "The next collected frame goes up the stack.", "none": "Others have a turn, then the poll goes on."},
-        to={"frame": call("receive", "hand_up_last"), "none": goto("clean_tx")},
-        private=True,
-    )
-    def hand_up_last(self, me: Context) -> str:
-        return self._hand_up(me)
 
 
 class DummyXmit(Routine):

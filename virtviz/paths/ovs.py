@@ -1,13 +1,12 @@
 """Open vSwitch's kernel datapath: blocks O-FWD and O-MISS rows 1 to 3, 8 and 9.
 
-It has no thread. It runs inside whoever hands it a frame: the vhost worker, a softirq, or an upcall handler that tells the kernel to
-execute a packet. A flow is a match on input port, Ethernet addresses and type, and the ports to send to.
+It has no thread. It runs inside whoever hands it a frame: the vhost worker, a softirq, or an upcall handler that tells
+the kernel to execute a packet. A flow is a match on input port, Ethernet addresses and type, and the ports to send to.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -24,6 +23,8 @@ from virtviz.spec.citation import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.engine.threads import Thread
@@ -68,7 +69,8 @@ class FlowTable:
     def find(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
         """Give the output ports for a frame, as bits; -1 if its flow is unknown.
 
-        The match is two words: the frame's first 8 bytes; then the next 6 (rest of the source, type) and the input port.
+        The match is two words: the frame's first 8 bytes; then the next 6 (rest of the source, type) and the input
+        port.
 
         Args:
             frame: bytes that contain it.
@@ -81,10 +83,10 @@ class FlowTable:
         slot = (first ^ second * _MIX) % _PRIME % FLOWS
         if mine.first[slot] != first or mine.second[slot] != second:
             slot = self._slot(first, second)
-        return mine.outputs[slot] - 1
+        return int(mine.outputs[slot]) - 1
 
     def _slot(self, first: int, second: int) -> int:
-        """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full without it."""
+        """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full."""
         mine = self.cells
         home = at = (first ^ second * _MIX) % _PRIME % FLOWS
         while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second):
@@ -131,7 +133,7 @@ class Datapath:
             me.outputs = outputs
 
     def next_output(self, me: Context) -> tuple[str, bool]:
-        """Take the next port to send to, and make the packet for it the one in hand; answers port and whether it is the last.
+        """Take the next port to send to, and take the packet for it in hand; answers the port and if it is the last.
 
         Every port but the last gets a clone. The port is empty when none is left.
         """
@@ -157,7 +159,7 @@ class Receive(Routine):
         cpus: CPU number of each thread, which decides the handler.
     """
 
-    def __init__(  # noqa: PLR0913 - what receiving joins
+    def __init__(
         self,
         name: str,
         place: Place,
@@ -182,7 +184,10 @@ class Receive(Routine):
         "enter the switch",
         "netdev_frame_hook",
         OVS_VPORT_NETDEV,
-        text="{port} is a port of the switch: Open vSwitch's handler takes the frame before the host's own stack sees it.",
+        text=(
+            "{port} is a port of the switch: Open vSwitch's handler takes the frame before the host's own "
+            "stack sees it."
+        ),
         milestone="at-switch",
     )
     def enter(self, me: Context) -> None: ...
@@ -205,7 +210,10 @@ class Receive(Routine):
         OVS_FLOW_TABLE,
         text={
             "hit": "The kernel knows this flow, {flows} in all: it knows what to do without asking.",
-            "": "The kernel does not know this flow: it has to ask ovs-vswitchd, by the socket of the handler for this CPU.",
+            "": (
+                "The kernel does not know this flow: it has to ask ovs-vswitchd, by the socket of the handler for "
+                "this CPU."
+            ),
         },
         to={"hit": call("execute", None), "miss": call_any("upcalls", None)},
         cost="ovs lookup",
@@ -231,7 +239,11 @@ class Execute(Routine):
         super().__init__(name, place)
         self.dp = datapath
         self.last_outputs = outputs
-        self.outputs = {f"copy to {port}": routine for port, routine in outputs.items()}
+        self.outputs: Mapping[str, Routine] = {}
+
+    def outputs_are_known(self) -> None:
+        """Take note that every output has been put into the mapping; some of them lead back here."""
+        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}
 
     @op(
         "O-FWD.4",
@@ -240,7 +252,10 @@ class Execute(Routine):
         OVS_ACTIONS,
         text={
             DROPPED: "No action wants this packet: it is dropped here.",
-            "": "The action is to send the frame out of a port: an ordinary transmission on that port's device, in this thread.",
+            "": (
+                "The action is to send the frame out of a port: an ordinary transmission on that port's device, "
+                "in this thread."
+            ),
         },
         to={
             "output": call_any("outputs", "next_action"),
@@ -272,7 +287,7 @@ class Upcall(Routine):
         self.waiting = datapath.upcalls[number]
         self.handler = handler
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Name the handler."""
         return {"handler": self.handler.name, "socket": self.waiting.name}
 
@@ -285,7 +300,7 @@ class Upcall(Routine):
         to={UPCALLED: goto("copy_packet")},
         private=True,
     )
-    def begin(self, me: Context) -> str:  # noqa: ARG002
+    def begin(self, me: Context) -> str:
         return UPCALLED
 
     @op(
@@ -293,7 +308,10 @@ class Upcall(Routine):
         "copy the packet into the message",
         "queue_userspace_packet",
         OVS_DATAPATH,
-        text="The packet itself travels with the question: it is copied into the message. The kernel will keep nothing of it.",
+        text=(
+            "The packet itself travels with the question: it is copied into the message. The kernel will keep "
+            "nothing of it."
+        ),
         to={COPIED: goto("send_message")},
         size="length",
         private=True,
@@ -316,7 +334,10 @@ class Upcall(Routine):
         "genlmsg_unicast",
         NETLINK,
         text={
-            "queued": "The message waits in {handler}'s socket. The thread that sent the frame goes on, as if it had been sent.",
+            "queued": (
+                "The message waits in {handler}'s socket. The thread that sent the frame goes on, as if it had "
+                "been sent."
+            ),
             DROPPED: "{handler}'s socket is full: the packet is lost here, and counted as lost.",
         },
         to={"queued": goto("wake_handler"), DROPPED: RETURN},
@@ -342,7 +363,7 @@ class Upcall(Routine):
         target="handler",
         cost="wake",
     )
-    def wake_handler(self, me: Context) -> str:  # noqa: ARG002
+    def wake_handler(self, me: Context) -> str:
         return self.handler.me.wake()
 
 

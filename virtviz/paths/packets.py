@@ -56,7 +56,7 @@ class PacketPool:
         at: address of each slot, behind its headroom.
     """
 
-    def __init__(  # noqa: PLR0913 - a pool is what it is
+    def __init__(
         self, state: State, name: str, memory: Region, base: int, slots: int, slot_bytes: int, headroom: int = 64
     ) -> None:
         self.name = name
@@ -80,7 +80,7 @@ class PacketPool:
         )
         memory.name_stretch(base, slots * slot_bytes, name, self._field)
 
-    def _field(self, offset: int, size: int) -> str:  # noqa: ARG002 - any size is part of the slot
+    def _field(self, offset: int, size: int) -> str:
         return f"slot[{offset // self.slot_bytes + 1}]"
 
     @property

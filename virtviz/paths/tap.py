@@ -5,7 +5,6 @@ Rows V-TX.10 (frames from the guest come out of it) and N-IN.8 to 10 (frames for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -16,6 +15,8 @@ from virtviz.spec.citation import SCH_GENERIC, TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
@@ -83,7 +84,7 @@ class TapSendmsg(Routine):
         softirq: what local_bh_enable runs after the batch; None where no frame can have raised a softirq.
     """
 
-    def __init__(  # noqa: PLR0913 - what sending joins
+    def __init__(
         self,
         name: str,
         place: Place,
@@ -102,7 +103,7 @@ class TapSendmsg(Routine):
         if softirq is None:
             self.links = {"softirq": ""}
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Give the batch."""
         return {"tap": self.tap.name, "sent": self.tap.cells.sent}
 
@@ -114,7 +115,10 @@ class TapSendmsg(Routine):
         text={
             DROPPED: "The frame is shorter than an Ethernet header: it is dropped here.",
             "done": "Every frame of the batch has gone.",
-            "": "A socket buffer is built around the page, without a copy, and the frame goes up the host's stack as if {tap} had received it.",
+            "": (
+                "A socket buffer is built around the page, without a copy, and the frame goes up the host's stack "
+                "as if {tap} had received it."
+            ),
         },
         to={
             "frame": call("receive", "next_frame"),
@@ -158,7 +162,7 @@ class TapXmit(Routine):
         self.tap = tap
         self.wakeup = wakeup
 
-    def words(self, me: Context) -> Mapping[str, object]:  # noqa: ARG002
+    def words(self, me: Context) -> Mapping[str, object]:
         """Give the queue."""
         return {"tap": self.tap.name, "count": len(self.tap.queue), "limit": self.tap.queue.capacity}
 
@@ -167,7 +171,10 @@ class TapXmit(Routine):
         "transmit on the TAP",
         "tun_net_xmit",
         SCH_GENERIC,
-        text="{tap}'s queueing discipline is empty and bypassed. For the host this is transmission: what it sends on {tap}, the guest receives.",
+        text=(
+            "{tap}'s queueing discipline is empty and bypassed. For the host this is transmission: what it "
+            "sends on {tap}, the guest receives."
+        ),
         private=True,
     )
     def net_xmit(self, me: Context) -> None: ...
@@ -205,5 +212,5 @@ class TapXmit(Routine):
         to={"watched": call("wakeup", None), "unwatched": RETURN},
         fence=True,
     )
-    def data_ready(self, me: Context) -> str:  # noqa: ARG002
+    def data_ready(self, me: Context) -> str:
         return "watched" if self.tap.cells.watched else "unwatched"

@@ -1,17 +1,17 @@
 """What is sent: the frames of a scenario, and what each program does in which order.
 
 A scenario is a list of things that happen, given by a lesson or by a capture file. From it come the program of each
-virtual machine's application (send, wait for an answer, pause), what arrives from the wire, and the bytes of every frame. Frames are
-numbered from 1 in the order of the scenario; frame `n`'s bytes can be computed at any time, so a run of a million frames keeps none of
-them.
+virtual machine's application (send, wait for an answer, pause), what arrives from the wire, and the bytes of every
+frame. Frames are numbered from 1 in the order of the scenario; frame `n`'s bytes can be computed at any time, so a run
+of a million frames keeps none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 from virtviz.spec.frames import (
     ICMP_ECHO_REPLY,
@@ -23,6 +23,9 @@ from virtviz.spec.frames import (
     payload_bytes,
     udp,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ECHO_IDENT = 4002
 UDP_PORTS = (40000, 9)
@@ -82,8 +85,8 @@ class Traffic:
         arrivals: items that come from the wire by themselves, with the number of pauses before them.
         rounds: how often the whole is repeated.
         contents: makes the bytes of each item, for a sequence number.
-        answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it carries; 0 if it
-            answers none.
+        answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it
+            carries; 0 if it answers none.
     """
 
     items: tuple[Item, ...]
@@ -150,8 +153,8 @@ def peer_endpoint(peer: int) -> Endpoint:
 def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
-    A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the sender waits
-    for it; so is a frame that arrives by itself.
+    A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
+    sender waits for it; so is a frame that arrives by itself.
     """
     items: list[Item] = []
     acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]

@@ -245,7 +245,9 @@ class SplitDevice:
         readable, writable = (mine.readable, mine.writable) if mine.found or mine.table else (0, 0)
         count = readable + writable
         if not length:
-            return None if count else self._set_counts(0, 0)
+            if not count:
+                self._set_counts(0, 0)
+            return None
         if count >= IOV_MAX:
             return "too many pieces"
         if address + length > self._memory_size:
@@ -260,7 +262,8 @@ class SplitDevice:
             mine.address[count] = address
         if mine.length[count] != length:
             mine.length[count] = length
-        return self._set_counts(readable, writable)
+        self._set_counts(readable, writable)
+        return None
 
     def _set_counts(self, readable: int, writable: int) -> None:
         mine = self.cells

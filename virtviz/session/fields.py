@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from virtviz.lesson.conditions import is_called, is_field
+from virtviz.lesson.conditions import is_called
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
@@ -61,15 +62,11 @@ def find_field(run: Run, name: str, position: int) -> Field | None:
 
     A name may begin with the queue it is in (`vm1.transmitq1.avail.idx`, or without the machine's name); else it is the
     queue that the step at this position works on, or the last one before it that was worked on. A cell is given by its
-    full name, or by as many of its last parts as no other cell has.
+    full name, with or without that of the machine.
     """
-    names = run.machine.state.names
-    if name in names:
-        return Field(None, names.index(name))
     match = _OF_RING.match(name)
     if match is None:
-        cells = [number for number, full in enumerate(names) if is_field(full, name)]
-        return Field(None, cells[0]) if len(cells) == 1 else None
+        return _cell(run, name)
     queues = list(run.header.queues)
     if match["queue"]:
         meant = [queue for queue in queues if is_called(queue.name, match["queue"])]
@@ -77,6 +74,15 @@ def find_field(run: Run, name: str, position: int) -> Field | None:
         worked_on = next((q for q in (run.arc(n).op.routine.queue for n in range(position, 0, -1)) if q), "")
         meant = [queue for queue in queues if queue.name == worked_on] or queues
     return _in_queue(meant[0], match["field"]) if meant else None
+
+
+def _cell(run: Run, name: str) -> Field | None:
+    """Find a cell by its name."""
+    machines = dict.fromkeys(queue.name.partition(".")[0] for queue in run.header.queues)
+    for full in (name, *(f"{machine}.{name}" for machine in machines)):
+        with suppress(ValueError):
+            return Field(None, run.machine.state.names.index(full))
+    return None
 
 
 def _in_queue(queue: QueueInfo, name: str) -> Field | None:

@@ -45,6 +45,7 @@ _ASCII: Final = str.maketrans(
         "\N{NON-BREAKING HYPHEN}": "-",
         "\N{MULTIPLICATION SIGN}": "x",
         "\N{MIDDLE DOT}": "*",
+        "\N{FRACTION SLASH}": "/",
         "\N{GREATER-THAN OR EQUAL TO}": ">=",
         "\N{LESS-THAN OR EQUAL TO}": "<=",
         "\N{LEFT SINGLE QUOTATION MARK}": "'",
@@ -59,7 +60,7 @@ _GO_TO: Final = re.compile(r"g\s*(\d{1,9})")
 
 def to_ascii(text: str) -> str:
     """Say the same in ASCII: arrows and dashes are spelled, accents dropped, what is left becomes `?`."""
-    plain = unicodedata.normalize("NFKD", text.translate(_ASCII))
+    plain = unicodedata.normalize("NFKD", text.translate(_ASCII)).translate(_ASCII)
     return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode()
 
 

@@ -111,6 +111,8 @@ def _next_thread(run: Run, moment: Moment, predict: Predict) -> _Answer:  # noqa
 
 def _next_op(run: Run, moment: Moment, predict: Predict) -> _Answer:  # noqa: ARG001 - as all kinds
     position = moment.position
+    if not run.length:
+        return _Answer(NOBODY, [NOBODY], "", "", (), ["nothing follows"])
     thread = run.thread(position or 1)
     steps = [n for n in range(position + 1, run.length + 1) if run.thread(n) == thread]
     note = f"the next step of {thread}"

@@ -16,7 +16,6 @@ from virtviz.errors import LearnerError
 from virtviz.lesson.build import build
 from virtviz.paths.wiring import simulate
 from virtviz.session.grading import Results
-from virtviz.session.questions import pose
 from virtviz.session.run import run_lesson
 
 if TYPE_CHECKING:
@@ -117,7 +116,8 @@ class Session:
     def cell(self, position: int, name: str) -> int:
         """Give a cell's value at a position."""
         self._look_from(position)
-        return int(self._machine.state.value(self._cells[name]))
+        state = self._machine.state
+        return int(state.value(state.names.index(name)))
 
     def memory(self, position: int, region: str, addr: int, size: int) -> bytes:
         """Give bytes of memory at a position."""
@@ -255,10 +255,6 @@ class Session:
         return self.run.machine
 
     @cached_property
-    def _cells(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._machine.state.names)}
-
-    @cached_property
     def _regions(self) -> dict[str, Region]:
         return {region.name: region for region in self._machine.state.regions}
 
@@ -270,6 +266,8 @@ class Session:
         """Work out a question; done when it is first needed, since it may look at much of the run."""
         made = self._asked.get(moment.id)
         if made is None:
+            from virtviz.session.questions import pose  # noqa: PLC0415 - the first screen does not need it
+
             made = self._asked[moment.id] = pose(self.run, moment)
         return made
 

@@ -8,9 +8,11 @@ Source: IEEE 802.3 (Ethernet II), RFC 791 (IPv4), RFC 792 (ICMP), RFC 768 (UDP),
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ETH_HEADER_BYTES: Final = 14
 ETH_FRAME_MIN: Final = 60
@@ -63,7 +65,8 @@ def icmp_echo(source: Endpoint, target: Endpoint, kind: int, ident: int, sequenc
     """Build an ICMP echo request or reply.
 
     Args:
-        source, target: sender and receiver.
+        source: sender.
+        target: receiver.
         kind: ICMP_ECHO_REQUEST or ICMP_ECHO_REPLY.
         ident: the program's identifier, u16.
         sequence: sequence number; its low 16 bits are sent.
@@ -91,9 +94,9 @@ def payload_bytes(length: int, seed: int) -> bytes:
 class Template:
     """A frame whose sequence number changes and nothing else: the same bytes as building it anew, several times faster.
 
-    The number stands in the ICMP sequence and in the first 8 payload bytes; the ICMP or UDP checksum follows it (RFC 1624: a
-    checksum is a sum, so what is added to the data can be added to it). The frame is made in the two parts in which it comes about: what the
-    program hands over, and what the kernel puts in front.
+    The number stands in the ICMP sequence and in the first 8 payload bytes; the ICMP or UDP checksum follows it (RFC
+    1624: a checksum is a sum, so what is added to the data can be added to it). The frame is made in the two parts in
+    which it comes about: what the program hands over, and what the kernel puts in front.
 
     Args:
         build: gives the frame for a sequence number.
@@ -120,7 +123,7 @@ class Template:
     def handed_over(self, sequence: int) -> bytes:
         """Give what the program hands to the kernel, for a sequence number below 2**48."""
         seed = sequence.to_bytes(8, "big")
-        if self._seed_bytes < 8:  # noqa: PLR2004 - not all of it has room
+        if self._seed_bytes < 8:
             seed = seed[: self._seed_bytes]
         if not self._is_icmp:
             return seed + self._tail
@@ -136,7 +139,7 @@ class Template:
 
     def _seed_sum(self, sequence: int) -> int:
         """Sum the 16-bit words of as much of the sequence number as the payload has room for."""
-        if self._seed_bytes == 8:  # noqa: PLR2004 - all of it
+        if self._seed_bytes == 8:
             return (sequence >> 32) + (sequence >> 16 & 0xFFFF) + (sequence & 0xFFFF)
         seed = sequence.to_bytes(8, "big")[: self._seed_bytes] + b"\0" * (self._seed_bytes % 2)
         return sum(struct.unpack(f"!{len(seed) // 2}H", seed))
@@ -155,23 +158,23 @@ class Capture:
         """Give the frame."""
         return self._frame
 
-    def headers(self, sequence: int) -> bytes:  # noqa: ARG002
+    def headers(self, sequence: int) -> bytes:  # noqa: ARG002 - as above
         """Give nothing: the kernel adds no header."""
         return b""
 
 
 def _fold(total: int) -> int:
     """Fold a sum into 16 bits and complement it."""
-    while total > 0xFFFF:  # noqa: PLR2004 - 16 bits
+    while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
 
 
-def application_part(frame: bytes) -> int:
+def application_part(frame: bytes | bytearray) -> int:
     """Say where in a frame the bytes begin that the sending program handed over.
 
-    The kernel puts Ethernet, IPv4 and UDP headers before a UDP payload. A ping socket's caller writes the ICMP header itself. Any other
-    frame is taken as sent through a packet socket, whole.
+    The kernel puts Ethernet, IPv4 and UDP headers before a UDP payload. A ping socket's caller writes the ICMP header
+    itself. Any other frame is taken as sent through a packet socket, whole.
     """
     if len(frame) >= ETH_HEADER_BYTES + IPV4_HEADER_BYTES and frame[12:15] == b"\x08\x00\x45":
         network = ETH_HEADER_BYTES + IPV4_HEADER_BYTES

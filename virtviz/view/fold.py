@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.counters import COUNTERS, of_crossing, of_effect
 from virtviz.engine.effects import EffectKind
+from virtviz.engine.places import Domain
 from virtviz.engine.threads import ThreadKind
 from virtviz.view.frame import LedgerEntry
 
@@ -37,6 +38,9 @@ DONE_PACKETS_KEPT: Final = 6
 _TAKEN_BY_MILESTONE: Final = frozenset({"fetched", "polled"})
 """How a packet leaves a virtqueue: the device has read its descriptors, or the driver has taken its buffer back."""
 _TAKEN_BY_EFFECT: Final = frozenset({EffectKind.COPY, EffectKind.DMA})
+DOMAINS: Final = tuple(Domain)
+"""The domains, in a fixed order."""
+_DOMAIN_AT: Final = {domain: i for i, domain in enumerate(DOMAINS)}
 _COUNTER_AT: Final = {name: i for i, name in enumerate(COUNTERS)}
 
 
@@ -89,6 +93,8 @@ class Fold:
         ledger: every crossing and effect of the steps folded so far, in order.
         milestones, crossings, notifications: numbers of the steps folded so far that pass a milestone, cross a
             border, or notify somebody.
+        took: for each step folded so far the number of the thread that took it, in the header's order.
+        domains: for each step folded so far its domain's place in `DOMAINS`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -99,6 +105,9 @@ class Fold:
         self.milestones: list[int] = []
         self.crossings: list[int] = []
         self.notifications: list[int] = []
+        self.took = bytearray()
+        self.domains = bytearray()
+        self._thread_at = {thread.name: i for i, thread in enumerate(header.threads)}
         start = FoldState(
             position=0,
             packet=0,
@@ -192,6 +201,8 @@ class Fold:
             self.notifications.append(step.n)
         if step.milestone:
             self.milestones.append(step.n)
+        self.took.append(self._thread_at[step.thread])
+        self.domains.append(_DOMAIN_AT[step.domain])
 
     def _packets_after(self, packets: Mapping[int, PacketState], step: Step) -> Mapping[int, PacketState]:
         changed: dict[int, PacketState] = {p.number: replace(p, came_from="") for p in packets.values() if p.came_from}

@@ -1,7 +1,7 @@
-"""How hard the properties are searched for counter-examples.
+"""How hard properties are searched for counter-examples.
 
-`quick` is what every run of the suite does, the same examples each time; `campaign` is for `make campaign`, with new ones
-each time.
+`quick` is what every run of the suite does, the same examples each time; `campaign`, chosen by HYPOTHESIS_PROFILE=campaign,
+tries many new ones.
 """
 
 import os

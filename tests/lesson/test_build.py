@@ -1,0 +1,98 @@
+"""From a lesson to world and traffic."""
+
+from __future__ import annotations
+
+import pytest
+from hostile_lessons import GOOD
+
+from virtviz.errors import CaptureError, KnobError
+from virtviz.lesson.build import build
+from virtviz.lesson.loader import load_text
+from virtviz.paths.traffic import RECEIVE, SEND, Item, make_traffic
+
+
+def lesson_of(scenario: str, world: str = "{}"):
+    """Make a lesson of a scenario, one event a line."""
+    events = "".join(f"  - {line}\n" for line in scenario.split("; "))
+    head, rest = GOOD.split("scenario:\n")
+    head = head[: head.index("world:")] + f"world: {world}\n"
+    return load_text(head + "scenario:\n" + events + "sources:" + rest.split("sources:")[1])
+
+
+def ids(traffic) -> list[str]:
+    """Name the packets."""
+    return [item.id for item in traffic.items]
+
+
+def test_nested_and_dotted_settings_mean_the_same():
+    nested, _ = build(lesson_of("send: {id: a}", "{queue: {size: 64, show: 16}, flows: known}"))
+    dotted, _ = build(lesson_of("send: {id: a}", "{queue.size: 64, queue.show: 16, flows: known}"))
+    assert nested == dotted
+    assert (nested["queue.size"], nested["flows"], nested["napi_tx"]) == (64, "known", "on")
+
+
+def test_off_is_a_word_in_settings():
+    world, _ = build(lesson_of("send: {id: a}", "{napi_tx: off}"))
+    assert world["napi_tx"] == "off"
+
+
+def test_a_set_may_be_a_list_or_words():
+    for features in ("[event_idx, mergeable]", '"event_idx,mergeable"'):
+        world, _ = build(lesson_of("send: {id: a}", f"{{features: {features}}}"))
+        assert world["features"] == frozenset({"event_idx", "mergeable"})
+
+
+def test_further_settings_go_over_those_of_the_lesson():
+    lesson = lesson_of("send: {id: a}", "{flows: known, profile: recorded}")
+    world, _ = build(lesson, [{"flows": "unknown"}, {"handlers": "3"}])
+    assert (world["flows"], world["handlers"], world["cpu"], world.profile) == ("unknown", 3, "amd", "recorded")
+    with pytest.raises(KnobError, match="did you mean flows"):
+        build(lesson, [{"flow": "known"}])
+
+
+def test_a_reply_is_named_after_what_it_answers_and_has_its_kind_and_length():
+    _, traffic = build(lesson_of("send: {id: a, kind: udp, bytes: 30}; reply: {to: a}; receive: {id: c, bytes: 5}"))
+    assert ids(traffic) == ["a", "a-reply", "c"]
+    reply = traffic.items[1]
+    assert (reply.kind, reply.length, reply.outgoing, reply.answers) == ("udp", 30, False, 0)
+    assert traffic.acts[0] == ((SEND, 0), (RECEIVE, 1), (RECEIVE, 2))
+    assert traffic.arrivals == ((2, 0),)
+
+
+def test_several_packets_of_one_event_are_numbered_and_each_is_answered():
+    _, traffic = build(lesson_of("send: {id: b, count: 3}; reply: {to: b, id: back}; receive: {id: in, count: 2}"))
+    assert ids(traffic) == ["b.1", "b.2", "b.3", "back.1", "back.2", "back.3", "in.1", "in.2"]
+    assert [item.answers for item in traffic.items[3:6]] == [0, 1, 2]
+
+
+def test_a_pause_separates_what_comes_before_from_what_comes_after():
+    _, traffic = build(lesson_of("send: {id: a}; pause: until-idle; receive: {id: b}"))
+    assert traffic.arrivals == ((1, 1),)
+
+
+def test_fragments_reach_the_packet():
+    _, traffic = build(lesson_of("send: {id: a, fragments: 3, bytes: 900}"))
+    assert (traffic.items[0].fragments, traffic.items[0].length) == (3, 900)
+
+
+@pytest.mark.parametrize(("packets", "rounds"), [(None, 1), (1, 1), (2, 1), (3, 2), (1_000_000, 500_000)])
+def test_the_scenario_is_repeated_until_there_are_enough_packets(packets, rounds):
+    _, traffic = build(lesson_of("send: {id: a}; reply: {to: a}"), packets=packets)
+    assert traffic.rounds == rounds
+
+
+def test_frames_of_a_capture_take_the_place_of_the_scenario():
+    out, back = (make_traffic([Item("x"), Item("y", outgoing=False)]).frame(n) for n in (1, 2))
+    _, traffic = build(lesson_of("send: {id: a}"), frames=[out, back, out])
+    assert ids(traffic) == ["frame-1", "frame-2", "frame-3"]
+    assert [item.outgoing for item in traffic.items] == [True, False, True]
+    assert [traffic.frame(n) for n in (1, 2, 3)] == [out, back, out]
+
+
+@pytest.mark.parametrize(
+    ("frames", "what"),
+    [([], "holds no frame"), ([b"x" * 13], "frame 1 .* has 13 bytes"), ([b"x" * 60, b"x" * 1515], "frame 2 .* 1515")],
+)
+def test_frames_that_no_card_would_take_are_refused(frames, what):
+    with pytest.raises(CaptureError, match=what):
+        build(lesson_of("send: {id: a}"), frames=frames)

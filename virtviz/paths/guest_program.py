@@ -1,0 +1,154 @@
+"""The program in the guest. It follows its part of the scenario: send, wait for what comes back, pause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.cells import Cells, cells
+from virtviz.engine.ops import Routine, call, goto, op
+from virtviz.paths.traffic import END, PAUSE, RECEIVE, SEND, Act
+from virtviz.spec.citation import (
+    SYSCALL,
+)
+from virtviz.spec.frames import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.memory import Region
+    from virtviz.engine.places import Place
+    from virtviz.engine.state import State
+    from virtviz.paths.context import Context
+    from virtviz.paths.traffic import Traffic
+
+
+@cells
+class AppCells(Cells):
+    """Where the program is in its scenario.
+
+    Attributes:
+        done: acts done, over all rounds.
+        item: index of the item it sends.
+        sequence: the sequence number that goes into it.
+        received: packets received.
+        copied: bytes of the last one.
+    """
+
+    done: int = 0
+    item: int = 0
+    sequence: int = 0
+    received: int = 0
+    copied: int = 0
+
+
+class Program(Routine):
+    """The program in the guest: sends, waits for answers, pauses, as the scenario says.
+
+    Args:
+        acts: its program for one round.
+        memory: guest memory, in which it has one page to send from and one to receive into.
+        send_page, receive_page: addresses of these pages.
+    """
+
+    first = "next_act"
+
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        place: Place,
+        traffic: Traffic,
+        vm: int,
+        memory: Region,
+        send_page: int,
+        receive_page: int,
+    ) -> None:
+        super().__init__(name, place)
+        self.traffic = traffic
+        self.items = len(traffic.items)
+        self.contents = traffic.contents
+        self.acts = traffic.acts[vm] or ((END, 0),)
+        self.acts_a_round = len(self.acts)
+        self.acts_in_all = len(traffic.acts[vm]) * traffic.rounds
+        self.pauses_before = [sum(act is PAUSE for act, _ in self.acts[:i]) for i in range(len(self.acts) + 1)]
+        self.memory = memory
+        self.send_page = send_page
+        self.receive_page = receive_page
+        self.cells = state.add(AppCells, name)
+        self.sendmsg: Routine
+        self.recvmsg: Routine
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Say what the packet is."""
+        return {"what": summary(self.traffic.frame(me.packet)) if me.packet else "", "received": self.cells.received}
+
+    @property
+    def act(self) -> Act:
+        """What it does next."""
+        done = self.cells.done
+        return self.acts[done % len(self.acts)][0] if done < self.acts_in_all else END
+
+    def phase(self) -> tuple[int, int]:
+        """Give the round it is in, and how many pauses of that round it has passed."""
+        round_, act = divmod(self.cells.done, len(self.acts))
+        return round_, self.pauses_before[act]
+
+    def can_go_on(self) -> bool:
+        """Say whether a program that does its own work has something to send at once."""
+        return self.act in (SEND, RECEIVE)
+
+    def pause_ends(self) -> bool:
+        """Say whether it has something to do after a while."""
+        return self.act is PAUSE
+
+    def gives_up(self) -> bool:
+        """Say whether waiting for a packet may time out: there is more to do after it."""
+        return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all
+
+    @op(
+        "G-TX.1",
+        {"send": "call sendmsg()", "receive": "call recvmsg()", "work": "go on with other work"},
+        "main",
+        SYSCALL,
+        text={
+            "send": (
+                "The program has a packet ready and calls sendmsg(): {what}. A system call, and no exit from the guest."
+            ),
+            "receive": "The program calls recvmsg(), to wait for what comes back.",
+            "work": "The program has nothing to send and does work of its own.",
+        },
+        to={"send": call("sendmsg", "next_act"), "receive": call("recvmsg", "next_act"), "work": goto("own_work")},
+        milestone={"send": "sent"},
+        cause="system call",
+    )
+    def next_act(self, me: Context) -> str:
+        mine = self.cells
+        if mine.done < self.acts_in_all:
+            round_, at = divmod(mine.done, self.acts_a_round)
+            act, index = self.acts[at]
+            if act is SEND:
+                me.packet = packet = round_ * self.items + index + 1
+                mine.item = index
+                mine.sequence = sequence = packet - self.traffic.answers_back[index]
+                self.memory.write(self.send_page, self.contents[index].handed_over(sequence))
+                return "send"
+            if act is RECEIVE:
+                me.packet = 0
+                return "receive"
+        me.packet = 0
+        return "work"
+
+    @op(
+        "G-TX.1",
+        "do other work",
+        "main",
+        SYSCALL,
+        text="After a while without network traffic the program goes on with its scenario.",
+        to=goto("next_act"),
+        guard="can_go_on",
+        patience="pause_ends",
+        private=True,
+    )
+    def own_work(self, me: Context) -> None:
+        if self.act is PAUSE:
+            self.cells.done += 1

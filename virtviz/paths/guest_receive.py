@@ -1,0 +1,172 @@
+"""From the driver up to a system call: IP and the socket, then the program's recvmsg(). Rows 8 and 9 of block G-RX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.effects import (
+    COPIED,
+    DROPPED,
+    WOKE_PROCESS,
+)
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.guest_cpu import Waits
+from virtviz.spec.citation import (
+    CORE_DATAGRAM,
+    CORE_GRO,
+    CORE_SOCK,
+)
+from virtviz.spec.frames import application_part
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.guest_cpu import GuestCpu
+    from virtviz.paths.guest_program import Program
+    from virtviz.paths.guest_stack import Socket
+    from virtviz.paths.packets import PacketPool
+    from virtviz.paths.queues import Fifo
+
+
+class Deliver(Routine):
+    """Hand what NAPI collected to IP and the socket, and wake the program: the second half of row 8 of G-RX.
+
+    Args:
+        collected: packets collected in this poll, encoded as in `Socket.queue`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        collected: Fifo,
+        socket: Socket,
+        small: PacketPool,
+        buffers: PacketPool,
+        cpu: GuestCpu,
+    ) -> None:
+        super().__init__(name, place)
+        self.collected = collected
+        self.socket = socket
+        self.small = small
+        self.buffers = buffers
+        self.cpu = cpu
+
+    @op(
+        "G-RX.8",
+        "hand the next packet up",
+        "netif_receive_skb_list_internal",
+        CORE_GRO,
+        text={
+            "packet": "IP and ICMP or UDP look at the packet and find the socket it is for.",
+            "none": "Every collected packet has been handed up.",
+        },
+        to={"packet": goto("queue_on_socket"), "none": RETURN},
+        private=True,
+    )
+    def next_packet(self, me: Context) -> str:
+        if not self.collected:
+            return "none"
+        if me.observed:
+            entry = self.collected.first()
+            me.packet = (self.buffers if entry & 1 else self.small).cells.packet[entry >> 1]
+        return "packet"
+
+    @op(
+        "G-RX.8",
+        "put it on the socket",
+        "__udp_enqueue_schedule_skb",
+        CORE_SOCK,
+        text={
+            WOKE_PROCESS: "The packet is on the socket's queue and the program that waits for it can run again.",
+            "queued": "The packet is on the socket's queue; the program will find it there.",
+            DROPPED: "The socket's receive buffer is full: the packet is dropped here.",
+        },
+        to={WOKE_PROCESS: goto("next_packet"), "queued": goto("next_packet"), DROPPED: goto("next_packet")},
+        into={WOKE_PROCESS: "socket", "queued": "socket"},
+    )
+    def queue_on_socket(self, me: Context) -> str:
+        entry = self.collected.take()
+        if self.socket.queue.put(entry):
+            return WOKE_PROCESS if self.cpu.wake_program(Waits.FOR_PACKET) else "queued"
+        self.socket.cells.dropped += 1
+        (self.buffers if entry & 1 else self.small).release(entry >> 1)
+        return DROPPED
+
+
+class Recvmsg(Routine):
+    """The program waits for a packet and gets it: row 9 of G-RX."""
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        program: Program,
+        socket: Socket,
+        small: PacketPool,
+        buffers: PacketPool,
+        cpu: GuestCpu,
+        idle: Routine,
+    ) -> None:
+        super().__init__(name, place)
+        self.program = program
+        self.socket = socket
+        self.small = small
+        self.buffers = buffers
+        self.cpu = cpu
+        self.idle = idle
+
+    @op(
+        "G-RX.9",
+        "look for a packet",
+        "__skb_recv_udp",
+        CORE_DATAGRAM,
+        text={
+            "packet": "A packet is in the socket's queue.",
+            "wait": "Nothing has come yet: the program sleeps, and the guest has nothing else to run.",
+            "timeout": "Nothing will come any more: the call times out.",
+        },
+        to={"packet": goto("copy_to_user"), "wait": call("idle", "look"), "timeout": RETURN},
+        cause="return from the system call",
+    )
+    def look(self, me: Context) -> str:
+        queue = self.socket.queue
+        if queue:
+            if me.observed:
+                entry = queue.first()
+                me.packet = (self.buffers if entry & 1 else self.small).cells.packet[entry >> 1]
+            return "packet"
+        cpu = self.cpu.cells
+        if cpu.timed_out:
+            cpu.timed_out = 0
+            self.program.cells.done += 1
+            return "timeout"
+        cpu.waits = Waits.FOR_PACKET
+        return "wait"
+
+    @op(
+        "G-RX.9",
+        "copy to the program",
+        "skb_copy_datagram_iter",
+        CORE_DATAGRAM,
+        text="The payload is copied into the program's memory, and recvmsg() returns.",
+        to={COPIED: RETURN},
+        size="copied_out",
+        milestone="received",
+        cause="return from the system call",
+    )
+    def copy_to_user(self, me: Context) -> str:
+        entry = self.socket.queue.take()
+        pool = self.buffers if entry & 1 else self.small
+        frame = pool.data(entry >> 1)
+        payload = frame[application_part(frame) :]
+        self.program.memory.write(self.program.receive_page, payload)
+        self.program.cells.copied = len(payload)
+        pool.release(entry >> 1)
+        self.program.cells.received += 1
+        self.program.cells.done += 1
+        return COPIED
+
+    def copied_out(self, me: Context) -> int:
+        """Give the bytes copied to the program."""
+        return self.program.cells.copied

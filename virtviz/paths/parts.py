@@ -1,0 +1,70 @@
+"""What every part of a world is made with: settings, state, the threads so far, the host's packet memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.places import Domain, Place, Role
+from virtviz.engine.state import State
+from virtviz.engine.threads import Thread, ThreadKind
+from virtviz.paths.context import Context, WatchedContext
+from virtviz.paths.packets import PacketPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtviz.paths.host_net import Backlog
+    from virtviz.paths.knobs import World
+    from virtviz.paths.traffic import Traffic
+
+HOST_SLOT_BYTES = 2048
+
+KVM = Place("kvm", Domain.HOST_KERNEL, "KVM", Role.HYPERVISOR)
+VHOST_NET = Place("vhost_net", Domain.HOST_KERNEL, "vhost-net")
+TAP = Place("tap0", Domain.HOST_KERNEL, "TAP")
+OVS = Place("ovs", Domain.HOST_KERNEL, "OVS datapath")
+HOST_STACK = Place("host_stack", Domain.HOST_KERNEL, "host stack")
+NETLINK = Place("netlink", Domain.HOST_KERNEL, "netlink")
+VSWITCHD = Place("vswitchd", Domain.HOST_USER, "ovs-vswitchd")
+
+
+class Parts:
+    """A world in the making.
+
+    Args:
+        world, traffic: checked settings, and what is sent.
+        recording: the state journals.
+        observed: what only people need is noted too.
+
+    Attributes:
+        threads: in the order in which they were made, which is the order of their numbers.
+        cpus: for each thread, the number of the CPU it runs on.
+        backlogs: for each thread, the frames it has raised a softirq for; None where it raises none.
+        drops: name of each drop counter -> reads it.
+        pools: packet memories by the name of their owner.
+        host_pool: the host's packet memory.
+    """
+
+    def __init__(self, world: World, traffic: Traffic, *, recording: bool, observed: bool) -> None:
+        self.world = world
+        self.traffic = traffic
+        self.observed = observed
+        self.state = State(recording=recording)
+        self.threads: list[Thread] = []
+        self.cpus: list[int] = []
+        self.backlogs: list[Backlog | None] = []
+        self.drops: dict[str, Callable[[], int]] = {}
+        self.pools: dict[str, PacketPool] = {}
+        # Large enough that every queue can be full at once.
+        slots = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
+        self.host_pool = self.pools["host"] = PacketPool(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
+
+    def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:
+        """Make a thread; its first routine is set when there is one."""
+        me = self.state.add(WatchedContext if self.observed else Context, name, index=len(self.threads))
+        made = Thread(name, me, start=None, kind=kind)  # type: ignore[arg-type]
+        self.threads.append(made)
+        self.cpus.append(cpu)
+        self.backlogs.append(None)
+        return made

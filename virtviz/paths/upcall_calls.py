@@ -1,0 +1,248 @@
+"""The system calls of an upcall handler, in the kernel: rows 4 and 8 to 10 of O-MISS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.effects import (
+    COPIED,
+)
+from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
+from virtviz.paths.ovs import unpack_upcall, upcall
+from virtviz.spec.citation import (
+    DPIF_NETLINK,
+    NETLINK,
+    OVS_DATAPATH,
+    OVS_FLOW_TABLE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.vswitchd import Handler
+
+
+class PollWait(Routine):
+    """poll() in the kernel: sleeps until a message is in the socket."""
+
+    def __init__(self, name: str, place: Place, handler: Handler) -> None:
+        super().__init__(name, place)
+        self.h = handler
+
+    @op(
+        {"sleep": "O-MISS.10", "ready": "O-MISS.4"},
+        "wait for a message",
+        "do_sys_poll",
+        NETLINK,
+        text={
+            "ready": "A message is in the socket: poll() returns 1.",
+            "sleep": "No message is in the socket: the thread sleeps in the kernel.",
+        },
+        to={"ready": RETURN, "sleep": block("wait")},
+        cause="return from the system call",
+        fence=True,
+    )
+    def wait(self, me: Context) -> str:
+        if not self.h.socket:
+            return "sleep"
+        slot, _ = unpack_upcall(self.h.socket.first())
+        me.packet = self.h.dp.pool.cells.packet[slot]
+        return "ready"
+
+
+class PollNow(Routine):
+    """poll() with a timeout of zero."""
+
+    @op(
+        "O-MISS.4",
+        "answer at once",
+        "do_sys_poll",
+        NETLINK,
+        text="poll() with no time to wait returns 0 at once.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def answer(self, me: Context) -> None: ...
+
+
+class NetlinkReceive(Routine):
+    """recvmsg() on the upcall socket."""
+
+    def __init__(self, name: str, place: Place, handler: Handler) -> None:
+        super().__init__(name, place)
+        self.h = handler
+
+    @op(
+        "O-MISS.4",
+        "read one message",
+        "netlink_recvmsg",
+        NETLINK,
+        text={
+            COPIED: "The message, with the whole packet in it, is copied into the handler's memory.",
+            "EAGAIN": "The socket is empty: recvmsg() returns EAGAIN.",
+        },
+        to={COPIED: RETURN, "EAGAIN": RETURN},
+        size="length",
+        cause="return from the system call",
+    )
+    def receive(self, me: Context) -> str:
+        handler, mine = self.h, self.h.cells
+        if not handler.socket:
+            mine.got = 0
+            return "EAGAIN"
+        slot, port = unpack_upcall(handler.socket.take())
+        pool = handler.dp.pool
+        me.packet = pool.cells.packet[slot]
+        own = handler.buffers.take(me.packet)
+        handler.buffers.fill(own, pool.data(slot))
+        handler.batch.put(upcall(own, port))
+        pool.release(slot)
+        mine.got = own
+        mine.batch += 1
+        return COPIED
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet just read."""
+        return self.h.buffers.cells.length[self.h.cells.got]
+
+
+class AskFlowCount(Routine):
+    """sendmsg() of a request for the datapath's statistics."""
+
+    @op(
+        "O-MISS.6",
+        "answer the question",
+        "ovs_dp_cmd_get",
+        OVS_DATAPATH,
+        text="The kernel puts its statistics, the number of flows among them, into the socket.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def ask(self, me: Context) -> None: ...
+
+
+class ReadFlowCount(Routine):
+    """recvmsg() of the statistics."""
+
+    @op(
+        "O-MISS.6",
+        "read the answer",
+        "netlink_recvmsg",
+        NETLINK,
+        text="The statistics are read.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def read(self, me: Context) -> None: ...
+
+
+class DrainErrors(Routine):
+    """recvmsg() that finds no error message."""
+
+    @op(
+        "O-MISS.10",
+        "find nothing",
+        "netlink_recvmsg",
+        NETLINK,
+        text="The socket is empty: EAGAIN. Nothing went wrong.",
+        to=RETURN,
+        cause="return from the system call",
+        private=True,
+    )
+    def drain(self, me: Context) -> None: ...
+
+
+class Operate(Routine):
+    """sendmsg() of flow puts and packet executions: the kernel carries them out one by one. Rows 8 and 9 of O-MISS.
+
+    Args:
+        execute: carries out actions.
+        softirq: local_bh_enable after each execution; None where no packet can have raised a softirq.
+    """
+
+    def __init__(self, name: str, place: Place, handler: Handler, execute: Routine, softirq: Routine | None) -> None:
+        super().__init__(name, place)
+        self.h = handler
+        self.execute = execute
+        self.softirq = softirq
+        if softirq is None:
+            self.links = {"let_softirqs_run": "install_flow"}
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give the number of flows."""
+        return {"flows": self.h.dp.flows.cells.count}
+
+    def _upcall(self) -> tuple[int, int]:
+        """Give slot and port of the upcall being carried out."""
+        return unpack_upcall(self.h.batch.entry(self.h.cells.at))
+
+    @op(
+        "O-MISS.8",
+        "install the flow",
+        "ovs_flow_cmd_new",
+        OVS_FLOW_TABLE,
+        text={
+            "installed": (
+                "The flow is in the kernel's table ({flows} in all): the next packet like this one will not have "
+                "to ask."
+            ),
+            "table full": "The kernel's flow table is full: nothing is installed, and such packets will go on asking.",
+            "done": "All operations are carried out.",
+        },
+        to={"installed": goto("rebuild_packet"), "table full": goto("rebuild_packet"), "done": RETURN},
+        cause="return from the system call",
+    )
+    def install_flow(self, me: Context) -> str:
+        mine = self.h.cells
+        if mine.at >= mine.batch:
+            return "done"
+        slot, port = self._upcall()
+        me.packet = self.h.buffers.cells.packet[slot]
+        frame = self.h.buffers.data(slot)
+        return "installed" if self.h.dp.flows.insert(frame, port, mine.outputs[mine.at]) else "table full"
+
+    @op(
+        "O-MISS.9",
+        "rebuild the packet",
+        "ovs_packet_cmd_execute",
+        OVS_DATAPATH,
+        text=(
+            "The packet comes back with the message and is copied into a new socket buffer: the third copy of "
+            "this upcall."
+        ),
+        to={COPIED: call("execute", "let_softirqs_run")},
+        size="length",
+    )
+    def rebuild_packet(self, me: Context) -> str:
+        mine, pool = self.h.cells, self.h.dp.pool
+        slot, port = self._upcall()
+        me.skb = pool.take(me.packet)
+        pool.fill(me.skb, self.h.buffers.data(slot))
+        me.port = port
+        self.h.dp.begin_actions(me, mine.outputs[mine.at])
+        mine.at += 1
+        return COPIED
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet in hand."""
+        return self.h.dp.pool.cells.length[me.skb]
+
+
+class OperateWithSoftirqs(Operate):
+    """The same where an executed packet may raise a softirq: it runs before the next operation."""
+
+    @op(
+        "O-MISS.9",
+        "let softirqs run",
+        "__local_bh_enable_ip",
+        DPIF_NETLINK,
+        text="The packet has been executed; softirqs it may have raised run now, still inside this sendmsg().",
+        to=call("softirq", "install_flow"),
+        private=True,
+    )
+    def let_softirqs_run(self, me: Context) -> None: ...

@@ -1,0 +1,321 @@
+"""vhost-net sends what the guest has put into its transmit queue. Block V-TX, rows 2 to 10."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.effects import (
+    COPIED,
+)
+from virtviz.engine.ops import Routine, call, goto, op
+from virtviz.paths.vhost import VhostQueue, VhostRoutine, Work
+from virtviz.spec.citation import (
+    VHOST,
+    VHOST_NET,
+)
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.packets import PacketPool
+
+
+class HandleTx(VhostRoutine):
+    """Send what the guest put into its transmit queue: handle_tx, block V-TX rows 2 to 9.
+
+    Args:
+        pool: the host's packet memory.
+        flush: hands the collected frames to the TAP and returns the buffers.
+    """
+
+    def __init__(self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, flush: Routine) -> None:
+        super().__init__(name, place, queue)
+        self.pool = pool
+        self.flush = flush
+        self._memory = queue.guest_pool.memory
+
+    @op(
+        "V-TX.2",
+        "ask for no more kicks",
+        "vhost_disable_notify",
+        VHOST,
+        spec="2.7.10",
+        text={
+            "written": "used.flags says NO_NOTIFY: the guest need not kick while the worker is at it.",
+            "nothing": (
+                "With event indices nothing is written: the old avail_event lies behind, and that is suppression "
+                "enough."
+            ),
+        },
+        to={"written": goto("stop_watching_tap"), "nothing": goto("stop_watching_tap")},
+    )
+    def disable_kicks(self, me: Context) -> str:
+        queue = self.q.cells
+        if queue.packets:
+            queue.packets = 0
+        if queue.bytes:
+            queue.bytes = 0
+        return "written" if self.ring.disable_kicks() else "nothing"
+
+    @op(
+        "V-TX.3",
+        "stop watching the TAP",
+        "vhost_net_disable_vq",
+        VHOST_NET,
+        text="The worker is about to write to the TAP and need not be told when it becomes writable.",
+        private=True,
+    )
+    def stop_watching_tap(self, me: Context) -> None: ...
+
+    @op(
+        "V-TX.4",
+        "read avail.idx",
+        "vhost_get_avail_idx",
+        VHOST,
+        spec="2.7.13",
+        text={
+            "known": "avail.idx was {avail} when it was last read: entry {next} is still to be taken.",
+            "new": "avail.idx is {avail}: the guest has made entry {next} available.",
+            "empty": "avail.idx is still {avail}: the ring is empty.",
+            "bad": (
+                "avail.idx has jumped further than the ring is long. vhost reports an error and stops until the "
+                "next kick."
+            ),
+        },
+        to={
+            "known": goto("read_head"),
+            "new": goto("read_head"),
+            "empty": goto("enable_kicks"),
+            "bad": goto("flush"),
+        },
+        cost="ring cold",
+    )
+    def read_avail_idx(self, me: Context) -> str:
+        if self.mine.avail_idx != self.mine.last_avail_idx:
+            return "known"
+        answer = self.ring.read_avail_idx()
+        return answer if answer in ("new", "empty") else self._bad()
+
+    def _bad(self) -> str:
+        self.q.cells.errors += 1
+        return "bad"
+
+    @op(
+        "V-TX.5",
+        "read the head",
+        "vhost_get_avail_head",
+        VHOST,
+        spec="2.7.6",
+        text={
+            "head": "The available ring's slot says: head {head}.",
+            "bad": "The head is no number of a descriptor. vhost reports an error and stops until the next kick.",
+        },
+        to={"head": goto("read_desc"), "bad": goto("flush")},
+        cost="ring cold",
+    )
+    def read_head(self, me: Context) -> str:
+        if self.ring.read_head() != "head":
+            return self._bad()
+        if me.observed:
+            me.packet = self.q.guest_pool.packet_at(self.ring.peek_address())
+        return "head"
+
+    @op(
+        "V-TX.6",
+        "read the descriptor",
+        "vhost_get_vq_desc",
+        VHOST,
+        spec="2.7.5",
+        text={
+            "last": (
+                "The descriptor gives a guest-physical address and a length. vhost translates it to an address in "
+                "QEMU's memory."
+            ),
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
+            "bad": "The descriptor makes no sense. vhost reports an error and stops until the next kick.",
+        },
+        to={
+            "last": goto("copy_packet"),
+            "next": goto("read_desc"),
+            "indirect": goto("read_desc"),
+            "bad": goto("flush"),
+        },
+        cost="ring cold",
+        milestone={"last": "fetched"},
+    )
+    def read_desc(self, me: Context) -> str:
+        answer = self.ring.read_desc()
+        mine = self.mine
+        # A transmit buffer is all for reading, and longer than its header.
+        if (
+            answer == "last"
+            and not mine.writable
+            and (mine.length[0] > VIRTIO_NET_HDR_BYTES or self.ring.total() > VIRTIO_NET_HDR_BYTES)
+        ):
+            return "last"
+        return answer if answer in ("next", "indirect") else self._bad()
+
+    @op(
+        "V-TX.7",
+        "copy the packet out of the guest",
+        "vhost_net_build_xdp",
+        VHOST_NET,
+        spec="5.1.9.2",
+        text=(
+            "Header and frame, {length} bytes, are copied from guest memory into a page of the host. This is "
+            "the only copy the host makes."
+        ),
+        to={COPIED: goto("remember_head")},
+        size="length",
+    )
+    def copy_packet(self, me: Context) -> str:
+        queue, mine, pool = self.q.cells, self.mine, self.pool
+        first = mine.address[0]
+        in_one_piece = mine.readable == 1
+        data = self._memory.bytes[first : first + mine.length[0]] if in_one_piece else self.ring.gather()
+        length = len(data)
+        me.packet = packet = self.q.guest_pool.packet_at(first)
+        slot = pool.take(packet, length - VIRTIO_NET_HDR_BYTES)
+        # The header lies in front of the frame, in the slot's headroom.
+        pool.memory.write(pool.at[slot] - VIRTIO_NET_HDR_BYTES, data)
+        queue.length = length
+        queue.bytes += length - VIRTIO_NET_HDR_BYTES
+        queue.frames[queue.done] = slot
+        return COPIED
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet in hand, header included."""
+        return self.q.cells.length
+
+    @op(
+        "V-TX.8",
+        "remember the head",
+        "handle_tx_copy",
+        VHOST_NET,
+        text={
+            "more": "Frame {count} of at most {batch} is in the batch; nothing is sent yet. On to the next entry.",
+            "batch full": "{batch} frames are collected: the batch is sent before the next entry is taken.",
+            "weight": (
+                "{weight} packets, or 512 KiB, in one go: the worker queues itself again and lets other work have "
+                "a turn."
+            ),
+        },
+        to={
+            "more": goto("read_avail_idx"),
+            "batch full": call("flush", "read_avail_idx"),
+            "weight": goto("requeue"),
+        },
+        private=True,
+    )
+    def remember_head(self, me: Context) -> str:
+        queue = self.q.cells
+        done = queue.done
+        queue.heads[done] = self.mine.head
+        queue.written[done] = 0
+        queue.done = done = done + 1
+        if self.q.exceeds_weight():
+            return "weight"
+        return "batch full" if done >= self.q.batch else "more"
+
+    @op(
+        "V-TX.8",
+        "queue itself again",
+        "vhost_exceeds_weight",
+        VHOST,
+        text="The same work goes to the end of the list: the other queue of this worker comes first.",
+        to=goto("flush"),
+    )
+    def requeue(self, me: Context) -> None:
+        self.q.worker.queue(Work.TX_KICK)
+
+    @op(
+        "V-TX.9",
+        "ask for the next kick",
+        "vhost_enable_notify",
+        VHOST,
+        spec="2.7.10",
+        text=(
+            "Before it sends anything, the worker asks to be kicked for entry {avail}: from now on the guest must tell."
+        ),
+    )
+    def enable_kicks(self, me: Context) -> None:
+        self.ring.enable_kicks()
+
+    @op(
+        "V-TX.9",
+        "full barrier",
+        "vhost_enable_notify",
+        VHOST,
+        spec="2.7.10",
+        text=(
+            "The wish must be visible before avail.idx is read again. It is the twin of the driver's barrier "
+            "before its kick check."
+        ),
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_recheck(self, me: Context) -> None: ...
+
+    @op(
+        "V-TX.9",
+        "look at avail.idx again",
+        "vhost_enable_notify",
+        VHOST,
+        spec="2.7.10",
+        text={
+            "still empty": "Nothing slipped in while the worker was asking: now the batch can go.",
+            "more": "The guest slipped something in meanwhile: the wish is withdrawn, and the batch grows.",
+        },
+        to={"still empty": goto("flush"), "more": goto("disable_again")},
+        cost="ring cold",
+    )
+    def recheck_avail_idx(self, me: Context) -> str:
+        return "more" if self.ring.read_avail_idx() == "new" else "still empty"
+
+    @op(
+        "V-TX.9",
+        "ask for no more kicks",
+        "vhost_disable_notify",
+        VHOST,
+        spec="2.7.10",
+        text="The worker is at it again and needs no kick.",
+        to=goto("read_avail_idx"),
+    )
+    def disable_again(self, me: Context) -> None:
+        self.ring.disable_kicks()
+
+
+class FlushTx(Routine):
+    """Hand the collected frames to the TAP, then return their buffers: vhost_tx_batch."""
+
+    def __init__(self, name: str, place: Place, queue: VhostQueue, sendmsg: Routine, give_back: Routine) -> None:
+        super().__init__(name, place, queue.ring_name)
+        self.q = queue
+        self.sendmsg = sendmsg
+        self.give_back = give_back
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give the number of frames."""
+        return {"count": self.q.cells.done}
+
+    @op(
+        "V-TX.10",
+        "hand the batch to the TAP",
+        "vhost_tx_batch",
+        VHOST_NET,
+        text={
+            "batch": (
+                "{count} frame(s) go to the TAP in one call inside the kernel, tun_sendmsg. It is no system call, "
+                "and all that follows runs in this thread."
+            ),
+            "nothing": "There is nothing to send: the round is over.",
+        },
+        to={"batch": call("sendmsg", "give_back"), "nothing": goto("give_back")},
+        private=True,
+    )
+    def send_batch(self, me: Context) -> str:
+        return "batch" if self.q.cells.done else "nothing"

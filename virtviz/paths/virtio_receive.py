@@ -1,0 +1,456 @@
+"""Receiving with virtio-net: the interrupt, the NAPI poll, and new buffers for old. Block G-RX, rows 1 to 8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.effects import (
+    COPIED,
+    DROPPED,
+)
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.virtio_net import NAPI_WEIGHT, Receiveq, ReceiveRoutine
+from virtviz.spec.citation import (
+    CORE_GRO,
+    VIRTIO_NET,
+    VIRTIO_RING,
+)
+from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_F_WRITE
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+
+
+COPYBREAK = 128
+"""Received packets up to this size are copied out of their buffer, so that it can be reused (GOOD_COPY_LEN)."""
+
+
+class ReceiveDone(ReceiveRoutine):
+    """The interrupt of a receive queue: rows IRQ.6 and G-RX.1."""
+
+    @op(
+        "IRQ.6",
+        "see whether anything was used",
+        "vring_interrupt",
+        VIRTIO_RING,
+        text={
+            "work": "used.idx has moved: a packet has come.",
+            "no work": "used.idx has not moved since the driver last looked: nothing to do, and no harm done.",
+        },
+        to={"work": goto("schedule_poll"), "no work": RETURN},
+        milestone={"work": "interrupted"},
+        cost="ring cold",
+    )
+    def vring_interrupt(self, me: Context) -> str:
+        if not self.ring.more_used():
+            return "no work"
+        if me.observed:
+            me.packet = self.q.buffers.cells.packet[self.ring.peek_token()]
+        self.ring.note_interrupt()
+        return "work"
+
+    @op(
+        "G-RX.1",
+        "schedule the receive NAPI",
+        "skb_recv_done",
+        VIRTIO_NET,
+        spec="2.7.7",
+        text=(
+            "Packets are not handled in the interrupt: it only schedules the poll, and wants no further "
+            "interrupt until then."
+        ),
+        to=RETURN,
+    )
+    def schedule_poll(self, me: Context) -> None:
+        if self.q.schedule():
+            self.ring.disable_callbacks()
+
+
+class PollReceive(ReceiveRoutine):
+    """NAPI for a receive queue: virtnet_poll, rows 2 to 8 of G-RX.
+
+    Args:
+        clean: tidies the transmit queue; runs `read_used_idx` after it.
+        refill, deliver: as named.
+    """
+
+    def __init__(
+        self, name: str, place: Place, queue: Receiveq, clean: Routine, refill: Routine, deliver: Routine
+    ) -> None:
+        super().__init__(name, place, queue)
+        self.clean = clean
+        self.refill = refill
+        self.deliver = deliver
+
+    @op(
+        "G-RX.2",
+        "keep receive interrupts off",
+        "virtnet_poll",
+        VIRTIO_NET,
+        text={
+            "nothing": "The poll begins. Callbacks are off already: nothing is written.",
+            "": "The poll begins; the device need not interrupt while it is at work.",
+        },
+        to={k: call("clean", "read_used_idx") for k in ("event", "flag", "nothing")},
+    )
+    def begin(self, me: Context) -> str:
+        self.q.cells.done = 0
+        return self.ring.disable_callbacks()
+
+    @op(
+        "G-RX.3",
+        "look for a received packet",
+        "virtnet_receive",
+        VIRTIO_NET,
+        spec="2.7.14",
+        text={
+            "more": "used.idx has moved past {last_used}: a buffer has come back with something in it.",
+            "refill": (
+                "used.idx is still {last_used}: all packets are taken. Half the buffers of a poll are gone, so "
+                "the queue is refilled."
+            ),
+            "none": (
+                "used.idx is still {last_used}: all packets are taken. Enough empty buffers are left, so none is "
+                "put back now."
+            ),
+        },
+        to={"more": goto("take_used"), "refill": call("refill", "finish"), "none": goto("finish")},
+        cost="ring cold",
+    )
+    def read_used_idx(self, me: Context) -> str:
+        if self.q.cells.done < NAPI_WEIGHT and self.ring.more_used():
+            return "more"
+        return "refill" if self.mine.num_free > self.q.refill_above else "none"
+
+    @op(
+        "G-RX.3",
+        "take the buffer",
+        "virtqueue_get_buf_ctx_split",
+        VIRTIO_RING,
+        spec="2.7.14",
+        text={
+            "first": "The used element names head {head} and says that {written} bytes were written.",
+            "piece": "The used element names head {head}: {written} more bytes of the same packet.",
+            "bad": (
+                "The used element names a head that is not outstanding. Linux marks the queue broken and stops "
+                "using it."
+            ),
+        },
+        to={"first": goto("read_header"), "piece": goto("join_piece"), "bad": goto("finish")},
+        milestone={"first": "polled"},
+        cost="ring cold",
+    )
+    def take_used(self, me: Context) -> str:
+        if not self.ring.take_used():
+            return "bad"
+        slot = self.mine.token
+        poll = self.q.cells
+        if poll.missing:
+            return "piece"
+        poll.first = poll.last = slot
+        me.packet = self.q.buffers.cells.packet[slot]
+        return "first"
+
+    @op(
+        "G-RX.4",
+        "read the header",
+        "receive_mergeable",
+        VIRTIO_NET,
+        spec="5.1.9.4",
+        text={
+            "whole": "num_buffers is 1: the packet lies in this one buffer.",
+            "pieces": "num_buffers says that {missing} more buffers belong to the packet.",
+            DROPPED: "The buffer holds no complete packet: it is dropped and counted as an error.",
+        },
+        to={"whole": goto("build_skb"), "pieces": goto("next_piece"), DROPPED: goto("read_used_idx")},
+    )
+    def read_header(self, me: Context) -> str:
+        queue, poll = self.q, self.q.cells
+        slot, written = poll.first, self.mine.written
+        buffers = queue.buffers
+        if not VIRTIO_NET_HDR_BYTES + 14 <= written <= buffers.slot_bytes:
+            poll.errors += 1
+            poll.done += 1
+            buffers.release(slot)
+            return DROPPED
+        count = buffers.memory.u16[(buffers.at[slot] + NUM_BUFFERS_OFFSET) // 2] if queue.mergeable else 1
+        buffers.cells.skip[slot] = VIRTIO_NET_HDR_BYTES
+        buffers.cells.length[slot] = written - VIRTIO_NET_HDR_BYTES
+        poll.length = written - VIRTIO_NET_HDR_BYTES
+        poll.missing = max(count, 1) - 1
+        return "pieces" if poll.missing else "whole"
+
+    @op(
+        "G-RX.4",
+        "look for the next piece",
+        "virtnet_build_skb",
+        VIRTIO_NET,
+        spec="5.1.9.4",
+        text={
+            "more": "The next piece of the packet is there too; the device published them all at once.",
+            DROPPED: "The device promised more pieces than it returned: the packet is dropped and counted as an error.",
+        },
+        to={"more": goto("take_used"), DROPPED: goto("read_used_idx")},
+        cost="ring cold",
+    )
+    def next_piece(self, me: Context) -> str:
+        if self.ring.more_used():
+            return "more"
+        poll = self.q.cells
+        poll.missing = 0
+        poll.errors += 1
+        poll.done += 1
+        self.q.buffers.release(poll.first)
+        return DROPPED
+
+    @op(
+        "G-RX.4",
+        "join the piece",
+        "virtnet_skb_append_frag",
+        VIRTIO_NET,
+        spec="5.1.9.4",
+        text=(
+            "The buffer becomes part of the packet, which now has {length} bytes; nothing is copied. "
+            "{missing} pieces are missing."
+        ),
+        to={"whole": goto("build_skb"), "pieces": goto("next_piece")},
+        private=True,
+    )
+    def join_piece(self, me: Context) -> str:
+        poll, buffers = self.q.cells, self.q.buffers
+        slot = self.mine.token
+        buffers.cells.length[slot] = self.mine.written
+        buffers.cells.link[poll.last] = slot
+        poll.last = slot
+        poll.length += self.mine.written
+        poll.missing -= 1
+        return "pieces" if poll.missing else "whole"
+
+    @op(
+        "G-RX.4",
+        "make a socket buffer of it",
+        "receive_buf",
+        VIRTIO_NET,
+        spec="5.1.9.4",
+        text={
+            COPIED: "The packet is small ({length} bytes): it is copied out, and its buffer can be used again.",
+            "kept": (
+                "The packet is large ({length} bytes): its buffer becomes part of the socket buffer, without a copy."
+            ),
+        },
+        to={COPIED: goto("collect"), "kept": goto("collect")},
+        size="length",
+        private=True,
+    )
+    def build_skb(self, me: Context) -> str:
+        poll, queue = self.q.cells, self.q
+        if poll.length > COPYBREAK:
+            return "kept"
+        data = queue.buffers.data(poll.first)
+        slot = queue.small.take(me.packet)
+        queue.small.fill(slot, data)
+        queue.buffers.release(poll.first)
+        poll.first = 0
+        poll.last = slot
+        return COPIED
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the packet in hand."""
+        return self.q.cells.length
+
+    @op(
+        "G-RX.5",
+        "collect it",
+        "napi_gro_receive",
+        CORE_GRO,
+        text=(
+            "Packets of one stream may be merged; this one is put on the poll's list, which goes up the stack "
+            "at the end."
+        ),
+        to={"list full": call("deliver", "read_used_idx"), "collected": goto("read_used_idx")},
+        private=True,
+    )
+    def collect(self, me: Context) -> str:
+        poll = self.q.cells
+        entry = poll.first << 1 | 1 if poll.first else poll.last << 1
+        self.q.collected.put(entry)
+        poll.done += 1
+        return "list full" if self.q.collected.is_full else "collected"
+
+    @op(
+        "G-RX.8",
+        "end the poll, or go on later",
+        "virtnet_poll",
+        VIRTIO_NET,
+        text={
+            "complete": "Fewer than 64 packets were there: the poll can end.",
+            "again": (
+                "64 packets are done and more may be there: the instance stays on the list and others have a turn."
+            ),
+        },
+        to={"complete": goto("enable_callbacks"), "again": call("deliver", None)},
+        private=True,
+    )
+    def finish(self, me: Context) -> str:
+        if self.q.cells.done < NAPI_WEIGHT:
+            return "complete"
+        self.q.cpu.schedule_poll(self.q.napi)
+        return "again"
+
+    @op(
+        "G-RX.8",
+        "ask for the next interrupt",
+        "virtqueue_enable_cb_prepare_split",
+        VIRTIO_RING,
+        spec="2.7.7",
+        text="used_event = {last_used}: the next packet shall interrupt.",
+    )
+    def enable_callbacks(self, me: Context) -> None:
+        self.ring.enable_callbacks()
+
+    @op(
+        "G-RX.8",
+        "end the poll",
+        "napi_complete_done",
+        CORE_GRO,
+        text="The collected packets go up the stack; after that an interrupt may schedule the poll again.",
+        to=call("deliver", "mb_before_last_look"),
+        private=True,
+    )
+    def complete(self, me: Context) -> None:
+        self.q.cells.scheduled = 0
+
+    @op(
+        "G-RX.8",
+        "full barrier",
+        "virtio_mb",
+        VIRTIO_RING,
+        spec="2.7.14",
+        text="The wish for an interrupt must be visible before the last look.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_last_look(self, me: Context) -> None: ...
+
+    @op(
+        "G-RX.8",
+        "look at used.idx one last time",
+        "virtqueue_poll_split",
+        VIRTIO_RING,
+        spec="2.7.14",
+        text={
+            "nothing": "Nothing came in between: the poll is over.",
+            "more": "A packet came in between, and no interrupt will tell: poll again.",
+        },
+        to={"nothing": RETURN, "more": RETURN},
+        cost="ring cold",
+    )
+    def last_look(self, me: Context) -> str:
+        if not self.ring.more_used():
+            return "nothing"
+        if self.q.schedule():
+            self.ring.disable_callbacks()
+        return "more"
+
+
+class PollReceiveAlone(PollReceive):
+    """The same in a guest without transmit NAPI: the transmit queue is left alone."""
+
+    @op(
+        "G-RX.2",
+        "keep receive interrupts off",
+        "virtnet_poll",
+        VIRTIO_NET,
+        text={
+            "nothing": "The poll begins. Callbacks are off already: nothing is written.",
+            "": "The poll begins; the device need not interrupt while it is at work.",
+        },
+        to={k: goto("read_used_idx") for k in ("event", "flag", "nothing")},
+    )
+    def begin(self, me: Context) -> str:
+        return super().begin(me) or ""
+
+
+class Refill(ReceiveRoutine):
+    """Put new buffers into the receive queue until it is full: try_fill_recv, rows 6 and 7 of G-RX."""
+
+    first = "post_buffer"
+
+    def __init__(self, name: str, place: Place, queue: Receiveq, notify: Routine) -> None:
+        super().__init__(name, place, queue)
+        self.notify = notify
+
+    @op(
+        "G-RX.6",
+        "write a descriptor for an empty buffer",
+        "add_recvbuf_mergeable",
+        VIRTIO_NET,
+        spec="5.1.9.3",
+        text={
+            "written": "An empty buffer is offered: descriptor {head}, for the device to write.",
+            "full": "Every descriptor is offered: the queue is full of empty buffers.",
+        },
+        to={"written": goto("write_avail_ring"), "full": goto("mb_before_kick_check")},
+    )
+    def post_buffer(self, me: Context) -> str:
+        if not self.mine.num_free:
+            return "full"
+        buffers = self.q.buffers
+        size = buffers.slot_bytes
+        slot = buffers.take(0, size)
+        if buffers.cells.skip[slot]:
+            buffers.cells.skip[slot] = 0
+        self.ring.write_single(buffers.at[slot], size, VIRTQ_DESC_F_WRITE, slot)
+        return "written"
+
+    @op(
+        "G-RX.6",
+        "write avail.ring",
+        "virtqueue_add_split",
+        VIRTIO_RING,
+        spec="2.7.13.2",
+        text="The next slot of the available ring gets the head, {head}.",
+    )
+    def write_avail_ring(self, me: Context) -> None:
+        self.ring.write_avail_ring()
+
+    @op(
+        "G-RX.6",
+        "publish avail.idx",
+        "virtqueue_add_split",
+        VIRTIO_RING,
+        spec="2.7.13.3",
+        text="The device may use the buffer from now on.",
+        to=goto("post_buffer"),
+    )
+    def publish_avail_idx(self, me: Context) -> None:
+        self.ring.publish_avail_idx()
+
+    @op(
+        "G-RX.7",
+        "full barrier",
+        "virtio_mb",
+        VIRTIO_RING,
+        spec="2.7.13.4.1",
+        text="The new buffers must be visible before the driver reads whether a kick is wanted.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_kick_check(self, me: Context) -> None: ...
+
+    @op(
+        "G-RX.7",
+        "ask whether a kick is wanted",
+        "virtqueue_kick_prepare_split",
+        VIRTIO_RING,
+        spec="2.7.13.4",
+        text={
+            "kick": "The device ran out of buffers and asked to be told: a kick is needed.",
+            "no kick": "The device never ran out, so it did not ask: refilling costs no exit.",
+        },
+        to={"kick": call("notify", None), "no kick": RETURN},
+        cost="ring cold",
+    )
+    def check_kick(self, me: Context) -> str:
+        return "kick" if self.ring.kick_needed() else "no kick"

@@ -1,0 +1,301 @@
+"""Putting a virtual machine together: its memory, what its kernel and KVM keep, and the routines its vCPU runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtviz.engine.places import Domain, Place, Role
+from virtviz.engine.threads import ThreadKind
+from virtviz.paths import kvm, virtio_done, virtio_net, virtio_receive, virtio_xmit
+from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
+from virtviz.paths.guest_program import Program
+from virtviz.paths.guest_receive import Deliver, Recvmsg
+from virtviz.paths.guest_send import Sendmsg
+from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.packets import PacketPool
+from virtviz.paths.parts import KVM
+from virtviz.paths.queues import Fifo
+from virtviz.ring.split import SplitLayout
+from virtviz.ring.split_driver import SplitDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from virtviz.engine.memory import Region
+    from virtviz.engine.ops import Routine
+    from virtviz.engine.threads import Thread
+    from virtviz.paths.parts import Parts
+
+PAGE = 4096
+TX_SLOT_BYTES = 2048
+SPARE_SLOTS = 256 + 64 + 8
+"""Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
+RX, TX = 0, 1
+"""Numbers of the queues of the first pair, as virtio-net numbers them."""
+
+
+@dataclass(slots=True)
+class GuestMemory:
+    """Where things lie in a guest's memory: rings, the program's two pages, packets, receive buffers."""
+
+    region: Region
+    rx_layout: SplitLayout
+    tx_layout: SplitLayout
+    send_page: int
+    receive_page: int
+    skbs: PacketPool
+    buffers: PacketPool
+
+
+@dataclass(slots=True)
+class Guest:
+    """A virtual machine, seen from inside and from KVM.
+
+    Attributes:
+        thread: the thread of its vCPU.
+        vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
+        rx_name, tx_name: names of its virtqueues.
+    """
+
+    name: str
+    memory: GuestMemory
+    thread: Thread
+    vcpu: kvm.Vcpu
+    cpu: GuestCpu
+    socket: Socket
+    tx_queue: TxQueue
+    collected: Fifo
+    rx_name: str
+    tx_name: str
+    rx_driver: SplitDriver
+    tx_driver: SplitDriver
+    rxq: virtio_net.Receiveq
+    txq: virtio_net.Transmitq
+    program: Program
+
+    def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
+        """Name a place of this virtual machine."""
+        return Place(f"{self.name}.{part}", domain, title, role)
+
+    @property
+    def driver_place(self) -> Place:
+        """The virtio-net driver."""
+        return self.place("virtio_net", Domain.GUEST_KERNEL, "virtio-net")
+
+
+def make_guest(parts: Parts, number: int) -> Guest:
+    """Make a virtual machine, without what it does.
+
+    Args:
+        parts: the world in the making.
+        number: its number, from 0.
+    """
+    world, state, name = parts.world, parts.state, f"vm{number + 1}"
+    memory = _lay_out(parts, name)
+    rx_name, tx_name = f"{name}.receiveq1", f"{name}.transmitq1"
+    thread = parts.thread(f"{name}.vcpu0", cpu=1, kind=ThreadKind.VCPU)
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1"), apicv=world.on("apicv"))
+    vcpu.thread = thread
+    cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
+    socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))
+    bql = world.on("guest_bql") and world.on("napi_tx")
+    tx_queue = TxQueue(state, f"{name}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
+    event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
+    rx_driver = SplitDriver(state, rx_name, memory.region, memory.rx_layout, event_idx=event_idx, start=start)
+    tx_driver = SplitDriver(
+        state, tx_name, memory.region, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
+    )
+    collected = Fifo(state, f"{name}.gro", 8)
+    rxq = virtio_net.Receiveq(
+        state,
+        rx_name,
+        rx_driver,
+        memory.buffers,
+        memory.skbs,
+        collected,
+        cpu,
+        napi=RX,
+        mergeable=world.has(MERGEABLE),
+    )
+    txq = virtio_net.Transmitq(
+        state,
+        tx_name,
+        tx_driver,
+        memory.skbs,
+        tx_queue,
+        socket,
+        cpu,
+        world.number("tx_stop_threshold"),
+        napi=TX,
+        gives_up=not world.on("napi_tx"),
+    )
+    app = Place(f"{name}.app", Domain.GUEST_USER, "app")
+    program = Program(
+        state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
+    )
+    parts.drops |= {
+        f"{name}.qdisc": lambda: tx_queue.cells.dropped,
+        f"{name}.virtio_net.tx_dropped": lambda: txq.cells.dropped,
+        f"{name}.virtio_net.rx_errors": lambda: rxq.cells.errors,
+        f"{name}.socket": lambda: socket.cells.dropped,
+    }
+    if not world.on("napi_tx"):
+        _turn_callbacks_off(tx_driver, memory.region)
+    return Guest(
+        name,
+        memory,
+        thread,
+        vcpu,
+        cpu,
+        socket,
+        tx_queue,
+        collected,
+        rx_name,
+        tx_name,
+        rx_driver,
+        tx_driver,
+        rxq,
+        txq,
+        program,
+    )
+
+
+def _lay_out(parts: Parts, name: str) -> GuestMemory:
+    """Lay out a guest's memory, with both rings at the index they begin at."""
+    world, state = parts.world, parts.state
+    size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
+    rx_layout = SplitLayout.at(PAGE, size)
+    tx_layout = SplitLayout.at(_next_page(rx_layout.end), size)
+    send_page = _next_page(tx_layout.end)
+    receive_page = send_page + PAGE
+    skb_base = receive_page + PAGE
+    skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
+    buffer_base = skb_base + skb_slots * TX_SLOT_BYTES
+    buffer_slots = size + SPARE_SLOTS
+    region = state.region(f"{name}.ram", buffer_base + buffer_slots * buffer_bytes)
+    for layout, queue in ((rx_layout, f"{name}.receiveq1"), (tx_layout, f"{name}.transmitq1")):
+        layout.name_fields(region, queue)
+        for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
+            region.plain_u16[address // 2] = start
+    skbs = PacketPool(state, f"{name}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
+    buffers = PacketPool(state, f"{name}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
+    parts.pools |= {f"{name}.skb": skbs, f"{name}.rx_buffers": buffers}
+    return GuestMemory(region, rx_layout, tx_layout, send_page, receive_page, skbs, buffers)
+
+
+def _next_page(address: int) -> int:
+    return -(-address // PAGE) * PAGE
+
+
+def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
+    """Begin where a driver without transmit NAPI is once its very first completion has interrupted it."""
+    driver.cells.avail_flags_shadow = driver.cells.event_triggered = 1
+    if not driver.event_idx:
+        memory.plain_u16[driver.layout.avail_flags // 2] = 1
+
+
+def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> None:
+    """Make everything a virtual machine's vCPU does.
+
+    Args:
+        parts: the world in the making.
+        guest: the virtual machine.
+        kick_exits: for each queue, what a store to its notify address leads to.
+    """
+    world, name, cpu = parts.world, guest.name, guest.cpu
+    stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
+    kernel = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel")
+    notify_class = virtio_net.Notify if world.on("guest_if") else virtio_net.NotifyInterruptsOff
+    notify = {
+        queue: notify_class(f"{queue_name}.notify", guest.driver_place, queue_name, cpu, kick_exits[queue], row)
+        for queue, queue_name, row in ((RX, guest.rx_name, "G-RX.7"), (TX, guest.tx_name, "G-TX.13"))
+    }
+    deliver = Deliver(
+        f"{name}.deliver", stack, guest.collected, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu
+    )
+    start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
+    refill = virtio_receive.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
+    poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
+    poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
+    run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
+    softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, {"receiveq1": poll_rx, "transmitq1": poll_tx}, run_queue)
+    idle = _idle(parts, guest, kernel)
+    _interrupt_gates(parts, guest, kernel, softirq)
+    program = guest.program
+    program.sendmsg = Sendmsg(
+        f"{name}.sendmsg",
+        stack,
+        program,
+        guest.socket,
+        guest.memory.skbs,
+        guest.tx_queue,
+        cpu,
+        start_xmit,
+        run_queue,
+        softirq,
+        idle,
+    )
+    program.recvmsg = Recvmsg(
+        f"{name}.recvmsg", stack, program, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu, idle
+    )
+    guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, program)
+
+
+def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Routine, Routine, Routine]:
+    """Make what works on the transmit queue: start_xmit, its NAPI poll, and what the receive poll tidies it with."""
+    place, queue, name = guest.driver_place, guest.txq, guest.tx_name
+    reclaim = {
+        row: virtio_done.Reclaim(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
+        for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
+    }
+    add = virtio_xmit.AddBuffer(f"{name}.add", place, queue, notify)
+    xmit_class = virtio_xmit.StartXmit if parts.world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
+    return (
+        xmit_class(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
+        virtio_done.PollTransmit(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),
+        virtio_done.CleanTransmit(f"{name}.clean", place, queue, reclaim["G-RX.2"]),
+    )
+
+
+def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
+    """Make the last step of an exit: how the guest is entered again."""
+    return kvm.EnterGuest(f"{guest.name}.enter_after_{what}", KVM, guest.vcpu, row, after)
+
+
+def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
+    """Make what the guest does when it has nothing to run."""
+    halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
+    idle_class = PollingIdle if parts.world["vcpu"] == "running" else HaltingIdle
+    return idle_class(f"{guest.name}.idle", kernel, guest.cpu, halt, guest.program.gives_up)
+
+
+def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
+    """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode."""
+    name, vcpu = guest.name, guest.vcpu
+    done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
+    handlers: Mapping[str, Routine] = {
+        "receiveq1": virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
+        "transmitq1": done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
+    }
+    eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
+    in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)
+    modes = (("user", guest.place("cpu.user", Domain.GUEST_USER, "CPU", Role.CPU)), ("kernel", in_kernel))
+    takes = [
+        TakeInterrupt(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
+        for mode, place in modes
+    ]
+    exits = [
+        kvm.LeaveForInterrupt(
+            f"{name}.exit_from_{mode}",
+            place,
+            vcpu,
+            enter_guest(guest, "IRQ.4", f"exit_from_{mode}", "There was nothing to emulate."),
+        )
+        for mode, place in modes
+    ]
+    vcpu.take_gates = (takes[0], takes[1])
+    vcpu.exit_gates = (exits[0], exits[1])
+    guest.thread.gates = vcpu.take_gates if vcpu.apicv else (*vcpu.take_gates, *vcpu.exit_gates)
+    guest.thread.intercept = vcpu.intercept

@@ -1,0 +1,1 @@
+"""From frames to grids of characters: what each part of the screen looks like, without colours and without widgets."""

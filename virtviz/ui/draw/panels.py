@@ -1,0 +1,209 @@
+"""The smaller parts: title, counters, who runs, the sentence, the track, the key hints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from virtviz.ui.grid import Grid, fit, wrap
+from virtviz.view.words import cost_name, domain_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtviz.engine.trace import Step
+    from virtviz.ui.canvas import Zone
+    from virtviz.view.frame import CounterFrame, Frame
+    from virtviz.view.track import Track
+
+COUNTERS_WIDTH: Final = 26
+COUNTERS_MOST_WIDTH: Final = 42
+"""A wider table would only put its numbers further from their names."""
+_TABLE: Final = (
+    ("user/kernel", "user_kernel.guest", "user_kernel.host"),
+    ("copies", "guest_copies", "host_copies"),
+    ("wake-ups", "vcpu_wakeups", "wakeups"),
+    ("interrupts", "interrupts", "hw_interrupts"),
+)
+_MORE: Final = (
+    ("system calls", "guest_syscalls", "host_syscalls"),
+    ("DMA transfers", "", "dma"),
+    ("eventfd signals", "", "eventfd_signals"),
+    ("upcalls", "", "upcalls"),
+    ("drops", "", "drops"),
+)
+
+
+def draw_title(frame: Frame, name: str, title: str, width: int) -> Grid:
+    """Draw the first line: which lesson, which packet on which way, which step."""
+    grid = Grid(width, 1, "title")
+    step = f"step {frame.position} of {frame.length} "
+    packet = next((p for p in frame.packets if p.number == frame.packet), None)
+    way = ""
+    if packet is not None:
+        way = f"■{packet.name} {'out →' if frame.direction == 'out' else 'in ←'}  "
+    at = grid.put(1, 0, name, "title bold")
+    grid.put(at + 2, 0, fit(title, width - at - len(way) - len(step) - 4), "title")
+    grid.put(width - len(way) - len(step), 0, way, "title")
+    grid.put(width - len(step), 0, step, "title bold")
+    return grid
+
+
+def draw_counters(frame: Frame, width: int, rows: int) -> Grid:
+    """Draw what the way has cost so far, guest and host apart, and what the last step added."""
+    grid = Grid(width, rows)
+    left, right = min(width, COUNTERS_MOST_WIDTH) - 14, min(width, COUNTERS_MOST_WIDTH) - 6
+    grid.put(1, 0, "so far", "dim")
+    grid.put(left - 2, 0, "guest", "guest")
+    grid.put(right + 1, 0, "host", "host")
+    y = 1
+    table = [*_TABLE, *(_MORE if rows >= 11 else ())]
+    for title, guest, host in table:
+        grid.put(1, y, title, "text")
+        for name, end in ((guest, left + 3), (host, right + 4)):
+            if name:
+                _value(grid, frame.counter(name), end, y)
+        y += 1
+    light, heavy = frame.counter("light_exits"), frame.counter("heavy_exits")
+    at = grid.put(1, y, "exits  ", "text")
+    for name, counter in (("light", light), ("heavy", heavy)):
+        at = grid.put(at, y, f"{name} ", "dim")
+        at = (
+            grid.put(at, y, _shown(counter), "changed" if counter.delta else "text bold" if counter.value else "dim")
+            + 1
+        )
+    y += 1
+    if rows < 11:
+        at = 1
+        for name in ("upcalls", "drops"):
+            counter = frame.counter(name)
+            at = grid.put(at, y, f"{name} ", "text")
+            at = (
+                grid.put(
+                    at, y, _shown(counter), "changed" if counter.delta else "text bold" if counter.value else "dim"
+                )
+                + 2
+            )
+    return grid
+
+
+def _shown(counter: CounterFrame) -> str:
+    return f"{counter.value}{counter.delta:+}" if counter.delta else str(counter.value)
+
+
+def _value(grid: Grid, counter: CounterFrame, end: int, y: int) -> None:
+    """Write a counter so that its digits end in one column, and what was added behind them."""
+    value = str(counter.value)
+    style = "changed" if counter.delta else "text bold" if counter.value else "dim"
+    grid.put(end - len(value), y, value, style)
+    if counter.delta:
+        grid.put(end, y, f"{counter.delta:+}", style)
+
+
+def draw_who(frame: Frame, width: int) -> Grid:
+    """Draw the line that says which thread did what, and what that cost."""
+    grid = Grid(width, 1)
+    grid.line(0, 0, width, "─", "faint")
+    step, runner = frame.step, frame.running
+    if step is None or runner is None:
+        grid.put(1, 0, " before the first step ", "text bold")
+        return grid
+    cost = ", ".join(cost_name(entry.what) for entry in frame.cost)
+    shown = fit(cost or "nothing", width - len(runner.name) - len(step.title) - 14)
+    side = step.domain.partition("-")[0]
+    where = f"in {domain_name(step.domain)}" + (f", {step.context}" if step.context != "process" else "")
+    if len(runner.name) + len(where) + len(step.title) + len(shown) + 18 > width:
+        where = ""
+    at = grid.put(1, 0, f" ▶ {runner.name} ", f"{side} bold")
+    if where:
+        at = grid.put(at, 0, f"{where} ", side)
+    at = grid.put(at, 0, "· ", "dim")
+    at = grid.put(at, 0, f"{step.title} ", "text bold")
+    end = width - len(shown) - 9
+    grid.put(end, 0, " cost ", "dim")
+    grid.put(end + 6, 0, f" {shown} ", "changed" if cost else "dim")
+    return grid
+
+
+def source_of(step: Step) -> str:
+    """Give where a step comes from, in one line: row of the table, function, file."""
+    file = step.source.rpartition(" ")[2].rpartition("/")[2]
+    return f"{step.row}  {step.function}()  {file}"
+
+
+def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str = "") -> Grid:
+    """Draw what the step did, in words, and under it what the lesson says, apart from each other."""
+    grid = Grid(width, rows)
+    step = frame.step
+    inner = width - 2
+    lines = wrap(said, inner - 3) if said else []
+    text = wrap(step.text if step is not None else opening, inner)
+    space = rows - len(lines) if len(lines) < rows else 1
+    if len(text) > space:
+        text = [*text[: space - 1], fit(text[space - 1] + " …", inner)]
+    y = 0
+    for line in text:
+        grid.put(1, y, line, "text")
+        y += 1
+    if step is not None:
+        y = _put_source(grid, source_of(step), len(text[-1]), max(y, min(2, rows - len(lines) - 1)), len(lines))
+    # What is said has one place wherever there is room, so that it does not move with the length of the step's text.
+    start = max(y, min(rows - len(lines), 4))
+    for i, line in enumerate(lines[: rows - start]):
+        cut = i == rows - start - 1 and len(lines) > rows - start
+        grid.put(1, start + i, "▌ " + " " * (inner - 2), "say")
+        grid.put(1, start + i, "▌", "mark on say-ground")
+        grid.put(3, start + i, fit(line + " …", inner - 3) if cut else line, "say")
+    return grid
+
+
+def _put_source(grid: Grid, source: str, last: int, y: int, lines: int) -> int:
+    """Write the source in a row of its own, or behind the text's last line of that length; answers the next row."""
+    inner = grid.width - 2
+    if y + lines < grid.height:
+        grid.put(1, y, fit(source, inner), "dim")
+        return y + 1
+    if last + len(source) + 4 < inner:
+        grid.put(grid.width - len(source) - 1, y - 1, source, "dim")
+    return y
+
+
+def draw_track(track: Track, position: int, length: int, width: int, playing: str) -> tuple[Grid, list[Zone]]:
+    """Draw the way through the lesson: milestones, crossings, questions, and where we are."""
+    grid = Grid(width, 1)
+    left = grid.put(0, 0, f" {playing} ", "key")
+    room = width - left - 2
+    grid.line(left, 0, room, "─", "faint")
+
+    def column(n: int) -> int:
+        return left + (n * (room - 1) // length if length else 0)
+
+    grid.line(left, 0, column(position) - left, "━", "dim")
+    for n in track.crossings:
+        grid.put(column(n), 0, "┷" if n <= position else "┴", "dim")
+    for n in track.milestones:
+        grid.put(column(n), 0, "◆", "guest")
+    for n, answered in track.questions:
+        grid.put(column(n), 0, "✓" if answered else "?", "good" if answered else "changed")
+    here = column(position)
+    for n in track.milestones:
+        if n <= position:
+            grid.paint(column(n), 0, 1, "guest bold")
+    grid.put(here, 0, "●", "cursor")
+    zones = [(left + x, 0, 1, f"seek({(x * length + room - 2) // max(room - 1, 1)})") for x in range(room)]
+    return grid, zones
+
+
+def draw_hints(hints: Sequence[tuple[str, str, str]], width: int) -> tuple[Grid, list[Zone]]:
+    """Draw key hints; each is also a button."""
+    grid = Grid(width, 1)
+    zones: list[Zone] = []
+    x = 1
+    for key, name, action in hints:
+        if x + len(key) + len(name) + 1 > width:
+            break
+        start = x
+        x = grid.put(x, 0, key, "key")
+        x = grid.put(x + 1, 0, name, "dim")
+        zones.append((start, 0, x - start, action))
+        x += 2
+    return grid, zones

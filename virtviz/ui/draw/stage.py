@@ -1,0 +1,285 @@
+"""The stage: borders, places, the thread that runs, and packets where they are.
+
+The place whose code runs has a heavy frame with the thread's name in it; a border that the step crosses is drawn heavy from end to end, with an arrow
+and the crossing's name. Packets are the only things that move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from virtviz.ui.grid import Grid, fit
+from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, short_thread
+from virtviz.view.words import CROSSINGS, STATES
+
+if TYPE_CHECKING:
+    from virtviz.view.frame import Frame, PacketFrame, ThreadFrame
+    from virtviz.view.stage import Gate, Point, Spot, Stage
+
+LIGHT: Final = "┌─┐│└┘"
+HEAVY: Final = "┏━┓┃┗┛"
+MOVING, WAITING = "■", "□"
+
+
+@dataclass(frozen=True, slots=True)
+class Glide:
+    """A packet on its way between two spots."""
+
+    packet: int
+    at: Point
+
+
+def draw_stage(stage: Stage, frame: Frame, glide: Glide | None = None) -> Grid:
+    """Draw the stage of a frame."""
+    return _StageDrawing(stage, frame, glide).draw()
+
+
+def tone(domain: str) -> str:
+    """Give the style of a domain: guest, host or hardware."""
+    return domain.partition("-")[0] if domain else "dim"
+
+
+class _StageDrawing:
+    def __init__(self, stage: Stage, frame: Frame, glide: Glide | None) -> None:
+        self.stage, self.frame, self.glide = stage, frame, glide
+        self.grid = Grid(stage.width, stage.height)
+        self.runner = frame.running
+        self.crossing = frame.step.crossings[-1] if frame.step and frame.step.crossings else None
+        self.packets: dict[str, list[PacketFrame]] = {}
+        for packet in frame.packets:
+            spot = stage.spot(packet.where) if packet.where else None
+            if spot is not None and not (glide and glide.packet == packet.number):
+                self.packets.setdefault(spot.name, []).append(packet)
+        runner_spot = stage.spot(self.runner.place) if self.runner else None
+        self.active = runner_spot.name if runner_spot else ""
+
+    def draw(self) -> Grid:
+        gate = self._gate()
+        self._borders(gate)
+        self._ways()
+        for spot in self.stage.spots.values():
+            if spot.shape == LANE:
+                self._lane(spot)
+            elif spot.shape == WIRE:
+                self._wire(spot)
+            elif spot.shape == LABEL:
+                self._label(spot)
+        for spot in self.stage.spots.values():
+            if spot.shape == BOX:
+                self._box(spot)
+            elif spot.shape == CHIP:
+                self._chip(spot)
+        for point, note in self.stage.notes.items():
+            self.grid.put(*point, note, "dim")
+        if gate is not None:
+            self._cross(gate)
+        if self.glide is not None:
+            packet = next((p for p in self.frame.packets if p.number == self.glide.packet), None)
+            if packet is not None:
+                self._packet_chip(MOVING + packet.name, *self.glide.at, len(packet.name) + 1)
+        return self.grid
+
+    # Borders
+
+    def _gate(self) -> Gate | None:
+        step, crossing = self.frame.step, self.crossing
+        if step is None or crossing is None:
+            return None
+        return self.stage.gate(crossing.source, crossing.target, step.place)
+
+    def _borders(self, gate: Gate | None) -> None:
+        grid = self.grid
+        for border in self.stage.borders:
+            lit = gate is not None and (
+                gate.at[0] == border.x
+                if border.upright
+                else gate.at[1] == border.y and border.x <= gate.at[0] < border.x + border.length
+            )
+            if border.upright:
+                grid.upright(border.x, border.y, border.length, "┃" if lit else "║", "changed" if lit else "dim")
+            elif border.kind == "top":
+                grid.line(border.x, border.y, border.length, "─", "faint")
+            else:
+                grid.line(border.x, border.y, border.length, "━" if lit else "╌", "changed" if lit else "dim")
+                if border.kind == "hardware":
+                    grid.put(border.x + 1, border.y, " hardware ", "hardware")
+
+    def _cross(self, gate: Gate) -> None:
+        """Mark the crossing: an arrow in the border, and its name beside it."""
+        crossing, grid = self.crossing, self.grid
+        assert crossing is not None
+        if gate.upright:
+            right = not crossing.target.is_guest
+            x, y = gate.at
+            spots = self.stage.spots
+            left_end = spots["virtio-net"].x + spots["virtio-net"].width
+            right_end = spots["kvm"].x
+            grid.line(left_end, y, right_end - left_end, "━", "changed")
+            grid.put(x, y, "▶" if right else "◀", "hot")
+            name = CROSSINGS[crossing.kind][0]
+            text = f" {name} ▶ " if right else f" ◀ {name} "
+            grid.put(x - len(text) // 2, gate.label[1], text, "hot")
+            return
+        up = crossing.target.endswith("-user")
+        grid.put(*gate.at, "▲" if up else "▼", "hot")
+        long, short = CROSSINGS[crossing.kind]
+        name = long if len(long) <= gate.room else short
+        grid.put(*gate.label, name, "hot", gate.room)
+
+    # Ways
+
+    def _ways(self) -> None:
+        grid, spots = self.grid, self.stage.spots
+        for way in self.stage.ways:
+            a, b = spots[way.a], spots[way.b]
+            if a.shape == BOX and b.shape == BOX and a.y == b.y:
+                left, right = (a, b) if a.x < b.x else (b, a)
+                start, end = left.x + left.width, right.x
+                if way.carries and not (left.name == "virtio-net" or left.name == "kvm"):
+                    grid.line(start, a.y + 1, end - start, "─", "dim")
+                continue
+            if LANE in (a.shape, b.shape) or WIRE in (a.shape, b.shape):
+                continue
+            upper, lower = (a, b) if a.y < b.y else (b, a)
+            column = lower.middle if way.a != "far" and way.b != "nic" else way.points[1][0]
+            if way.a == "far":
+                upper, lower = a, b
+            for y in range(upper.y + upper.height, lower.y):
+                crossed = grid.char(column, y) in "╌━"
+                grid.put(column, y, "┼" if crossed else "│", "dim")
+
+    def _lane(self, spot: Spot) -> None:
+        grid, frame = self.grid, self.frame
+        lit = frame.ring.changed and frame.ring.queue == spot.name
+        style = "text" if lit else "dim"
+        end = spot.x + spot.width - 1
+        bottom = self.stage.spots["virtio-net"].y + self.stage.spots["virtio-net"].height
+        for y in range(bottom, spot.y):
+            for x in (spot.x, end):
+                grid.put(x, y, "│", "dim")
+        grid.line(spot.x, spot.y, spot.width, "━" if lit else "─", style)
+        grid.put(spot.x, spot.y, "└", style)
+        grid.put(end, spot.y, "┘", style)
+        at = spot.at[0] - 5
+        first = min(s.x for s in self.stage.spots.values() if s.shape == LANE) + 4
+        grid.put(first, spot.y, f" {spot.title} ", "guest bold" if lit else "guest")
+        grid.put(at - 1, spot.y, "[" + " " * 9 + "]", style)
+        self._packets_at(spot, at, spot.y, 9)
+
+    def _wire(self, spot: Spot) -> None:
+        self.grid.line(spot.x, spot.y, spot.width, "═" if spot.domain == "hardware" else "─", "dim")
+        self._packets_at(spot, spot.x, spot.y, spot.width, right=True)
+
+    def _label(self, spot: Spot) -> None:
+        """Write a region's name; a thread can be there when no box is closer."""
+        if not spot.title:
+            self._packets_at(spot, spot.x - 2, spot.y, 8)
+            return
+        if self.active == spot.name and self.runner is not None:
+            text = f"▶{spot.title}"
+            self.grid.put(spot.x - 1, spot.y, text, f"{tone(spot.domain)} bold on {tone(spot.domain)}-ground")
+        else:
+            self.grid.put(
+                spot.x - 1, spot.y, f" {spot.title} " if spot.name != "netlink" else f" {spot.title}", tone(spot.domain)
+            )
+        if spot.name == "netlink":
+            self._packets_at(spot, spot.at[0] - 2, spot.y, 8)
+
+    # Places
+
+    def _box(self, spot: Spot) -> None:
+        grid, x, y, width = self.grid, spot.x, spot.y, spot.width
+        running = self.active == spot.name
+        domain = tone(spot.domain)
+        frame_style = f"{domain} bold on {domain}-ground" if running else "dim"
+        corner = HEAVY if running else LIGHT
+        bottom = y + spot.height - 1
+        grid.put(x, y, corner[0] + corner[1] * (width - 2) + corner[2], frame_style)
+        for row in range(y + 1, bottom):
+            grid.put(x, row, corner[3] + " " * (width - 2) + corner[3], frame_style)
+        grid.put(x, bottom, corner[4] + corner[1] * (width - 2) + corner[5], frame_style)
+        title = f"▶{spot.title}" if running else f" {spot.title}"
+        grid.put(x + 1, y + 1, fit(title, width - 2), f"{domain} bold on {domain}-ground" if running else domain)
+        if running and self.runner is not None:
+            name = short_thread(self.runner.name, width - 2)
+            grid.put(x + 1, y, name, f"text bold on {domain}-ground")
+        if spot.note:
+            grid.put(x + 2, y + 2, fit(spot.note, width - 3), f"dim on {domain}-ground" if running else "dim")
+        word, style = self._state_word(spot)
+        same_row = spot.word_row == spot.at[1]
+        used = self._packets_at(spot, x + 1, spot.at[1], width - 2, keep=len(word) if same_row else 0)
+        if word and not (same_row and used and used + len(word) > width - 2):
+            inside = spot.word_row < bottom
+            grid.put(x + 1 + inside, spot.word_row, word, style)
+
+    def _chip(self, spot: Spot) -> None:
+        grid, x, y, width = self.grid, spot.x, spot.y, spot.width
+        running = self.active == spot.name
+        domain = tone(spot.domain)
+        ground = f"{domain}-ground" if running else "raised"
+        grid.put(x, y, "[" + " " * (width - 2) + "]", f"{domain} bold on {ground}" if running else f"dim on {ground}")
+        title = f"▶{spot.title}" if running else f" {spot.title}"
+        at = grid.put(x + 1, y, title, f"{domain} bold on {ground}" if running else f"{domain} on {ground}")
+        if running and self.runner is not None:
+            room = width - 3 - len(title)
+            if spot.shape == CHIP and room > 3 and spot.domain != "hardware":
+                grid.put(at + 1, y, short_thread(self.runner.name, room), f"text bold on {ground}")
+        else:
+            word, style = self._state_word(spot)
+            if word:
+                grid.put(at + 1, y, word, f"{style} on {ground}")
+        self._packets_at(spot, x + 1, y, width - 2, right=True)
+
+    def _state_word(self, spot: Spot) -> tuple[str, str]:
+        """Say what the thread that belongs to a place does while something else runs."""
+        if spot.name == "qemu":
+            return "asleep", "dim"
+        residents = [t for t in self.frame.threads if self._home(t) == spot.name and t.state != "runs"]
+        if not residents or (self.active == spot.name and spot.domain.startswith("guest")):
+            return "", ""
+        for thread in residents:
+            if thread.woken:
+                return "woken", "changed"
+        order = ("held", "ready", "waits", "sleeps")
+        state = min((t.state for t in residents), key=order.index)
+        if spot.name == "far" and state != "ready":
+            return "", ""
+        return STATES[state], "changed" if state in ("held",) else "text bold" if state == "ready" else "dim"
+
+    def _home(self, thread: ThreadFrame) -> str:
+        if thread.kind == "hardware":
+            return ""
+        places = {t.name: t.place for t in self.frame.threads}
+        if thread.kind == "vcpu":
+            spot = self.stage.spot(thread.place)
+        elif thread.name.startswith("vhost"):
+            spot = self.stage.spot("vhost_net")
+        elif thread.name.startswith("handler"):
+            spot = self.stage.spot("vswitchd")
+        else:
+            spot = self.stage.spots.get("far") if "softirq" in thread.name else self.stage.spot(places[thread.name])
+        return spot.name if spot else ""
+
+    # Packets
+
+    def _packets_at(self, spot: Spot, x: int, y: int, room: int, *, keep: int = 0, right: bool = False) -> int:
+        """Draw the packets of a spot into a row; answers the cells they take."""
+        here = self.packets.get(spot.name, [])
+        if not here:
+            return 0
+        if len(here) == 1:
+            packet = here[0]
+            sign = WAITING if packet.waiting else MOVING
+            text = fit(sign + packet.name, room)
+        else:
+            alive = [p for p in here if not p.done] or here
+            sign = WAITING if all(p.waiting for p in alive) else MOVING
+            text = fit(f"{sign}{alive[-1].name}", room) if len(alive) == 1 else f"{sign}×{len(alive)}"
+        at = x + room - len(text) if right or keep else x + (room - len(text)) // 2
+        self.grid.put(at, y, text, "packet")
+        return len(text)
+
+    def _packet_chip(self, text: str, x: int, y: int, room: int) -> None:
+        at = max(0, min(x - room // 2, self.stage.width - room))
+        self.grid.put(at, y, text, "packet")

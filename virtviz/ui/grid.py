@@ -1,0 +1,178 @@
+"""A grid of character cells: what the drawing functions write on, without colours and without widgets.
+
+A cell holds a character and the name of a style, such as `dim` or `changed bold`; what the name looks like is the palette's affair. Text that
+comes from elsewhere is made harmless here: control characters are shown as pictures of themselves, and wide characters take two cells.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.cells import cell_len, get_character_cell_size
+
+Run = tuple[str, str]
+"""Text and the name of its style."""
+
+_CONTROL: Final = {**{c: chr(0x2400 + c) for c in range(32)}, 127: "␡", **dict.fromkeys(range(128, 160), "�")}
+_ODD: Final = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF), "�")
+"""Characters that take no cell or turn text around."""
+
+ASCII: Final = str.maketrans(
+    {
+        **dict.fromkeys("─╌┄–—", "-"),
+        **dict.fromkeys("━═", "="),
+        **dict.fromkeys("│║▌▏▕", "|"),
+        **dict.fromkeys("┌┐└┘├┤┬┴┼┷", "+"),
+        **dict.fromkeys("┏┓┗┛┃■█", "#"),
+        **dict.fromkeys("▶→›", ">"),
+        **dict.fromkeys("◀←‹", "<"),
+        **dict.fromkeys("▲↑", "^"),
+        **dict.fromkeys("▼↓", "v"),
+        **dict.fromkeys("“”", '"'),
+        **dict.fromkeys("‘’°", "'"),
+        "□": "=",
+        "◆": "*",
+        "●": "o",
+        "·": ".",
+        "…": "~",
+        "×": "x",
+        "✓": "v",
+        "✗": "x",
+        "‖": "|",
+    }
+)
+"""One character for one: box drawing, arrows and signs in what every console has."""
+
+
+def harmless(text: str) -> str:
+    """Give a text in which nothing does anything: control characters, and marks that turn text around, become visible."""
+    if text.isascii() and text.isprintable():
+        return text
+    return text.translate(_CONTROL).translate(_ODD)
+
+
+def to_ascii(text: str) -> str:
+    """Give a text in ASCII, of the same width; what has no likeness becomes a question mark for each cell."""
+    if text.isascii():
+        return text
+    translated = text.translate(ASCII)
+    if translated.isascii():
+        return translated
+    return "".join(c if c.isascii() else "?" * max(get_character_cell_size(c), 1) for c in translated)
+
+
+def fit(text: str, width: int) -> str:
+    """Give a text in at most so many cells, with an ellipsis where something was cut off."""
+    text = harmless(text)
+    if cell_len(text) <= width:
+        return text
+    made = ""
+    for character in text:
+        if cell_len(made + character) > width - 1:
+            break
+        made += character
+    return (made + "…") if width > 0 else ""
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most so many cells, at spaces where there are any."""
+    lines: list[str] = []
+    for paragraph in text.splitlines() or [""]:
+        line = ""
+        for word in harmless(paragraph).split(" "):
+            longer = f"{line} {word}" if line else word
+            if cell_len(longer) <= width:
+                line = longer
+                continue
+            if line:
+                lines.append(line)
+            while cell_len(word) > width:
+                part = word[:width]
+                while cell_len(part) > width:
+                    part = part[:-1]
+                lines.append(part)
+                word = word[len(part) :]  # noqa: PLW2901 - the rest of a word longer than a line
+            line = word
+        lines.append(line)
+    return lines
+
+
+class Grid:
+    """A rectangle of cells.
+
+    Args:
+        width, height: in cells.
+        style: of the empty cells.
+    """
+
+    def __init__(self, width: int, height: int, style: str = "text") -> None:
+        self.width = width
+        self.height = height
+        self._chars = [[" "] * width for _ in range(height)]
+        self._styles = [[style] * width for _ in range(height)]
+
+    def put(self, x: int, y: int, text: str, style: str | None = None, room: int | None = None) -> int:
+        """Write a text, cut at the edge or after `room` cells; answers the column behind it.
+
+        Args:
+            x, y: where it begins.
+            text: what to write.
+            style: its style; None leaves the style of the cells as it is.
+            room: cells it may take.
+        """
+        if not 0 <= y < self.height:
+            return x
+        end = self.width if room is None else min(self.width, x + room)
+        chars, styles = self._chars[y], self._styles[y]
+        for character in harmless(text):
+            size = get_character_cell_size(character)
+            if size == 0:
+                continue
+            if x + size > end:
+                break
+            if x >= 0:
+                chars[x] = character
+                if size > 1:
+                    chars[x + 1] = ""
+                if style is not None:
+                    styles[x : x + size] = [style] * size
+            x += size
+        return x
+
+    def char(self, x: int, y: int) -> str:
+        """Give the character in a cell; empty outside."""
+        return self._chars[y][x] if 0 <= y < self.height and 0 <= x < self.width else ""
+
+    def paint(self, x: int, y: int, width: int, style: str) -> None:
+        """Give some cells another style."""
+        if 0 <= y < self.height:
+            x, end = max(x, 0), min(x + width, self.width)
+            self._styles[y][x:end] = [style] * max(end - x, 0)
+
+    def line(self, x: int, y: int, length: int, character: str, style: str) -> None:
+        """Draw a horizontal line."""
+        self.put(x, y, character * length, style)
+
+    def upright(self, x: int, y: int, length: int, character: str, style: str) -> None:
+        """Draw a vertical line."""
+        for row in range(y, y + length):
+            self.put(x, row, character, style)
+
+    def text(self, y: int) -> str:
+        """Give a row's characters."""
+        return "".join(self._chars[y])
+
+    def runs(self, y: int) -> tuple[Run, ...]:
+        """Give a row as stretches of one style each."""
+        made: list[Run] = []
+        chars, styles = self._chars[y], self._styles[y]
+        start = 0
+        for x in range(1, self.width + 1):
+            if x == self.width or styles[x] != styles[start]:
+                made.append(("".join(chars[start:x]), styles[start]))
+                start = x
+        return tuple(made)
+
+    def rows(self) -> list[tuple[Run, ...]]:
+        """Give all rows."""
+        return [self.runs(y) for y in range(self.height)]

@@ -1,0 +1,84 @@
+"""The plan of the screen: which panel lies where at which size.
+
+At 80x24 everything has its least size. More rows and columns go first to the stage and the ring, then to panels that a small screen shows on a key
+only: the ledger and the thread lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from virtviz.ui.draw.panels import COUNTERS_WIDTH
+from virtviz.ui.draw.ring import FULL_ROWS, SMALL_ROWS
+from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT
+
+LEAST_WIDTH: Final = 80
+LEAST_HEIGHT: Final = 24
+WIDE: Final = 110
+"""From this width on the ledger has a column of its own, under the counters."""
+TALL: Final = 34
+"""From this height on the stage and the ring are drawn large."""
+GRAND: Final = 50
+LEFT_WIDTH: Final = 77
+"""What the ring's column needs for eight slots drawn large."""
+SENTENCE_ROWS: Final = 5
+LANES_LEAST_ROWS: Final = 5
+LANES_ROWS: Final = 9
+SOURCES_LEAST_ROWS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A rectangle of the screen."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def make_plan(width: int, height: int) -> Mapping[str, Rect]:
+    """Give each panel its rectangle; a panel that is not in the answer is not shown. Too small a screen has no panels."""
+    if width < LEAST_WIDTH or height < LEAST_HEIGHT:
+        return {}
+    tall, wide = height >= TALL, width >= WIDE
+    right = min(COUNTERS_WIDTH + max(width - LEFT_WIDTH - COUNTERS_WIDTH - 1, 0), 64) if wide else COUNTERS_WIDTH
+    left = width - right - (1 if wide else 0)
+    column = left if wide else width
+    stage = GRAND_HEIGHT if height >= GRAND and width >= 160 else TALL_HEIGHT if tall else SMALL_HEIGHT
+    ring = FULL_ROWS if tall and left >= LEFT_WIDTH else SMALL_ROWS
+    # What is left over goes, in this order: to the sentence, to the lanes, to the sources, and between the parts as air.
+    spare = height - 1 - stage - ring - 1 - 2 - SENTENCE_ROWS
+    sentence = SENTENCE_ROWS + min(spare, 1 + max(height - 40, 0) // 10)
+    spare -= sentence - SENTENCE_ROWS
+    lanes = min(spare, LANES_ROWS) if spare >= LANES_LEAST_ROWS else 0
+    spare -= lanes
+    above = min(spare, 1)
+    gap = 1 if spare > 1 else 0
+    spare -= above + gap
+    sources = spare if spare >= SOURCES_LEAST_ROWS else 0
+    if not sources:
+        lanes, sentence = (lanes + spare, sentence) if lanes else (0, sentence + spare)
+    top = 1 + stage + above
+    who = top + ring + gap
+    below = who + 1 + sentence
+    track = height - 2
+    plan = {
+        "title": Rect(0, 0, width, 1),
+        "stage": Rect(0, 1, width, stage),
+        "ring": Rect(1, top, left - 1, ring),
+        "counters": Rect(width - right, top, right, ring),
+        "who": Rect(0, who, column, 1),
+        "sentence": Rect(0, who + 1, column, sentence),
+        "track": Rect(0, track, width, 1),
+        "hints": Rect(0, height - 1, width, 1),
+    }
+    if lanes:
+        plan["lanes"] = Rect(0, below, column, lanes)
+    if sources:
+        plan["sources"] = Rect(0, below + lanes, column, sources)
+    if wide:
+        plan["ledger"] = Rect(width - right, who, right, track - who)
+    return plan

@@ -1,0 +1,93 @@
+"""The two small windows over the screen: help, and the number of a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+from virtviz.ui.commands import COMMANDS
+from virtviz.ui.grid import to_ascii
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+
+    from virtviz.ui.palette import Palette
+
+_SIGNS = (
+    ("┏━━┓", "the place whose code runs; the thread's name is on its frame"),
+    ("▶", "who runs, and where a thread or packet goes"),
+    ("■ □", "a packet being worked on, a packet waiting in a queue"),
+    ("━━", "a border being crossed; the crossing's name is beside it"),
+    ("*  °", "a field that the step wrote, a field that it read"),
+    ("3→3", "a free-running index, and the slot it stands for"),
+    ("drv dev used", "who may touch a descriptor: driver, device, on its way back"),
+    ("↑dr ↑de", "where the driver and the device go on in a ring"),
+    ("+1", "what the step added to a counter"),
+    ("◆ ┴ ?", "on the track: milestones, crossings, questions"),
+)
+
+
+class Help(ModalScreen[None]):
+    """All keys, and what the signs mean."""
+
+    CSS: ClassVar[str] = """
+    Help { align: center middle; }
+    Help VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 92%; padding: 1 2; background: $surface; border: round $primary; }
+    Help Static { width: 100%; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [
+        Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", show=False),
+    ]
+
+    def __init__(self, palette: Palette, *, plain: bool) -> None:
+        super().__init__()
+        self._palette, self._ascii = palette, plain
+
+    def compose(self) -> ComposeResult:
+        """Give one table of keys and one of signs."""
+        lines = ["Keys", ""]
+        lines += [f"  {c.shown:<10} {c.title:<22} {c.help}" for c in COMMANDS]
+        lines += ["", "Signs", ""]
+        lines += [f"  {sign:<14} {meaning}" for sign, meaning in _SIGNS]
+        lines += ["", "Escape closes this."]
+        text = "\n".join(lines)
+        with VerticalScroll():
+            yield Static(to_ascii(text) if self._ascii else text, markup=False)
+
+    def on_click(self, event: events.Click) -> None:
+        """Close when something beside the window is clicked."""
+        if event.widget is self:
+            self.dismiss()
+
+
+class GoTo(ModalScreen[int | None]):
+    """Ask for the number of a step."""
+
+    CSS: ClassVar[str] = """
+    GoTo { align: center middle; }
+    GoTo Vertical { width: 40; height: auto; padding: 1 2; background: $surface; border: round $primary; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [Binding("escape", "cancel", "Close", show=False)]
+
+    def __init__(self, position: int, length: int) -> None:
+        super().__init__()
+        self._position, self._length = position, length
+
+    def compose(self) -> ComposeResult:
+        """Give one input."""
+        with Vertical():
+            yield Label(f"Go to step (0 to {self._length})")
+            yield Input(str(self._position), type="integer", select_on_focus=True)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take the number."""
+        self.dismiss(int(event.value) if event.value.strip().isdigit() else None)
+
+    def action_cancel(self) -> None:
+        """Stay where we are."""
+        self.dismiss(None)

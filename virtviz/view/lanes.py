@@ -1,0 +1,58 @@
+"""Thread lanes: which thread took which step, and in which domain, as one row for each thread.
+
+Only the past is shown, for what comes next may be what somebody is asked about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtviz.view.build import fold_of
+from virtviz.view.fold import DOMAINS
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Domain
+    from virtviz.view.frame import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One thread's part of the window.
+
+    Attributes:
+        thread: its name.
+        ran: for each step of the window, the domain the thread was in if it took that step, else None.
+    """
+
+    thread: str
+    ran: tuple[Domain | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """A window on the past.
+
+    Attributes:
+        first: the step in the first column.
+        crossings: columns whose step crossed a border.
+        lanes: in the header's order.
+    """
+
+    first: int
+    crossings: frozenset[int]
+    lanes: tuple[Lane, ...]
+
+
+def make_lanes(source: Source, position: int, columns: int) -> Lanes:
+    """Give the page of so many steps that a position is on, up to that position."""
+    fold = fold_of(source)
+    fold.at(position)
+    first = max(position - 1, 0) // columns * columns + 1
+    steps = range(first, position + 1)
+    crossings = frozenset(n - first for n in fold.crossings if n in steps)
+    lanes = tuple(
+        Lane(thread.name, tuple(DOMAINS[fold.domains[n - 1]] if fold.took[n - 1] == i else None for n in steps))
+        for i, thread in enumerate(source.header.threads)
+    )
+    return Lanes(first, crossings, lanes)

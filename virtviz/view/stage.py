@@ -1,0 +1,197 @@
+"""The stage: where places, queues and borders are drawn, and along which ways packets go.
+
+The stage is a plan in character cells, without colours: two rooms side by side (guest and host), each with a user and a kernel floor, memory
+that both share under the border between them, and hardware in the corner. Every place of the world has its spot on it; a place that the plan
+does not know stands at the name of its domain. Spots never move while the size stays the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+BOX, CHIP, LABEL, LANE, WIRE = "box", "chip", "label", "lane", "wire"
+"""Shapes of spots: a box with a border, a word in brackets, the name of a region, a queue, the way out of the stage."""
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Somewhere a thread or a packet can be.
+
+    Attributes:
+        name: unique on the stage.
+        title: what is written there.
+        shape: one of the shapes.
+        domain: its domain; empty for queues.
+        x, y, width, height: its rectangle.
+        at: where a packet that is here is drawn: the cell in its middle.
+        note: what it is, where there is room for that.
+        word_row: the row in which a box says what its thread does.
+    """
+
+    name: str
+    title: str
+    shape: str
+    domain: str
+    x: int
+    y: int
+    width: int
+    height: int
+    at: Point
+    note: str = ""
+    word_row: int = 0
+
+    @property
+    def middle(self) -> int:
+        """The column in its middle."""
+        return self.x + self.width // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A connection between two spots.
+
+    Attributes:
+        a, b: names of the spots.
+        points: corners of the line from `a` to `b`, both ends included.
+        carries: packets go along it; otherwise only threads do.
+    """
+
+    a: str
+    b: str
+    points: tuple[Point, ...]
+    carries: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where a border can be crossed.
+
+    Attributes:
+        at: the cell in the border.
+        label: where the name of a crossing begins.
+        room: cells there are for that name.
+        upright: the border is a vertical line.
+    """
+
+    at: Point
+    label: Point
+    room: int
+    upright: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """A line between domains: from a point, so many cells to the right or down.
+
+    Attributes:
+        kind: `user-kernel`, `guest-host`, `hardware` or `top`.
+        side: `guest` or `host`; empty for the line between them.
+    """
+
+    kind: str
+    side: str
+    x: int
+    y: int
+    length: int
+    upright: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The plan of a world at one size.
+
+    Attributes:
+        width, height: in cells.
+        spots: name -> spot.
+        ways: between them.
+        borders: the lines.
+        gates: where borders are crossed: `guest`, `guest-host`, `kvm` and `switch`.
+        notes: words that stand somewhere and mean a region: point -> text.
+        places: place or queue, as in the trace -> spot.
+    """
+
+    width: int
+    height: int
+    spots: Mapping[str, Spot]
+    ways: tuple[Way, ...]
+    borders: tuple[Border, ...]
+    gates: Mapping[str, Gate]
+    notes: Mapping[Point, str]
+    places: Mapping[str, str]
+    _routes: dict[tuple[str, str], tuple[Point, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def spot(self, where: str) -> Spot | None:
+        """Give the spot of a place or queue by its name in the trace; None for nowhere."""
+        return self.spots.get(self.places.get(where, where))
+
+    def gate(self, source: str, target: str, place: str) -> Gate | None:
+        """Give the gate through which a thread goes from one domain to another.
+
+        Args:
+            source, target: the domains.
+            place: the place it comes from, which tells apart gates in the same border.
+        """
+        if source.startswith("guest") != target.startswith("guest"):
+            return self.gates.get("guest-host")
+        if source.startswith("guest"):
+            return self.gates.get("guest")
+        spot = self.places.get(place, "")
+        return self.gates.get("kvm" if spot in ("kvm", "qemu") else "switch")
+
+    def route(self, source: str, target: str) -> tuple[Point, ...]:
+        """Give the cells a packet passes from one spot to another, both ends included; empty if there is no way."""
+        key = (source, target)
+        if key not in self._routes:
+            self._routes[key] = self._find_route(source, target)
+        return self._routes[key]
+
+    def _find_route(self, source: str, target: str) -> tuple[Point, ...]:
+        """Look for the shortest way in spots."""
+        joined: dict[str, list[tuple[str, tuple[Point, ...]]]] = {}
+        for way in self.ways:
+            if way.carries:
+                joined.setdefault(way.a, []).append((way.b, way.points))
+                joined.setdefault(way.b, []).append((way.a, way.points[::-1]))
+        came: dict[str, tuple[str, tuple[Point, ...]]] = {source: ("", ())}
+        waiting = deque([source])
+        while waiting and target not in came:
+            here = waiting.popleft()
+            for there, points in joined.get(here, ()):
+                if there not in came:
+                    came[there] = (here, points)
+                    waiting.append(there)
+        if target not in came or source == target:
+            return ()
+        corners: list[Point] = []
+        here = target
+        while here != source:
+            here, points = came[here]
+            corners = [*points, *corners]
+        return _cells_along(corners)
+
+
+def _cells_along(corners: list[Point]) -> tuple[Point, ...]:
+    """Give every cell on a line through corners that lie above, below or beside each other."""
+    cells: list[Point] = [corners[0]]
+    for x, y in corners[1:]:
+        while cells[-1] != (x, y):
+            here_x, here_y = cells[-1]
+            if here_x != x:
+                cells.append((here_x + (1 if x > here_x else -1), here_y))
+            else:
+                cells.append((here_x, here_y + (1 if y > here_y else -1)))
+    return tuple(cells)
+
+
+def short_thread(name: str, room: int) -> str:
+    """Give a thread's name in so many cells: without its machine, without its number if need be."""
+    for candidate in (name, name.rpartition(".")[2], name.partition("/")[0], name.partition("-")[0]):
+        if len(candidate) <= room:
+            return candidate
+    squeezed = "".join(c for c in name.rpartition(".")[2] if c not in "aeiou")
+    return squeezed[:room]

@@ -1,0 +1,288 @@
+"""Making the plan of a stage: from what a world is made of, and a size, to spots, ways, borders and gates.
+
+There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from 34 rows on everything is a box,
+and packets have a row of their own inside; on the largest screens the boxes say what they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, Border, Gate, Spot, Stage, Way
+
+if TYPE_CHECKING:
+    from virtviz.paths.describe import Header
+    from virtviz.view.stage import Point
+
+MIN_WIDTH: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A plan's rows, from the top, and heights.
+
+    Attributes:
+        border: the border between user and kernel.
+        floor: first row of the kernel places.
+        lanes: the rows of the two virtqueues.
+        user_height, box_height: of user and kernel places.
+        packet, word: in which row of a kernel place packets and states are drawn.
+        user_packet: the same for a user place.
+        total: height of the stage.
+    """
+
+    border: int
+    floor: int
+    lanes: tuple[int, int]
+    user_height: int
+    box_height: int
+    packet: int
+    word: int
+    user_packet: int
+    total: int
+
+
+_SMALL: Final = _Rows(2, 3, (6, 7), 1, 3, packet=2, word=2, user_packet=0, total=8)
+_TALL: Final = _Rows(4, 5, (9, 10), 3, 4, packet=2, word=2, user_packet=2, total=12)
+_GRAND: Final = _Rows(5, 6, (12, 14), 4, 6, packet=3, word=4, user_packet=2, total=16)
+SMALL_HEIGHT: Final = _SMALL.total
+TALL_HEIGHT: Final = _TALL.total
+GRAND_HEIGHT: Final = _GRAND.total
+_USER_ROW: Final = 1
+
+_KNOWN: Final = {
+    "app": "app",
+    "stack": "stack",
+    "virtio_net": "virtio-net",
+    "kvm": "kvm",
+    "vhost_net": "vhost-net",
+    "ovs": "switch",
+    "vswitchd": "vswitchd",
+    "netlink": "netlink",
+    "qemu": "qemu",
+}
+"""Place, without its machine's name -> spot. TAP and far port are known by their titles."""
+_TITLES: Final = {"TAP": "tap", "NIC driver": "far", "veth": "far", "NIC": "nic", "far namespace": "nic"}
+_NOTES: Final = {
+    "app": "program",
+    "qemu": "set things up",
+    "vswitchd": "decides on flows",
+    "stack": "sockets, IP",
+    "virtio-net": "guest driver",
+    "kvm": "hypervisor",
+    "vhost-net": "device side",
+    "tap": "network port",
+    "switch": "datapath",
+    "far": "NIC driver",
+}
+"""What each box is, for those who see it for the first time."""
+
+
+def make_stage(header: Header, width: int, height: int) -> Stage:
+    """Plan the stage of a world.
+
+    Args:
+        header: what the world is made of.
+        width: at least `MIN_WIDTH`.
+        height: at least `SMALL_HEIGHT`; from `TALL_HEIGHT` and from `GRAND_HEIGHT` on larger plans are drawn.
+    """
+    rows = _GRAND if height >= GRAND_HEIGHT else _TALL if height >= TALL_HEIGHT else _SMALL
+    return _Planner(header, width, rows).plan()
+
+
+class _Planner:
+    def __init__(self, header: Header, width: int, rows: _Rows) -> None:
+        self.header = header
+        self.width = width
+        self.rows = rows
+        self.spots: dict[str, Spot] = {}
+        self.ways: list[Way] = []
+        titles = {p.title: p.name for p in header.places}
+        self.veth = "veth" in titles
+        self.far = titles.get("veth") or titles.get("NIC driver") or ""
+        # Columns beyond the least width go to the boxes first, then to the gaps between them.
+        extra = max(width - MIN_WIDTH, 0)
+        self.grow = min(extra // 18, 6)
+        gap, left = divmod(extra - 7 * self.grow, 7)
+        self.gaps = [gap + (1 if i < left else 0) for i in range(7)]
+        self.wall = 0
+
+    def plan(self) -> Stage:
+        self._kernel_places()
+        self._user_places()
+        self._shared_memory()
+        self._hardware()
+        self._regions()
+        self._control_ways()
+        first, second = self.rows.lanes
+        return Stage(
+            width=self.width,
+            height=self.rows.total,
+            spots=self.spots,
+            ways=tuple(self.ways),
+            borders=self._borders(),
+            gates=self._gates(),
+            notes={(1, first): "shared", (1, min(second, first + 1)): "memory"},
+            places=self._places(),
+        )
+
+    # Boxes
+
+    def _box(self, name: str, title: str, domain: str, x: int, y: int, width: int) -> Spot:
+        rows = self.rows
+        is_user = domain.endswith("user")
+        height = rows.user_height if is_user else rows.box_height
+        packet = rows.user_packet if is_user else rows.packet
+        word = rows.user_packet if is_user else rows.word
+        note = _NOTES.get(name, "") if rows is _GRAND and not is_user else ""
+        at = (x + width // 2, y + packet)
+        made = Spot(name, title, BOX, domain, x, y, width, height, at, note, y + word)
+        self.spots[name] = made
+        return made
+
+    def _chip(self, name: str, title: str, domain: str, x: int, y: int, width: int) -> Spot:
+        made = Spot(name, title, CHIP, domain, x, y, width, 1, (x + width - 4, y))
+        self.spots[name] = made
+        return made
+
+    def _kernel_places(self) -> None:
+        """Place the boxes of both kernels side by side, with the wall between guest and host."""
+        grow, gaps, floor = self.grow, self.gaps, self.rows.floor
+        stack = self._box("stack", "stack", "guest-kernel", 1, floor, 9 + grow)
+        x = stack.x + stack.width + 2 + gaps[0]
+        driver = self._box("virtio-net", "virtio-net", "guest-kernel", x, floor, 13 + grow)
+        self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
+        self.wall = driver.x + driver.width + 1 + gaps[1] // 2
+        x = self.wall + 2 + (gaps[1] + 1) // 2
+        names = (("kvm", "KVM", 8), ("vhost-net", "vhost-net", 12), ("tap", "tap0", 9), ("switch", "OVS", 9))
+        before = driver
+        for (name, title, width), gap in zip((*names, ("far", self.far or "port", 9)), gaps[2:], strict=True):
+            box = self._box(name, title, "host-kernel", x, floor, width + grow)
+            x += box.width + 1 + gap
+            if before.name not in ("virtio-net", "kvm"):
+                self.ways.append(Way(before.name, name, (before.at, box.at)))
+            before = box
+
+    def _user_places(self) -> None:
+        spots = self.spots
+        stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
+        if self.rows is _SMALL:
+            app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 16)
+            self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, 18)
+            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", switch.middle - 10, _USER_ROW, 26)
+        else:
+            app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
+            width = 10 + self.grow
+            self._box("qemu", "QEMU", "host-user", kvm.middle - width // 2, _USER_ROW, width)
+            width = 16 + self.grow
+            vswitchd = self._box(
+                "vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width
+            )
+        self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
+        self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
+
+    # Queues and hardware
+
+    def _shared_memory(self) -> None:
+        """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
+        driver, vhost = self.spots["virtio-net"], self.spots["vhost-net"]
+        queues = sorted(self.header.queues, key=lambda q: q.direction != "out")
+        for row, (queue, y) in enumerate(zip(queues, self.rows.lanes, strict=False)):
+            left, right = driver.x + 3 - 2 * row, vhost.x + 8 + 2 * row
+            at = (driver.x + 3 + (vhost.x + 5 - driver.x) // 2 + 5, y)
+            title = queue.name.rpartition(".")[2]
+            self.spots[queue.name] = Spot(queue.name, title, LANE, "", left, y, right - left + 1, 1, at)
+            for box, x in ((driver, left), (vhost, right)):
+                self.ways.append(Way(box.name, queue.name, (box.at, (x, box.at[1]), (x, y), at)))
+
+    def _hardware(self) -> None:
+        """Place what lies behind the far port: a card and its wire, or the other end of a veth pair."""
+        far, lane = self.spots["far"], self.rows.lanes[0]
+        title, domain = ("peer", "host-kernel") if self.veth else ("NIC", "hardware")
+        nic = self._chip("nic", title, domain, far.x - 8, lane + 1, 12)
+        x = nic.x + nic.width
+        wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
+        self.spots["wire"] = wire
+        down = nic.x + nic.width // 2 + 3
+        self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
+        self.ways.append(Way("nic", "wire", (nic.at, wire.at)))
+        for name in ("tx", "rx"):
+            queue = f"{self.far}.{name}"
+            self.spots[queue] = Spot(queue, "", LABEL, "", down, lane, 1, 1, (down, lane))
+
+    # Borders
+
+    def _regions(self) -> None:
+        """Write the names of the domains into the borders above them."""
+        wall, under = self.wall, self.rows.border
+        vm = self.header.threads[0].name.partition(".")[0] if self.header.threads else "vm1"
+        vhost, switch = self.spots["vhost-net"], self.spots["switch"]
+        names: tuple[tuple[str, str, Point], ...] = (
+            ("guest-user", f"GUEST {vm} · user", (2, 0)),
+            ("guest-kernel", "guest kernel", (wall - 12, under)),
+            ("host-user", "HOST · user", (wall + 12, 0)),
+            ("host-kernel", "host kernel", (vhost.middle - 2, under)),
+        )
+        for name, title, (x, y) in names:
+            self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
+        x = switch.middle - 8
+        self.spots["netlink"] = Spot(
+            "netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, (switch.middle, under)
+        )
+
+    def _control_ways(self) -> None:
+        """Join what threads pass between, but packets do not."""
+        row, spots = self.rows.floor + 1, self.spots
+        for left, right in (("virtio-net", "kvm"), ("kvm", "vhost-net")):
+            a, b = spots[left], spots[right]
+            self.ways.append(Way(left, right, ((a.x + a.width, row), (b.x - 1, row)), carries=False))
+        qemu, kvm = spots["qemu"], spots["kvm"]
+        points = ((kvm.middle, qemu.y + qemu.height), (kvm.middle, self.rows.floor - 1))
+        self.ways.append(Way("qemu", "kvm", points, carries=False))
+
+    def _borders(self) -> tuple[Border, ...]:
+        wall, width, under, lane = self.wall, self.width, self.rows.border, self.rows.lanes[0]
+        lines = [
+            Border("top", "guest", 0, 0, wall),
+            Border("top", "host", wall + 1, 0, width - wall - 1),
+            Border("user-kernel", "guest", 0, under, wall),
+            Border("user-kernel", "host", wall + 1, under, width - wall - 1),
+            Border("guest-host", "", wall, 0, lane, upright=True),
+        ]
+        if not self.veth:
+            nic = self.spots["nic"]
+            lines.append(Border("hardware", "host", nic.x - 2, lane, width - nic.x + 2))
+        return tuple(lines)
+
+    def _gates(self) -> dict[str, Gate]:
+        wall, under = self.wall, self.rows.border
+        guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
+        switch = self.spots["switch"].middle
+        return {
+            "guest": Gate((guest, under), (guest + 2, under), wall - guest - 14),
+            "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
+            "kvm": Gate((kvm, under), (kvm + 2, under), 8),
+            "switch": Gate((switch, under), (switch + 2, under), self.width - switch - 3),
+        }
+
+    def _places(self) -> dict[str, str]:
+        """Say at which spot each place, and each queue that is not a virtqueue, is drawn."""
+        places: dict[str, str] = {}
+        for place in self.header.places:
+            short = place.name.rpartition(".")[2]
+            known = _TITLES.get(place.title) or _KNOWN.get(short)
+            places[place.name] = known or str(place.domain)
+        places |= {"wire": "wire", "tap0.queue": "tap", "socket": "stack", "qdisc": "stack", "backlog": "far"}
+        if self.far:
+            places[f"{self.far}.qdisc"] = "far"
+        for thread in self.header.threads:
+            if thread.name.startswith("handler"):
+                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "netlink"
+        return places
+
+
+def _bent(start: Point, end: Point) -> tuple[Point, ...]:
+    """Join two points by a line that goes up or down in the column of the lower one."""
+    column = end[0] if end[1] > start[1] else start[0]
+    return (start, (column, start[1]), (column, end[1]), end)
