@@ -15,7 +15,7 @@ from virtviz.engine.cells import cells
 from virtviz.ring.index import U16, pending
 from virtviz.ring.pieces import Pieces
 from virtviz.ring.split import DESC_BYTES
-from virtviz.ring.split_device import INDIRECT_MAX, DeviceCells, SplitDevice
+from virtviz.ring.split_device import DeviceCells, SplitDevice
 from virtviz.spec.virtio import (
     VIRTQ_DESC_F_INDIRECT,
     VIRTQ_DESC_F_NEXT,
@@ -158,15 +158,7 @@ class CheckedSplitDevice(SplitDevice):
 
     def _enter(self, address: int, length: int, flags: int) -> Literal["indirect"] | Malformed:
         mine = self.cells
-        problem = None if self.indirect else self._found.refuse("indirect not negotiated")
-        if flags & VIRTQ_DESC_F_NEXT:
-            problem = problem or self._found.refuse("indirect and next")
-        if not length or length % DESC_BYTES or length // DESC_BYTES > INDIRECT_MAX:
-            return problem or "indirect length"
-        if not self.memory.holds(address, length):
-            return problem or "table outside memory"
-        if length // DESC_BYTES > self._size:
-            problem = problem or self._found.refuse("longer than the queue")
+        problem = self._found.refuse_table(address, length, flags, allowed=self.indirect, size=self._size)
         if problem:
             return problem
         mine.table, mine.entries, mine.index, mine.visited = address, length // DESC_BYTES, 0, 0
@@ -228,12 +220,9 @@ class CheckedSplitDevice(SplitDevice):
         address, length, flags, following = self._read_desc(table + DESC_BYTES * at)
         indirect = bool(flags & VIRTQ_DESC_F_INDIRECT)
         if indirect:
-            if not length or length % DESC_BYTES:
-                return "indirect length", total, counted
-            if steps >= limit:
-                return "descriptor loop", total, counted
-            if not self.memory.holds(address, length):
-                return "table outside memory", total, counted
+            problem = self._found.wrong_table(address, length)
+            if problem or steps >= limit:
+                return problem or "descriptor loop", total, counted
             table, limit, steps = address, length // DESC_BYTES, 0
             _, length, flags, following = self._read_desc(table)
         while True:

@@ -21,7 +21,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.ring.index import U16, need_event
 from virtviz.ring.packed import DESC_BYTES, OFFSET, USED, is_available
 from virtviz.ring.pieces import Pieces
-from virtviz.ring.split_device import INDIRECT_MAX, IOV_MAX
+from virtviz.ring.split_device import IOV_MAX
 from virtviz.spec.virtio import (
     RING_EVENT_FLAGS_DESC,
     RING_EVENT_FLAGS_DISABLE,
@@ -221,15 +221,7 @@ class PackedDevice:
 
     def _enter(self, address: int, length: int, buffer_id: int, flags: int) -> Literal["indirect"] | Malformed:
         mine = self.cells
-        problem = None if self.indirect else self._found.refuse("indirect not negotiated")
-        if flags & VIRTQ_DESC_F_NEXT:
-            problem = problem or self._found.refuse("indirect and next")
-        if not length or length % DESC_BYTES or length // DESC_BYTES > INDIRECT_MAX:
-            return problem or "indirect length"
-        if not self.memory.holds(address, length):
-            return problem or "table outside memory"
-        if length // DESC_BYTES > self._size:
-            problem = problem or self._found.refuse("longer than the queue")
+        problem = self._found.refuse_table(address, length, flags, allowed=self.indirect, size=self._size)
         if problem:
             return problem
         if not self._pass_slot():
@@ -264,44 +256,33 @@ class PackedDevice:
         mine.next_avail = slot
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Give address and length of each piece of the buffer just read; for QEMU, one of them may lie outside memory."""
+        """Give address and length of each piece of the buffer just read; one of them may lie outside memory."""
         return self._found.found()
 
     def room(self, wanted: int) -> Literal["enough", "short"] | Malformed:
         """Say whether the buffers that wait can take so many bytes, by walking them without taking them."""
         mine = self.cells
-        slot, wrap, total, counted = mine.next_avail, mine.avail_wrap, 0, 0
-        while counted < self._size:
+        slot, wrap, total, goes_on = mine.next_avail, mine.avail_wrap, 0, False
+        for _ in range(self._size):
             address, length, _, flags = self._read_desc(self._ring + DESC_BYTES * slot)
-            if not is_available(flags, wrap):
+            if not goes_on and not is_available(flags, wrap):
                 return "short"
-            if flags & VIRTQ_DESC_F_INDIRECT:
-                if not length or length % DESC_BYTES:
-                    return "indirect length"
-                if not self.memory.holds(address, length):
-                    return "table outside memory"
-                for at in range(address, address + length, DESC_BYTES):
-                    _, part, _, entry_flags = self._read_desc(at)
-                    total += part if entry_flags & VIRTQ_DESC_F_WRITE else 0
-                    if total >= wanted:
-                        return "enough"
-                flags = 0
+            if flags & VIRTQ_DESC_F_INDIRECT and not goes_on:
+                problem = self._found.wrong_table(address, length)
+                if problem:
+                    return problem
+                total += self._table_room(address, length)
             else:
                 total += length if flags & VIRTQ_DESC_F_WRITE else 0
-                if total >= wanted:
-                    return "enough"
-            counted += 1
+                goes_on = bool(flags & VIRTQ_DESC_F_NEXT)
+            if total >= wanted:
+                return "enough"
             slot, wrap = (slot + 1, wrap) if slot + 1 < self._size else (0, 1 - wrap)
-            while flags & VIRTQ_DESC_F_NEXT:
-                if counted == self._size:
-                    return "descriptor loop"
-                _, length, _, flags = self._read_desc(self._ring + DESC_BYTES * slot)
-                total += length if flags & VIRTQ_DESC_F_WRITE else 0
-                if total >= wanted:
-                    return "enough"
-                counted += 1
-                slot, wrap = (slot + 1, wrap) if slot + 1 < self._size else (0, 1 - wrap)
-        return "short"
+        return "descriptor loop" if goes_on else "short"
+
+    def _table_room(self, address: int, length: int) -> int:
+        entries = [self._read_desc(at) for at in range(address, address + length, DESC_BYTES)]
+        return sum(part for _, part, _, flags in entries if flags & VIRTQ_DESC_F_WRITE)
 
     # Returning them (2.8.22)
 
@@ -337,7 +318,7 @@ class PackedDevice:
             mine.next_used = slot
 
     def publish(self) -> None:
-        """Mark the first of the used descriptors as used: the driver goes through them in order, so this shows them all."""
+        """Mark the first used descriptor as used: the driver goes through them in order, so this shows them all."""
         mine = self.cells
         if mine.hidden:
             mine.hidden = 0

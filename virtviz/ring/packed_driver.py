@@ -196,7 +196,7 @@ class PackedDriver:
         self.write_chain([(address, length)], 1 if flags & VIRTQ_DESC_F_WRITE else 0, token)
 
     def write_indirect(self, table: int, segments: Sequence[Segment], writable: int) -> None:
-        """Write an indirect table at an address of the driver's own; its entries follow one another, whatever flags they have."""
+        """Write an indirect table at an address of the driver's own; its entries simply follow one another."""
         first_writable = len(segments) - writable
         for i, (address, length) in enumerate(segments):
             flags = VIRTQ_DESC_F_WRITE if i >= first_writable else 0
@@ -272,7 +272,7 @@ class PackedDriver:
         return bool(mine.batch) or is_used(self._u16[self._flags + 8 * mine.last_used], mine.used_wrap)
 
     def too_many_used(self) -> bool:
-        """As `more_used`: with a packed ring Linux looks whether anything came back since the delayed interrupt was asked for."""
+        """As `more_used`: here Linux looks whether anything came back since the delayed interrupt was asked for."""
         return self.more_used()
 
     def take_used(self) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from virtviz.ring.split_device import IOV_MAX
+from virtviz.ring.split import DESC_BYTES
+from virtviz.ring.split_device import INDIRECT_MAX, IOV_MAX
 from virtviz.ring.verdicts import NAMES, Malformed, refused_by
-from virtviz.spec.virtio import VIRTQ_DESC_F_WRITE
+from virtviz.spec.virtio import VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE
 
 if TYPE_CHECKING:
     from virtviz.engine.memory import Port
@@ -96,6 +97,30 @@ class Pieces:
         mine.lent = 1
         self.refuse_nothing("address outside memory")
         return self._add(address, length, flags)
+
+    def wrong_table(self, address: int, length: int) -> Malformed | None:
+        """Say what is wrong with the place of an indirect table, if anything is."""
+        if not length or length % DESC_BYTES or length // DESC_BYTES > INDIRECT_MAX:
+            return "indirect length"
+        return None if self.memory.holds(address, length) else "table outside memory"
+
+    def refuse_table(self, address: int, length: int, flags: int, *, allowed: bool, size: int) -> Malformed | None:
+        """Say what this back-end minds about a descriptor that refers to an indirect table.
+
+        Args:
+            address: the table's address.
+            length: its length in bytes.
+            flags: those of the descriptor.
+            allowed: INDIRECT_DESC was negotiated.
+            size: descriptors of the queue.
+        """
+        problem = None if allowed else self.refuse("indirect not negotiated")
+        if flags & VIRTQ_DESC_F_NEXT:
+            problem = problem or self.refuse("indirect and next")
+        problem = problem or self.wrong_table(address, length)
+        if length // DESC_BYTES > size:
+            problem = problem or self.refuse("longer than the queue")
+        return problem
 
     def refuse_nothing(self, problem: Malformed) -> None:
         """Note a state that is let pass here, although this back-end minds it elsewhere."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from virtviz.ring.verdicts import is_malformed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -219,7 +221,7 @@ def take(ring: DeviceRing) -> Literal["buffer", "empty"] | Malformed:
         answer = ring.read_desc()
         if answer == "last":
             return "buffer"
-        if answer not in ("next", "indirect"):
+        if is_malformed(answer):
             return answer
 
 

@@ -16,7 +16,7 @@ drivers/virtio/virtio_ring.c.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,16 +115,17 @@ ROWS: Final[Mapping[Problem, Row]] = {
         IGNORED,
         STOPS,
         "Guest moved used index from {expected} to {seen}",
-        "avail.idx says that more buffers wait than the ring has slots, so some slots must have been written over before they "
-        "were read; an index that went backwards looks the same. QEMU compares only where it counts what waits (receiving "
-        "into mergeable buffers), and otherwise goes round the ring.",
+        "avail.idx says that more buffers wait than the ring has slots, so some slots must have been written over "
+        "before they were read; an index that went backwards looks the same. QEMU compares only where it counts what "
+        "waits (receiving into mergeable buffers), and otherwise goes round the ring.",
         "2.7.6.1",
     ),
     "head out of range": Row(
         RESET,
         STOPS,
         "Guest says index {seen} is available",
-        "The available ring names a descriptor that the table does not have; following it would read whatever lies behind the table.",
+        "The available ring names a descriptor that the table does not have; following it would read whatever lies "
+        "behind the table.",
         "2.7.6",
     ),
     "next out of range": Row(
@@ -138,23 +139,24 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         STOPS,
         "Looped descriptor",
-        "The chain has more links than its table has descriptors, so it must come back to itself; who follows it blindly never ends.",
+        "The chain has more links than its table has descriptors, so it must come back to itself; who follows it "
+        "blindly never ends.",
         "2.7.5.2",
     ),
     "longer than the queue": Row(
         IGNORED,
         IGNORED,
         "",
-        "An indirect table may hold no more descriptors than the queue. Both QEMU (up to 1024 pieces) and vhost (up to 65536 entries) "
-        "take longer ones all the same.",
+        "An indirect table may hold no more descriptors than the queue. Both QEMU (up to 1024 pieces) and vhost (up to "
+        "65536 entries) take longer ones all the same.",
         "2.7.5.3.1",
     ),
     "readable after writable": Row(
         RESET,
         STOPS,
         "Incorrect order for descriptors",
-        "A buffer's readable pieces come before its writable ones; otherwise the device cannot know where the request ends and the "
-        "answer begins.",
+        "A buffer's readable pieces come before its writable ones; otherwise the device cannot know where the request "
+        "ends and the answer begins.",
         "2.7.4.2",
     ),
     "zero length": Row(
@@ -168,31 +170,32 @@ ROWS: Final[Mapping[Problem, Row]] = {
         IGNORED,
         IGNORED,
         "",
-        "A descriptor refers to an indirect table although the feature was not negotiated. Nobody checks: the flag is simply obeyed.",
+        "A descriptor refers to an indirect table although the feature was not negotiated. Nobody checks: the flag is "
+        "simply obeyed.",
         "2.7.5.3.1",
     ),
     "indirect and next": Row(
         IGNORED,
         IGNORED,
         "",
-        "INDIRECT and NEXT together say that the chain goes on both in the table and after it. QEMU ignores NEXT; vhost goes on after "
-        "the table.",
+        "INDIRECT and NEXT together say that the chain goes on both in the table and after it. QEMU ignores NEXT; "
+        "vhost goes on after the table.",
         "2.7.5.3.1",
     ),
     "indirect later in a chain": Row(
         IGNORED,
         IGNORED,
         "",
-        "A chain of plain descriptors that ends in an indirect one is allowed, and vhost reads it so. QEMU looks for INDIRECT at the "
-        "head only, and takes the table itself for a piece of the buffer.",
+        "A chain of plain descriptors that ends in an indirect one is allowed, and vhost reads it so. QEMU looks for "
+        "INDIRECT at the head only, and takes the table itself for a piece of the buffer.",
         "2.7.5.3.2",
     ),
     "indirect inside indirect": Row(
         IGNORED,
         STOPS,
         "",
-        "An entry of an indirect table refers to another table; that could go on without end. QEMU does not look at the flag there and "
-        "takes the inner table for a piece of the buffer.",
+        "An entry of an indirect table refers to another table; that could go on without end. QEMU does not look at "
+        "the flag there and takes the inner table for a piece of the buffer.",
         "2.7.5.3.1",
     ),
     "indirect length": Row(
@@ -213,8 +216,8 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         STOPS,
         "virtio: bogus descriptor or out of resources",
-        "A piece lies where the guest has no memory. QEMU lends it a page of its own, once a buffer: what is read from there is "
-        "zeros, what is written is lost.",
+        "A piece lies where the guest has no memory. QEMU lends it a page of its own, once a buffer: what is read from "
+        "there is zeros, what is written is lost.",
         "",
     ),
     "too many pieces": Row(
@@ -235,8 +238,8 @@ ROWS: Final[Mapping[Problem, Row]] = {
         IGNORED,
         IGNORED,
         "",
-        "In a packed ring, a chain goes on in a descriptor whose flags do not say that it is available. Who reads the head's flags only "
-        "takes whatever stands there.",
+        "In a packed ring, a chain goes on in a descriptor whose flags do not say that it is available. Who reads the "
+        "head's flags only takes whatever stands there.",
         "2.8.14",
     ),
     "no header": Row(
@@ -299,8 +302,8 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         RESET,
         "virtio-net ctrl missing headers",
-        "A command needs class and command, two readable bytes, and one writable byte for the answer. QEMU serves the control queue "
-        "even where vhost serves the data queues.",
+        "A command needs class and command, two readable bytes, and one writable byte for the answer. QEMU serves the "
+        "control queue even where vhost serves the data queues.",
         "5.1.9.5",
     ),
     "not ready": Row(
@@ -314,14 +317,16 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         RESET,
         "id {seen} out of range",
-        "The device returned a buffer with a number that the queue does not have. Linux marks the queue broken and never uses it again.",
+        "The device returned a buffer with a number that the queue does not have. Linux marks the queue broken and "
+        "never uses it again.",
         "",
     ),
     "used id not outstanding": Row(
         RESET,
         RESET,
         "id {seen} is not a head!",
-        "The device returned a buffer that it did not have. Linux marks the queue broken: taking it back would free memory twice.",
+        "The device returned a buffer that it did not have. Linux marks the queue broken: taking it back would free "
+        "memory twice.",
         "",
     ),
 }
@@ -341,6 +346,11 @@ def what_of(problem: Problem, back_end: BackEnd) -> What:
 
 _ALLOWED: Final = frozenset({"indirect later in a chain", "not ready"})
 """What the specification allows or has no answer to, so that even a strict device has nothing to object to."""
+
+
+def is_malformed(answer: str) -> TypeGuard[Malformed]:
+    """Say whether what a ring answered is the name of something wrong with it."""
+    return answer in ROWS
 
 
 def refused_by(back_end: BackEnd) -> frozenset[Problem]:

@@ -22,7 +22,7 @@ from virtviz.paths.virtio_device.control import GUEST_OFFLOADS, run_command
 from virtviz.paths.virtio_device.filter import ReceiveFilter
 from virtviz.ring.rings import read_buffer, readable_bytes, restart, scatter, take, writable_bytes, write_buffer
 from virtviz.ring.split_device import IOV_MAX
-from virtviz.ring.verdicts import NAMES, RESET, judge, what_of
+from virtviz.ring.verdicts import NAMES, RESET, is_malformed, judge
 from virtviz.spec.virtio import (
     NUM_BUFFERS_OFFSET,
     VIRTIO_CONFIG_S_DRIVER_OK,
@@ -327,14 +327,14 @@ class NetDevice:
             return False
         if self.mergeable:
             answer = ring.room(wanted)
-            if answer not in ("enough", "short"):
+            if is_malformed(answer):
                 self._fail(answer, queue)
             return answer == "enough"
         return ring.waiting() or self._looks_new(ring, queue)
 
     def _looks_new(self, ring: RoomyRing, queue: int) -> bool:
         answer = ring.look()
-        if answer not in ("new", "empty"):
+        if is_malformed(answer):
             self._fail(answer, queue)
         return answer == "new"
 
