@@ -1,7 +1,7 @@
 """Run the measurements and print one table: all of them, or the groups named as arguments.
 
-Exit code 1 if a row of the engine is over its budget. The other groups depend on how fast a terminal program starts on the
-machine at hand; they are shown, and judged by people.
+Exit code 1 if a row of the engine is over its budget. The other groups depend on how fast terminal programs are on the
+machine at hand: they are shown, and judged by people.
 """
 
 from __future__ import annotations

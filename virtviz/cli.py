@@ -14,14 +14,13 @@ import os
 import stat
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from virtviz.cli_options import Options, everywhere, lesson_argument
-from virtviz.errors import LearnerError, LessonError
+from virtviz.errors import LearnerError, LessonError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -347,8 +346,8 @@ def _check(name: str, options: Options) -> int:
     from virtviz.session.session import Session  # noqa: PLC0415
 
     checked = examine(name)
-    for advice in checked.warnings:
-        click.echo(str(replace(advice, what=f"advice: {advice.what}")), err=True)
+    for found in checked.warnings:
+        click.echo(str(Problem(found.line, found.column, found.where, f"advice: {found.what}", found.path)), err=True)
     for problem in checked.problems:
         click.echo(str(problem), err=True)
     if checked.problems or checked.reading is None:
@@ -392,12 +391,19 @@ def knobs() -> None:
 # Beginning and end
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; answers the exit code."""
+def _prepare_streams() -> None:
+    """Write the same bytes everywhere, whatever the locale says; let nothing stand for a stream that was closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # The same bytes everywhere, whatever the locale says.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; answers the exit code."""
+    _prepare_streams()
     try:
         result = cli.main(args=arguments, prog_name="virtviz", standalone_mode=False)
     except click.ClickException as error:

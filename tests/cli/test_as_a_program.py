@@ -112,6 +112,75 @@ def test_a_full_disk_behind_standard_output_is_said():
     assert (ran.returncode, ran.stderr) == (1, "virtviz: No space left on device\n")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["list", "run 3", "run 3 --counters", "lesson 3"])
+def test_streams_that_are_closed_do_no_harm(arguments, closed):
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed: streams cannot be closed")
+    script = f'"{sys.executable}" -m virtviz {arguments} {closed}'
+    ran = subprocess.run([bash, "-c", script], cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.fixture
+def terminal():
+    """Give a function that runs the command line on a terminal, types something when it waits, and reads to the end."""
+    pty = pytest.importorskip("pty", reason="pseudo-terminals exist on Unix only")
+
+    def run(*arguments, until, typed=b"", sent=None, **env):
+        inner, outer = pty.openpty()
+        command = [sys.executable, "-m", "virtviz", *arguments]
+        where = {"stdin": outer, "stdout": outer, "stderr": outer}
+        with subprocess.Popen(command, cwd=ROOT, env={**ENV, **env}, **where) as running:
+            os.close(outer)
+            said = read_until(inner, until)
+            os.write(inner, typed)
+            if sent is not None:
+                # Between the prompt and the wait for an answer a signal is noticed only when something is typed.
+                time.sleep(0.3)
+                running.send_signal(sent)
+            said += read_until(inner, None)
+            os.close(inner)
+        return running.returncode, said.decode()
+
+    return run
+
+
+def read_until(terminal, words):
+    """Read until some words have been said, or nobody has the terminal open any more."""
+    said = b""
+    while words is None or words not in said:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:
+            # What Linux answers at the end of a terminal.
+            break
+    return said
+
+
+@pytest.mark.parametrize(("arguments", "term"), [(["lesson", "3"], "dumb"), (["lesson", "3", "--plain"], "xterm")])
+def test_on_a_plain_terminal_one_is_asked_for_commands(terminal, arguments, term):
+    code, said = terminal(*arguments, typed=b"q\n", until=b"step 0 of", TERM=term)
+    assert code == 0
+    assert "\x1b" not in said
+    assert "Counted up to step 0 of" in said
+
+
+def test_ctrl_c_leaves_a_plain_lesson_with_130_and_no_traceback(terminal):
+    code, said = terminal("lesson", "3", "--plain", sent=signal.SIGINT, until=b"step 0 of", TERM="xterm")
+    assert code == 130
+    assert "Traceback" not in said
+
+
+def test_long_counted_runs_say_how_far_they_are_on_a_terminal(terminal):
+    code, said = terminal("run", "3", "--counters", "--packets", "60000", until=b" steps", TERM="xterm")
+    assert code == 0
+    assert said.count("\r") > said.count("\r\n")
+    assert "steps a second" in said
+
+
 def test_an_interrupted_run_exits_130_without_a_traceback():
     command = [sys.executable, "-m", "virtviz", "run", "3", "--packets", "100000000"]
     with subprocess.Popen(

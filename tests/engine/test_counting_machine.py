@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import make_toy
 
-from virtviz.engine import blocks
+from virtviz.engine import blocks, counting
 from virtviz.engine.counting import CountingMachine
 from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.schedule import BySimulatedTime, Chosen
@@ -34,14 +34,47 @@ def test_stopping_anywhere_makes_no_difference(limits: list[int], rounds: int):
         assert [thread.stack for thread in one.machine.threads] == [thread.stack for thread in two.machine.threads]
 
 
-@pytest.mark.parametrize(("steps", "ops"), [(1, 1), (2, 3), (5, 200), (48, 4)])
-def test_blocks_of_any_size_do_the_same(monkeypatch: pytest.MonkeyPatch, steps: int, ops: int):
-    monkeypatch.setattr(blocks, "MAX_STEPS", steps)
-    monkeypatch.setattr(blocks, "MAX_OPS", ops)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"MAX_STEPS": 1},
+        {"MAX_STEPS": 2, "MAX_OPS": 3},
+        {"MAX_STEPS": 5, "ROUND_STEPS": 2},
+        {"MAX_OPS": 4, "OFTEN": 8},
+        {"OFTEN": 16, "RARE": 0.6},
+        {"OFTEN": 16, "SELDOM": 1},
+    ],
+    ids=str,
+)
+def test_blocks_of_any_size_do_the_same(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, float]):
+    for name, value in sizes.items():
+        monkeypatch.setattr(blocks, name, value)
     one, two = make_toy(300), make_toy(300, recording=False)
     assert one.machine.run() == two.machine.run()
     assert one.machine.hits == two.machine.hits
     assert one.memory.bytes == two.memory.bytes
+
+
+def test_an_interrupt_that_waits_while_the_guest_is_left_ends_a_block():
+    one, two = make_toy(4000), make_toy(4000, recording=False)
+    for toy in (one, two):
+        toy.machine.run(20_000)
+        toy.cells.echo = 9
+    assert one.machine.run() == two.machine.run()
+    assert one.cells.taken == two.cells.taken > 100
+    assert one.machine.hits == two.machine.hits
+
+
+def test_a_scout_may_stop_right_at_its_limit(monkeypatch: pytest.MonkeyPatch):
+    for module in (blocks, counting):
+        monkeypatch.setattr(module, "MAX_STEPS", 1)
+    monkeypatch.setattr(counting, "CHECKPOINT_STEPS", 64)
+    toy = make_toy(100, recording=False)
+    assert isinstance(toy.machine, CountingMachine)
+    start = toy.machine.checkpoint()
+    found = toy.machine.scout(start, 128, array("H"), array("B"), ())
+    assert [checkpoint.position for checkpoint in found] == [64, 128]
+    assert toy.machine.position == 128
 
 
 def test_other_schedulers_count_the_same():

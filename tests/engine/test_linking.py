@@ -107,6 +107,18 @@ def test_an_omitted_op_is_passed_over_and_need_not_be_reached():
     assert without.cells.taken == whole.cells.taken
 
 
+def test_an_op_that_decides_is_left_out_as_one_of_its_outcomes():
+    machine = make_toy(2, omit=("work/look=work", "app/count=enough")).machine
+    program = machine.program
+    starts = {thread.name: program.ops[thread.pc].path for thread in machine.threads}
+    assert starts == {"app": "app/rest", "worker": "work/copy"}
+    refused(machine.threads[0].start, "app/count cannot be left out", omit=("count=more",))
+
+
+def test_what_is_left_out_must_be_there():
+    refused(make_toy().machine.threads[0].start, "there is no op 'nothing' to leave out", omit=("nothing",))
+
+
 def test_gates_cannot_be_called():
     gate = Leaf("gate", CPU_KERNEL)
     refused(Caller("c", HOST, gate), "c/begin: 'done' calls nothing that can be called", gates=(gate,))

@@ -54,6 +54,13 @@ def test_cells_have_names_and_initial_values():
         "bigger.row[0]",
     ]
     assert [state.value(i) for i in range(8)] == [0, 7, 4, 5, 0, 1, 3, 9]
+    assert state.names == list(state.names)
+    assert state.names != "part.first"
+    assert (state.names[-1], state.names[2:4]) == ("bigger.row[0]", ["part.row[0]", "part.row[1]"])
+    assert [state.names.index(name) for name in state.names] == list(range(8))
+    for name in ("part.third", "part.row[2]", "part.row", "part.first[0]", "part.row[x]"):
+        with pytest.raises(ValueError, match="no cell is called"):
+            state.names.index(name)
     assert (part.shared, bigger.third) == ("of the class", 3)
     assert not hasattr(part, "__dict__")
     with pytest.raises(AttributeError):

@@ -58,7 +58,7 @@ def step(title: str, **more: Any) -> Any:
 
 @cells
 class ToyCells(Cells):
-    """What the toy keeps."""
+    """What the toy keeps; with `echo`, every so many rings interrupt the app itself while it is outside the guest."""
 
     left: int = 0
     number: int = 0
@@ -66,6 +66,7 @@ class ToyCells(Cells):
     in_guest: int = 1
     on: int = 1
     taken: int = 0
+    echo: int = 0
     seen: list[int]
 
 
@@ -154,7 +155,10 @@ class Bell(Routine):
         target="worker",
     )
     def wake(self, me: Registers) -> str:
-        self.toy.cells.pending += 1
+        toy = self.toy.cells
+        toy.pending += 1
+        if toy.echo and toy.number % toy.echo == 0 and toy.on == 1:
+            toy.on = 2
         return self.worker.me.wake()
 
     @step("enter the guest", to=RETURN)

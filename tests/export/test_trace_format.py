@@ -210,3 +210,21 @@ def test_a_repeated_scenario_says_how_often_it_is_repeated():
     header, *_, footer = map(json.loads, text.splitlines())
     assert header["rounds"] == 3
     assert footer["packets"] == 3 * len(header["packets"]) == 15
+
+
+def test_a_threads_steps_follow_one_another_in_simulated_time(recorded):
+    _, *steps, _ = map(json.loads, recorded.text.splitlines())
+    ended = Counter()
+    for step in steps:
+        assert ended[step["thread"]] <= step["t_ns"] <= step["end_ns"], step
+        ended[step["thread"]] = step["end_ns"]
+
+
+@pytest.mark.parametrize("world", ["known flow", "unknown flow", "recorded profile", "halted vCPU"])
+def test_a_lone_packets_milestones_follow_one_another_in_simulated_time(record, world):
+    _, *steps, _ = map(json.loads, record(world).text.splitlines())
+    reached = Counter()
+    for step in steps:
+        if step["packet"] and step["milestone"] not in (None, "used", "completed"):
+            assert reached[step["packet"]] <= step["t_ns"], step
+            reached[step["packet"]] = step["t_ns"]

@@ -75,6 +75,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "Irqfd.route_msi": ["kvm_arch_set_irq_inatomic", "kvm_msi_set_irq"],
     "IrqfdKicked.deliver": ["kvm_apic_accept_irq", "svm_deliver_interrupt"],
     "IrqfdKicked.kick_vcpu": ["kvm_vcpu_kick"],
+    "IrqfdKicked.kick_again": ["kvm_vcpu_kick"],
     "Irqfd.wake_vcpu": {"woke": ["wake vCPU thread"]},
     "LeaveForInterrupt.leave_guest": {"ipi": ["kvm_exit:interrupt"], "window": ["kvm_exit:vintr"]},
     "EoiExit.exit_msr": ["kvm_exit:msr", "kvm_msr"],
@@ -88,7 +89,11 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "TakeInterrupt.irq_exit": {"softirq": ["softirq_entry"]},
     "Sendmsg.return_to_user": {"softirq": ["softirq_entry"]},
     # G-TXC
-    "TransmitDone.schedule_poll": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
+    "TransmitDone.schedule_poll": {
+        "scheduled": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
+        "scheduled already": ["skb_xmit_done", "virtqueue_disable_cb"],
+    },
+    "PollTransmit.disable_again": ["virtqueue_disable_cb"],
     "PollTransmit.disable_callbacks": ["virtnet_poll_tx", *CLEAN],
     "PollTransmit.enable_callbacks": ["virtqueue_enable_cb_prepare"],
     "PollTransmit.complete": ["napi_complete_done"],
@@ -113,11 +118,15 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandlerLoop.read_flow_count": ["recvmsg:enter"],
     "ReadFlowCount.read": RECEIVE,
     "HandlerLoop.send_operations": ["sendmsg:enter"],
-    "Operate.install_flow": {"installed": ["ovs_flow_cmd_new"], "done": ["sendmsg:ret=data"]},
+    "Operate.install_flow": {
+        "installed": ["ovs_flow_cmd_new"],
+        "message done": ["sendmsg:ret=data"],
+        "done": ["sendmsg:ret=data"],
+    },
     "Operate.rebuild_packet": ["ovs_packet_cmd_execute"],
     "HandlerLoop.check_errors": ["recvmsg:enter"],
     "DrainErrors.drain": ["recvmsg:ret=-11"],
-    "HandlerLoop.look_again": ["poll:enter"],
+    "HandlerLoop.look_again": {"round": ["poll:enter"], "more operations": ["sendmsg:enter"]},
     # NIC-TX, N-IN
     "VethXmit.veth_xmit": ["dev_hard_start_xmit", "veth_xmit"],
     "NicXmit.queue_xmit": {"direct": ["sch_direct_xmit", "dev_hard_start_xmit", "e1000_xmit_frame"]},
@@ -135,7 +144,11 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandleRx.watch_tap": ["vhost_poll_start"],
     "HandleRx.enable_kicks": ["vhost_enable_notify"],
     # G-RX
-    "ReceiveDone.schedule_poll": ["skb_recv_done", "virtqueue_disable_cb"],
+    "ReceiveDone.schedule_poll": {
+        "scheduled": ["skb_recv_done", "virtqueue_disable_cb"],
+        "scheduled already": ["skb_recv_done"],
+    },
+    "PollReceive.disable_again": ["virtqueue_disable_cb"],
     "CleanTransmit.disable_callbacks": ["virtnet_poll", *CLEAN],
     "CleanTransmit.enable_callbacks_delayed": ["virtqueue_enable_cb_delayed"],
     "PollReceive.read_used_idx": {

@@ -90,6 +90,7 @@ EXAMPLES: dict[str, bytes] = {
     "a key far from all others": changed(("minutes: 5", "minutes: 5\nzzz: 1")),
     "missing keys": b"format_version: 1\nid: 3-small\n",
     "another version": changed(("format_version: 1", "format_version: 2")),
+    "numbers in quotes": changed(("format_version: 1", "format_version: '1'"), ("minutes: 5", 'minutes: "5"')),
     "wrong words": changed(("level: beginner", "level: beginer"), ("ask: count", "ask: counts")),
     "a bad id": changed(("id: 3-small", "id: 3 Small!")),
     "numbers out of range": changed(("minutes: 5", "minutes: 0"), ("bytes: 56", "bytes: 9000, count: 0")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hostile_lessons import GOOD
 
-from virtviz.lesson.check import examine, examine_text
+from virtviz.lesson.check import check, examine, examine_text
 from virtviz.lesson.shelf import shelf
 
 
@@ -60,6 +60,12 @@ def test_what_a_run_finds_is_put_at_its_line():
     problem = checked.at("script.kicked.when", "this never happens in the run")
     assert str(problem) == "x.yaml:16:11: script.kicked.when: this never happens in the run"
     assert checked.at("script.gone.release", "lost").line == 12
+
+
+def test_a_file_that_is_no_lesson_is_told_as_reading_tells_it(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("title: [")
+    assert [problem.line for problem in check(path)] == [1]
 
 
 def test_what_is_found_about_a_file_that_is_no_lesson_has_a_place_too():

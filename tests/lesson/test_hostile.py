@@ -81,10 +81,25 @@ def test_a_file_much_larger_than_the_limit_is_not_read_whole(tmp_path):
 
 def test_many_different_problems_are_cut_off_and_counted(tmp_path):
     path = tmp_path / "many.yaml"
-    path.write_text("\n".join(f"key{i}{'abcdefgh'[i % 8] * 9}: 1" for i in range(300)))
+    settings = "".join(f"  setting-{i}: 1\n" for i in range(80))
+    path.write_text(hostile_lessons.GOOD.replace("world: {flows: known, queue: {show: 8}}\n", f"world:\n{settings}"))
     said = problems_of(path)
-    assert len(said) <= 51
-    assert all(len(message) < 400 for message in said)
+    assert len(said) == 51
+    assert said[-1].endswith("30 more problems from here on; correct the others first")
+    assert all(len(message) < 1000 for message in said)
+
+
+def test_text_that_is_too_large_is_refused_without_a_file():
+    with pytest.raises(LessonError, match="larger than 256 KiB"):
+        loader.load_text("#" * (256 * 1024 + 1))
+
+
+def test_a_key_may_not_hold_control_characters_either(tmp_path):
+    path = tmp_path / "key.yaml"
+    path.write_text(hostile_lessons.GOOD.replace("minutes: 5", 'minutes: 5\n"\\a\\e[2J": 1'))
+    said = problems_of(path)
+    assert said[0] == f"{path}:6:1: a control character in a key; take it out"
+    assert all(message.isprintable() for message in said)
 
 
 def test_the_file_must_be_called_as_the_lesson(tmp_path):

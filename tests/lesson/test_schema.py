@@ -19,6 +19,7 @@ from virtviz.lesson.marks import Marks
 from virtviz.lesson.model import Lesson
 from virtviz.lesson.names import Names
 from virtviz.lesson.schema import MILESTONES, lesson_schema, shape_schema
+from virtviz.lesson.shape import _note_first, validator
 from virtviz.lesson.shelf import shelf
 from virtviz.paths.describe import describe
 from virtviz.paths.knobs import KNOBS, make_world
@@ -127,12 +128,20 @@ def test_the_types_and_the_schema_accept_the_same(at, new):
     changed = replaced(FULL, at, new)
     try:
         msgspec.convert(changed, Lesson)
-        fits = True
     except msgspec.ValidationError:
-        fits = False
-    assert fits == Draft7Validator(shape_schema()).is_valid(changed)
+        assert not validator().is_valid(changed)
+    else:
+        assert Draft7Validator(shape_schema()).is_valid(changed)
 
 
 def test_the_complete_lesson_of_these_tests_is_accepted():
     assert msgspec.convert(FULL, Lesson).script[2].when.nth == 2
     assert read_text(GOOD).lesson.script[0].when.op == "publish_avail_idx"
+
+
+def test_a_fault_that_only_the_types_see_is_told_with_its_place_too():
+    marks = read_text(GOOD).marks
+    error = msgspec.ValidationError("Expected `object`, got `str` - at `$.script[1].predict`")
+    _note_first(error, marks)
+    (problem,) = marks.problems()
+    assert (problem.where, problem.what) == ("script.kicked.predict", "expected `object`, got `str`")

@@ -54,6 +54,7 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         # Half a ring of buffers has to hold the longest frame: the guest refills no earlier.
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
+        "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
     }
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
     return make_world(settings | fixed)

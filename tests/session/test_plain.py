@@ -107,7 +107,7 @@ def test_enter_at_the_end_leaves():
     lines, prompts = talk(session, "end", "")
     assert len(prompts) == 2
     assert any(line.startswith("This is the end") for line in lines)
-    assert any(line.startswith("Counted up to step 152 of 152") for line in lines)
+    assert any(line.startswith("Counted up to step 154 of 154") for line in lines)
 
 
 def test_what_is_passed_over_and_was_to_be_seen_is_shown():
@@ -165,7 +165,7 @@ def test_somebody_may_leave_at_a_question_or_anywhere():
     lines, _ = talk(session, "end", "q")
     assert session.question is not None
     assert lines[-1].startswith("Questions: 0 of 7 right")
-    assert talk(open_small(), "q")[1] == ["step 0 of 305 > "]
+    assert talk(open_small(), "q")[1] == ["step 0 of 309 > "]
 
 
 def test_lines_are_wrapped_to_a_width_with_the_rest_indented():

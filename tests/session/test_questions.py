@@ -43,7 +43,7 @@ def test_next_thread_is_the_next_one_that_is_not_the_running_one():
     assert verdict.answer == next(following) == "vhost-4002"
     assert question.text == "Who runs now? (other than vm1.vcpu0)"
     assert now not in question.options
-    assert verdict.why == "The signal woke a worker. vhost-4002 took step 29: take the next work."
+    assert verdict.why == "The signal woke a worker. vhost-4002 took step 30: take the next work."
 
 
 def test_next_thread_before_the_first_step_asks_for_any_thread():

@@ -13,10 +13,11 @@ next most of the time, by how often each arc has been taken so far. That decides
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from virtviz.engine.places import Domain
 from virtviz.engine.program import BLOCK, CALL, CHECK, EFFECT, KIND_MASK, RETURN, Arc, Op, Program
@@ -51,8 +52,7 @@ Exit = tuple[int, int, int]
 """Steps taken, what has to be done, the op to go on with (-1 for a return)."""
 
 
-@dataclass(slots=True)
-class Blocks:
+class Blocks(Struct):
     """The blocks of a program.
 
     Attributes:
@@ -157,8 +157,7 @@ class Blocks:
         return self.functions[number]
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     """An op on a way through a block.
 
     Attributes:
@@ -303,9 +302,14 @@ class _Maker:
     def _check_before(self, op: Op) -> Callable[[Registers], bool]:
         """Make a test: does anything keep a thread from doing this op next?"""
         threads, guard, user = self.blocks.threads, op.guard, op.place.domain is Domain.GUEST_USER
+        fence = op.spec.fence
 
         def held_up(me: Registers) -> bool:
-            intercept = threads[me.index].intercept
-            return (intercept is not None and intercept(user) is not None) or (guard is not None and not guard())
+            thread = threads[me.index]
+            if thread.intercept is not None and thread.intercept(user) is not None:
+                return True
+            if fence and thread.stores is not None and not thread.stores.is_empty():
+                return True
+            return guard is not None and not guard()
 
         return held_up

@@ -62,12 +62,19 @@ class Machine:
     def can_move(self, index: int) -> bool:
         """Say whether a thread's next step is possible now."""
         thread = self.threads[index]
-        if thread.me.asleep:
+        if thread.me.asleep or (thread.stores is not None and self._waits_for_stores(thread)):
             return False
         guard = self._guards[thread.pc]
         if guard is None or guard():
             return True
         return thread.intercept is not None and thread.intercept(self._in_user_mode(thread)) is not None
+
+    def _waits_for_stores(self, thread: Thread) -> bool:
+        """Say whether a thread stands before a fence or an interrupt, and its CPU's stores are not all visible yet."""
+        if thread.stores is None or thread.stores.is_empty():
+            return False
+        interrupted = thread.intercept is not None and thread.intercept(self._in_user_mode(thread)) is not None
+        return interrupted or self.program.ops[thread.pc].spec.fence
 
     def can_move_at_last(self, index: int) -> bool:
         """Say whether a thread's next step is possible once nothing else can move: a pause ends, a wait times out."""
@@ -141,6 +148,10 @@ class Machine:
             return None
         me, arrival = arc.target.me, clock + self._latency[arc.number]
         return (me, arrival) if arrival > me.clock else None
+
+    def duration(self, arc: Arc, me: Registers) -> int:
+        """Give the simulated time a step took, in nanoseconds, from its arc and its thread's registers after it."""
+        return self._cost[arc.number] + self._own_time(arc, me)
 
     def _own_time(self, arc: Arc, me: Registers) -> int:
         """Give the time that the bytes of a copy take."""

@@ -41,10 +41,12 @@ class Port(Protocol):
 
     Attributes:
         size: bytes.
+        bytes: the content as others see it; looking at it is not journaled.
         u16: its 16-bit words.
     """
 
     size: int
+    bytes: bytearray
     u16: Words
 
     def reader(self, codec: struct.Struct) -> Callable[[int], tuple[int, ...]]:

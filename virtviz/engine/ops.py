@@ -14,25 +14,24 @@ whole table can be read, drawn and checked without running it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from virtviz.engine.places import Domain, Place
     from virtviz.spec.citation import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Goto:
+class Goto(Struct, frozen=True):
     """Go on with another op of the same routine, or with the routine that an attribute of that name holds, for good."""
 
     op: str
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """Run another routine, then go on with `then` (None: return to whoever called this routine).
 
     Attributes:
@@ -44,8 +43,7 @@ class Call:
     then: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallAny:
+class CallAny(Struct, frozen=True):
     """Run one of several routines chosen at run time: one outcome for each key of a mapping.
 
     Attributes:
@@ -57,8 +55,7 @@ class CallAny:
     then: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(Struct, frozen=True):
     """Go back to where this routine was called from, or interrupted what it interrupted.
 
     Attributes:
@@ -68,8 +65,7 @@ class Return:
     domain: Domain | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """Sleep until woken, then go on with `then`."""
 
     then: str
@@ -103,8 +99,7 @@ PerOutcome = str | Mapping[str, str]
 """A text that is the same for every outcome, or one for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpSpec:
+class OpSpec(Struct, frozen=True):
     """What the decorator says of an op: everything about it that no run can change.
 
     Attributes:
@@ -196,6 +191,7 @@ class Routine:
         links: names used in targets that mean another op of this class, or, where empty, the way back to the caller.
             With these a base class can leave open where its ops lead.
         rows: row names used by a base class -> the rows they are in this routine.
+        functions: functions named in the table -> what does the same in this routine's world, and where that is.
     """
 
     entry: int = -1
@@ -203,6 +199,7 @@ class Routine:
     first: ClassVar[str] = ""
     links: Mapping[str, str] = MappingProxyType({})
     rows: Mapping[str, str] = MappingProxyType({})
+    functions: Mapping[str, tuple[str, Source]] = MappingProxyType({})
 
     def __init__(self, name: str, place: Place, queue: str = "") -> None:
         self.name = name

@@ -7,8 +7,9 @@ join cannot be passed between, and linking such an op table is an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from virtviz.errors import NoBorderError
 
@@ -60,8 +61,7 @@ class Side(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A component whose code runs: `vm1.virtio_net`, `kvm`, `tap0`.
 
     Attributes:

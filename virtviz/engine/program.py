@@ -7,8 +7,10 @@ the places at both ends what each arc crosses, and refuses a table that does not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from virtviz.engine.effects import EFFECT_OF_OUTCOME, EffectKind
 from virtviz.engine.ops import DONE, Block, Call, CallAny, Goto, OpSpec, Return, Routine, Target, pick
@@ -34,8 +36,7 @@ Function = Callable[["Registers"], str | None]
 Step = tuple[Function, Mapping[str | None, tuple[int, int, int, int]]]
 
 
-@dataclass(slots=True, eq=False)
-class Op:
+class Op(Struct, eq=False):
     """One linked op: its number, its text and where it belongs."""
 
     number: int
@@ -46,6 +47,8 @@ class Op:
     guard: Callable[[], bool] | None
     patience: Callable[[], bool] | None
     is_gate: bool = False
+    may_wait: bool = False
+    """Whether a thread may have to wait before it: for a condition, or at a fence for its stores to be visible."""
 
     @property
     def is_idle(self) -> bool:
@@ -64,8 +67,7 @@ class Op:
         return f"{self.routine.name}/{self.spec.name}"
 
 
-@dataclass(slots=True, eq=False)
-class Arc:
+class Arc(Struct, eq=False):
     """One outcome of an op.
 
     Attributes:
@@ -99,8 +101,7 @@ class Arc:
     cost_ns: int = 0
 
 
-@dataclass(slots=True)
-class Program:
+class Program(Struct):
     """A linked table.
 
     Attributes:
@@ -133,21 +134,21 @@ def link(
     Args:
         threads: each with its first routine and the gates that may interrupt it.
         costs: nanoseconds by cost key, crossing kind and effect kind; what is missing costs nothing.
-        omit: ops to leave out, by `routine/op` or bare name; each must have a single outcome that stays in its routine,
-            and is passed over as if it had been deleted from the source.
+        omit: ops to leave out, by `routine/op` or bare name, and passed over as if the source did not have them.
+            An op of several outcomes is left out as `op=outcome`, and passed over as if it always ended so.
 
     Raises:
         LinkError: duplicate or missing names, unreachable or uncited ops, ambiguous returns.
         NoBorderError: an arc joins places between which there is no crossing.
     """
-    return _Linker(list(threads), costs or {}, frozenset(omit)).run()
+    return _Linker(list(threads), costs or {}, omit).run()
 
 
 class _Linker:
-    def __init__(self, threads: list[Thread], costs: Mapping[str, int], omit: frozenset[str]) -> None:
+    def __init__(self, threads: list[Thread], costs: Mapping[str, int], omit: Iterable[str]) -> None:
         self.threads = threads
         self.costs = costs
-        self.omit = omit
+        self.omit = {name: outcome for name, _, outcome in (entry.partition("=") for entry in omit)}
         self.program = Program()
         self.by_name: dict[tuple[Routine, str], Op] = {}
         self.routines: list[Routine] = []
@@ -158,6 +159,9 @@ class _Linker:
         self._collect()
         for routine in self.routines:
             self._add_ops(routine)
+        unknown = self.omit.keys() - {name for op in self.program.ops for name in (op.path, op.name)}
+        if unknown:
+            raise LinkError(f"there is no op {min(unknown)!r} to leave out")
         self._find_return_sites()
         for op in list(self.program.ops):
             self._add_arcs(op)
@@ -210,6 +214,7 @@ class _Linker:
         if not specs:
             raise LinkError(f"{routine.name} has no ops")
         gates = {gate for thread in self.threads for gate in thread.gates}
+        buffered = any(thread.stores is not None for thread in self.threads)
         for spec in specs:
             if not spec.text or not spec.row or not spec.title:
                 raise LinkError(f"{routine.name}/{spec.name} lacks a row, a title or a text")
@@ -222,6 +227,7 @@ class _Linker:
                 guard=getattr(routine, spec.guard) if spec.guard else None,
                 patience=getattr(routine, spec.patience) if spec.patience else None,
                 is_gate=spec.name == routine.first_op() and routine in gates,
+                may_wait=bool(spec.guard) or (spec.fence and buffered),
             )
             self.program.ops.append(op)
             self.program.domains.append(op.place.domain)
@@ -239,7 +245,7 @@ class _Linker:
                 sites[callee] |= sites[caller]
         for routine, found in sites.items():
             self.returns_to[routine] = {site.place if isinstance(site, Op) else site for site in found}
-            self.guarded_returns[routine] = any(isinstance(site, Op) and site.guard for site in found)
+            self.guarded_returns[routine] = any(isinstance(site, Op) and site.may_wait for site in found)
 
     def _calls(self) -> tuple[dict[Routine, set[Op | Domain]], list[tuple[Routine, Routine]]]:
         """Find for each routine what its direct callers go on with, and who calls whom without going on."""
@@ -282,12 +288,16 @@ class _Linker:
             op = self.by_name[routine, name]
         except KeyError:
             raise LinkError(f"{routine.name} has no op {name!r}") from None
-        if not self.omit & {op.path, op.name}:
+        if not self._is_omitted(op):
             return op
-        targets = list(self._targets(op).values())
+        outcome = self.omit.get(op.path, self.omit.get(op.name, ""))
+        targets = [target for name, target in self._targets(op).items() if outcome in ("", name)]
         if len(targets) != 1 or not isinstance(targets[0], Goto):
             raise LinkError(f"{op.path} cannot be left out: it does more than pass on to the next op")
         return self._resolve(routine, targets[0].op)
+
+    def _is_omitted(self, op: Op) -> bool:
+        return op.path in self.omit or op.name in self.omit
 
     def _add_arcs(self, op: Op) -> None:
         """Make the arcs of one op."""
@@ -311,7 +321,7 @@ class _Linker:
         if isinstance(target, Goto | Block):
             there = self._resolve(op.routine, target.op if isinstance(target, Goto) else target.then)
             arc.kind, arc.next = (GOTO if isinstance(target, Goto) else BLOCK), there.number
-            where, guarded = [there.place], there.guard is not None
+            where, guarded = [there.place], there.may_wait
         elif isinstance(target, Return):
             arc.kind = RETURN
             where, guarded = self._return_places(op, target), self.guarded_returns[op.routine]
@@ -322,7 +332,7 @@ class _Linker:
             if target.then is not None:
                 arc.then = self._resolve(op.routine, target.then).number
             first = self.program.ops[arc.next]
-            where, guarded = [first.place], first.guard is not None
+            where, guarded = [first.place], first.may_wait
         self._cross(arc, where)
         self._effect(arc)
         if guarded or op.spec.opens or arc.crossing is CrossingKind.VM_ENTRY or arc.kind == BLOCK:
@@ -377,7 +387,7 @@ class _Linker:
         for arc in self.program.arcs:
             reached |= {arc.next, arc.then}
         for op in self.program.ops:
-            if op.number not in reached and not self.omit & {op.path, op.name}:
+            if op.number not in reached and not self._is_omitted(op):
                 raise LinkError(f"{op.path} can never be reached")
 
 

@@ -6,8 +6,9 @@ the thread that sent the frame) works on the registers of that thread; code that
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct, field
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, WOKE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from virtviz.engine.ops import Routine
+    from virtviz.engine.store_buffer import StoreBuffer
 
 
 @cells
@@ -56,8 +58,7 @@ class ThreadKind:
     HARDWARE = "hardware"
 
 
-@dataclass(slots=True, eq=False)
-class Thread:
+class Thread(Struct, eq=False):
     """One thread and where it stands.
 
     Attributes:
@@ -68,6 +69,7 @@ class Thread:
         gates: routines that may interrupt it.
         intercept: asked before a step with True if the thread is in a user-level place; answers the gate to be taken,
             or None.
+        stores: its CPU's store buffer, which has to be empty before a fence; None where stores are visible at once.
         pc: number of the op it does next.
         stack: ops to return to, innermost last.
     """
@@ -78,5 +80,6 @@ class Thread:
     kind: str = ThreadKind.HOST
     gates: tuple[Routine, ...] = ()
     intercept: Callable[[bool], Routine | None] | None = None
+    stores: StoreBuffer | None = None
     pc: int = -1
     stack: list[int] = field(default_factory=list)

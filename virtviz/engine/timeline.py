@@ -9,8 +9,9 @@ things.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from virtviz.engine.journal import KIND, ROW, Journal
 
@@ -22,8 +23,7 @@ CHECKPOINT_STEPS = 16384
 what checkpoints take up and cost."""
 
 
-@dataclass(slots=True)
-class Checkpoint:
+class Checkpoint(Struct):
     """The whole machine at one position."""
 
     position: int
@@ -34,8 +34,7 @@ class Checkpoint:
     current: int
 
 
-@dataclass(slots=True)
-class Future:
+class Future(Struct):
     """What came after a position on a branch that was left, so that it can be put back."""
 
     start: int
@@ -44,8 +43,7 @@ class Future:
     checkpoints: list[Checkpoint]
 
 
-@dataclass(slots=True)
-class Timeline:
+class Timeline(Struct):
     """The past of one branch.
 
     Attributes:

@@ -7,8 +7,9 @@ three bytes for a step; `Trace` builds the rest on demand, from the op table and
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.engine.journal import CELL, KIND, LOAD, SLICE, STORE
 from virtviz.engine.ops import pick
@@ -36,8 +37,7 @@ Value = int | str | None
 """A number, or bytes as hexadecimal digits, or None if it was not noted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """A cell or a stretch of memory that a step read or wrote.
 
     Attributes:
@@ -63,8 +63,7 @@ class Access:
     new: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
+class Crossing(Struct, frozen=True):
     """A border crossed by a step, on the way to the next one.
 
     Attributes:
@@ -81,8 +80,7 @@ class Crossing:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True):
     """What a primitive did beside the step's own operation.
 
     Attributes:
@@ -104,13 +102,12 @@ class Effect:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One step.
 
     Attributes:
         n: its number, from 1; the state after it is that of position `n`.
-        t_ns: its thread's simulated time before it, in nanoseconds.
+        t_ns: the simulated time at which it began, by its thread's clock, in nanoseconds.
         thread: the thread that took it.
         context: what its CPU was doing: `process`, `softirq` or `hardirq`.
         place: whose code it was.
@@ -197,12 +194,13 @@ class Trace:
         spec, routine = op.spec, op.routine
         thread = machine.threads[machine.timeline.threads[n - 1]]
         me = thread.me
-        reads, writes, clock, level = self._accesses(n, f"{thread.name}.level", me.level)
+        reads, writes, level = self._accesses(n, f"{thread.name}.level", me.level)
         words = {"queue": routine.queue, **routine.words(me)}
         row = pick(spec.row, outcome)
+        function, source = routine.functions.get(spec.function, (spec.function, spec.source))
         return Step(
             n=n,
-            t_ns=clock,
+            t_ns=me.clock - machine.duration(arc, me),
             thread=thread.name,
             context=CONTEXTS[level],
             place=op.place.name,
@@ -212,8 +210,8 @@ class Trace:
             outcome=outcome,
             title=pick(spec.title, outcome),
             row=routine.rows.get(row, row),
-            function=spec.function,
-            source=str(spec.source),
+            function=function,
+            source=str(source),
             spec=f"virtio 1.4 {spec.spec}" if spec.spec else "",
             text=pick(spec.text, outcome).format(**words),
             packet=me.packet,
@@ -227,8 +225,8 @@ class Trace:
             held=self._held_after(n),
         )
 
-    def _accesses(self, n: int, level_cell: str, level: int) -> tuple[tuple[Access, ...], tuple[Access, ...], int, int]:
-        """Read the journal of the step just taken: reads, writes, its clock, the highest level its thread was at."""
+    def _accesses(self, n: int, level_cell: str, level: int) -> tuple[tuple[Access, ...], tuple[Access, ...], int]:
+        """Read the journal of the step just taken: reads, writes, and the highest level its thread was at."""
         state, timeline = self.machine.state, self.machine.timeline
         words = timeline.entries_of(n - 1)
         blob_end = self.machine.blob_end
@@ -269,7 +267,7 @@ class Trace:
                 reads.append(
                     Access(MEM, field, owner, region.name, address, size, None, value if kind == LOAD else None)
                 )
-        return tuple(reversed(reads)), tuple(reversed(writes)), words[-1], level
+        return tuple(reversed(reads)), tuple(reversed(writes)), level
 
 
 def _shown(data: bytes | bytearray) -> Value:

@@ -7,9 +7,10 @@ before, so both count the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.engine.counters import count
 from virtviz.errors import CaptureError
@@ -35,8 +36,7 @@ COUNTED_STRETCH: Final = 250_000
 """Steps that a counted run takes between two reports of how far it is: a part of a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """What a run comes to.
 
     Attributes:

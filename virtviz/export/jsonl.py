@@ -6,10 +6,10 @@ to fit into memory as text. The same run gives the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
+from msgspec import Struct
 
 from virtviz.engine.counters import COUNTERS, nested
 from virtviz.export.compact import pack
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class TimedStep:
+class TimedStep(Struct, frozen=True):
     """A step, and its thread's simulated time after it, which is that thread's `clock` cell from then on."""
 
     step: Step

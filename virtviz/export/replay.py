@@ -74,8 +74,10 @@ class Replay:
         self._numbers = {name: number for number, name in enumerate(cells)}
         self._values = list(cells.values())
         self.position = 0
+        self._clocks_before = [0]
+        clocks = {thread.name + CLOCK: cells.get(thread.name + CLOCK, 0) for thread in self.header.threads}
         for n in range(1, self.length + 1):
-            self._check_step(n)
+            self._check_step(n, clocks)
         self._made = lru_cache(maxsize=KEPT_STEPS)(lambda n: _read_step(self._line(n)))
 
     @classmethod
@@ -150,7 +152,7 @@ class Replay:
             line = self._line(self.position)
             for write in reversed(line.writes):
                 self._put(write, write.old)
-            self._values[self._numbers[line.thread + CLOCK]] = line.t_ns
+            self._values[self._numbers[line.thread + CLOCK]] = self._clocks_before[self.position]
             self.position -= 1
 
     def _put(self, write: WriteLine, value: int | str) -> None:
@@ -204,20 +206,24 @@ class Replay:
         if last < 2 or not self._lines[-2].startswith(b'{"steps":'):
             raise self._error(last + 1, f"the file is cut short: after {last - 1} steps comes no footer")
 
-    def _check_step(self, n: int) -> None:
-        """Refuse a step that is out of order or does not fit the state."""
+    def _check_step(self, n: int, clocks: dict[str, int]) -> None:
+        """Refuse a step that is out of order or does not fit the state; note what its thread's clock was before it."""
         line = self._decode(_step, n + 1)
         if line.n != n:
             raise self._error(
                 n + 1, f"this is step {line.n}, and should be step {n}: lines are missing or out of order"
             )
-        if line.thread + CLOCK not in self._numbers:
+        if line.thread + CLOCK not in clocks:
             raise self._error(n + 1, f"the header knows no thread {line.thread!r}")
         for write in line.writes:
             if not self._fits(write):
                 raise self._error(
                     n + 1, f"{write.field or write.addr!r} of {write.region or 'the cells'} cannot be written so"
                 )
+            if write.space == CELLS and write.field in clocks:
+                clocks[write.field] = int(write.new)
+        self._clocks_before.append(clocks[line.thread + CLOCK])
+        clocks[line.thread + CLOCK] = line.end_ns
         if n == self.length and self.footer.steps != n:
             raise self._error(n + 2, f"the footer counts {self.footer.steps} steps, and there are {n}")
 

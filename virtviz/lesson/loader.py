@@ -18,7 +18,7 @@ import yaml
 from virtviz.errors import LessonError
 from virtviz.lesson.build import check_scenario, check_world
 from virtviz.lesson.marks import Marks, shown, shown_key
-from virtviz.lesson.shape import as_lesson
+from virtviz.lesson.shape import DIGITS_MAX, as_lesson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,6 @@ DEPTH_MAX: Final = 16
 """Values inside values; the format itself needs 7."""
 VALUES_MAX: Final = 20_000
 """Keys and values in a file."""
-DIGITS_MAX: Final = 18
-"""Digits of a number; no setting needs more, and what is longer is taken as a text."""
 
 _FORBIDDEN: Final = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
@@ -123,7 +121,7 @@ def read_text(text: str, path: str = "") -> Reading:
     Raises:
         LessonError: as for `load`.
     """
-    marks = Marks(path)
+    marks = Marks(path, lines=text.count("\n") + 1)
     lesson = None
     if len(text.encode("utf-8", "surrogatepass")) > SIZE_MAX:
         marks.add_at(1, 1, f"the file is larger than {SIZE_MAX // 1024} KiB; a lesson is shorter")
@@ -197,25 +195,25 @@ _PARSERS: Final[tuple[Any, ...]] = (getattr(yaml, "CSafeLoader", yaml.SafeLoader
 def _values_of(text: str, marks: Marks) -> Plain:
     """Build plain values from YAML, noting where everything stands; `_NOTHING` if that is impossible."""
     quick, careful = _PARSERS
-    noted = Marks(marks.path)
+    noted = Marks(marks.path, lines=marks.lines)
     try:
         value = _Builder(noted).build(yaml.parse(text, Loader=quick))
     except yaml.YAMLError as error:
         # Both parsers refuse the same texts, nearly; the slower one says better why and where.
-        noted = Marks(marks.path)
+        noted = Marks(marks.path, lines=marks.lines)
         try:
             _Builder(noted).build(yaml.parse(text, Loader=careful))
             if not noted.found:
-                _explain(error, text, noted)
+                _explain(error, noted)
         except yaml.YAMLError as better:
-            _explain(better, text, noted)
+            _explain(better, noted)
         value = _NOTHING
     marks.values, marks.keys, marks.ids = noted.values, noted.keys, noted.ids
     marks.found += noted.found
     return value
 
 
-def _explain(error: yaml.YAMLError, text: str, marks: Marks) -> None:
+def _explain(error: yaml.YAMLError, marks: Marks) -> None:
     """Say what the parser's complaint means, and where."""
     problem = str(getattr(error, "problem", None) or error)
     mark = getattr(error, "problem_mark", None)
@@ -223,9 +221,8 @@ def _explain(error: yaml.YAMLError, text: str, marks: Marks) -> None:
     begin = getattr(error, "context_mark", None)
     if begin is not None and problem.startswith(_AT_OPENING):
         mark = begin
-    last = text.count("\n") + 1
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    marks.add_at(min(line, last), column, what)
+    marks.add_at(line, column, what)
 
 
 class _TooMuchError(Exception):

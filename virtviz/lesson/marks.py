@@ -7,8 +7,9 @@ called by its `id` where it has one, and by its number, from 1, where it has non
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
+
+from msgspec import Struct, field
 
 from virtviz.errors import Problem
 
@@ -21,8 +22,7 @@ LINES_NAMED_MAX = 5
 """Further lines that a merged problem names."""
 
 
-@dataclass(slots=True)
-class Marks:
+class Marks(Struct):
     """Places of keys and values of one file.
 
     Attributes:
@@ -31,6 +31,7 @@ class Marks:
         keys: path of a value -> line and column of its key.
         ids: path of a list's item -> what it is called.
         found: problems so far: line, column, path, what is wrong.
+        lines: how many the file has; a parser may place what is missing at the end one line further.
     """
 
     path: str = ""
@@ -38,6 +39,7 @@ class Marks:
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
     ids: dict[Path, str] = field(default_factory=dict)
     found: list[tuple[int, int, Path, str]] = field(default_factory=list)
+    lines: int = 1 << 30
 
     def add(self, at: Path, what: str, *, key: bool = False) -> None:
         """Note a problem of a value, or of its key; what the file does not have stands where its parent does."""
@@ -50,7 +52,7 @@ class Marks:
 
     def add_at(self, line: int, column: int, what: str, at: Path = ()) -> None:
         """Note a problem at a line and column, both from 1."""
-        self.found.append((line, column, at, what))
+        self.found.append((min(line, self.lines), column, at, what))
 
     def where(self, at: Path) -> str:
         """Spell a path for people."""
@@ -71,7 +73,7 @@ class Marks:
 
     def like(self) -> Marks:
         """Give marks of the same file without problems."""
-        return Marks(self.path, self.values, self.keys, self.ids)
+        return Marks(self.path, self.values, self.keys, self.ids, lines=self.lines)
 
     def problems(self) -> list[Problem]:
         """Give the problems in file order, equal ones as one, and no more than people can use."""
@@ -86,9 +88,9 @@ class Marks:
             found.append(Problem(first.line, first.column, first.where, what, first.path))
         found.sort()
         if len(found) > PROBLEMS_MAX:
-            last = found[PROBLEMS_MAX - 1]
-            more = f"{len(found) - PROBLEMS_MAX} more problems; correct these first"
-            found = [*found[:PROBLEMS_MAX], Problem(last.line, last.column, "", more, last.path)]
+            more, first = len(found) - PROBLEMS_MAX, found[PROBLEMS_MAX]
+            what = f"{more} more problems from here on; correct the others first"
+            found = [*found[:PROBLEMS_MAX], Problem(first.line, first.column, "", what, first.path)]
         return found
 
 

@@ -17,6 +17,7 @@ from virtviz.lesson.model import Lesson
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jsonschema import Draft7Validator
     from jsonschema.exceptions import ValidationError
 
     from virtviz.lesson.marks import Marks, Path
@@ -26,12 +27,12 @@ _TYPES: Final = {
     "integer": "a whole number",
     "array": "a list",
     "object": "a mapping of keys",
-    "boolean": "true or false",
-    "null": "nothing",
 }
 _PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 KEYS_NAMED_MAX: Final = 14
 """Keys that a message lists."""
+DIGITS_MAX: Final = 18
+"""Digits of a number; no setting needs more, and what is longer is taken as a text."""
 
 
 def as_lesson(value: object, marks: Marks) -> Lesson | None:
@@ -55,16 +56,28 @@ def _note_first(error: msgspec.ValidationError, marks: Marks) -> None:
 
 def _list_faults(value: object, marks: Marks) -> bool:
     """Note every fault that the schema finds; answers whether there was one."""
-    from jsonschema import Draft7Validator  # noqa: PLC0415 - a twentieth of a second that only broken files need
+    from virtviz.lesson.schema import shape_schema  # noqa: PLC0415 - as in `validator`
+
+    teller = _Teller(shape_schema(), marks)
+    before = len(marks.found)
+    for error in validator().iter_errors(value):
+        teller.tell(error, ())
+    return len(marks.found) > before
+
+
+def validator() -> Draft7Validator:
+    """Give what lists the faults of plain values by the schema of the types, as strict as the types are."""
+    # Imported here because it takes longer than everything else that reading needs, and only broken files need it.
+    from jsonschema import Draft7Validator, validators  # noqa: PLC0415
 
     from virtviz.lesson.schema import shape_schema  # noqa: PLC0415
 
-    schema = shape_schema()
-    teller = _Teller(schema, marks)
-    before = len(marks.found)
-    for error in Draft7Validator(schema).iter_errors(value):
-        teller.tell(error, ())
-    return len(marks.found) > before
+    # To JSON Schema 5.0 is an integer; to YAML it is a float.
+    types = Draft7Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    strict: type[Draft7Validator] = validators.extend(Draft7Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    return strict(shape_schema())
 
 
 class _Teller:
@@ -90,10 +103,9 @@ class _Teller:
                         self.marks.add(at, f"the key `{key}` is missing; add {self._example(key, schema)}")
             case "anyOf":
                 self._alternatives(error, at)
-            case "enum" | "const":
-                words = rule if error.validator == "enum" else [rule]
-                hint = did_you_mean(value, words) if isinstance(value, str) else ""
-                self.marks.add(at, f"{_named(value)} is not {_one_of(words)}{hint}")
+            case "enum":
+                hint = did_you_mean(value, map(str, rule)) if isinstance(value, str) else ""
+                self.marks.add(at, f"{_named(value)} is not {_one_of(rule)}{_unquoted(value, rule) or hint}")
             case "minProperties" | "maxProperties" if "one_of" in schema:
                 self.marks.add(at, f"exactly one of the keys {_listed(schema['one_of'])} is needed here")
             case "minItems" | "minProperties" | "maxItems" | "maxProperties":
@@ -114,7 +126,7 @@ class _Teller:
         elif "text" in wanted and isinstance(value, int | float):
             self.marks.add(at, _no_text(value))
         else:
-            self.marks.add(at, f"{_named(value)} is not {wanted}")
+            self.marks.add(at, f"{_named(value)} is not {wanted}{_unquoted(value, [])}")
 
     def _unknown_keys(self, at: Path, value: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         known = list(schema.get("properties", {}))
@@ -160,14 +172,19 @@ class _Teller:
             return " or ".join(dict.fromkeys(parts))
         if "enum" in schema:
             return _one_of(schema["enum"])
-        if "const" in schema:
-            return str(schema["const"])
         if "pattern" in schema:
             return "a name of lower-case letters, digits and hyphens"
         name = _TYPES.get(schema.get("type", ""), "a value")
         if "minimum" in schema and "maximum" in schema:
             return f"{name} from {schema['minimum']} to {schema['maximum']}"
         return f"{name} from {schema['minimum']} on" if "minimum" in schema else name
+
+
+def _unquoted(value: object, numbers: list[Any]) -> str:
+    """Say that a number was written as a text, if it was; `numbers` are those that would do, empty for any."""
+    if not isinstance(value, str) or len(value) > DIGITS_MAX or not value.isdecimal():
+        return ""
+    return "; a number is written without quotes" if not numbers or value in map(str, numbers) else ""
 
 
 def _no_text(value: float) -> str:

@@ -18,7 +18,7 @@ from virtviz.engine.ops import RETURN, OpSpec, Return, Routine, call, call_any, 
 from virtviz.engine.places import Domain
 from virtviz.paths.context import Level
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import CORE_DEV, SOFTIRQ, X86_ENTRY, X86_IDLE, X86_IRQ
+from virtviz.spec.citation import CORE_DEV, ENTRY, IRQ, SOFTIRQ, X86_APIC, X86_ENTRY, X86_IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -183,7 +183,7 @@ class TakeInterrupt(Routine):
         "IRQ.5",
         "acknowledge the interrupt",
         "apic_ack_edge",
-        X86_IRQ,
+        X86_APIC,
         text={
             "exit": (
                 "The edge interrupt is acknowledged before its handler runs. Another one waits, so this "
@@ -206,7 +206,7 @@ class TakeInterrupt(Routine):
         "IRQ.6",
         "call the queue's handler",
         "__handle_irq_event_percpu",
-        X86_IRQ,
+        IRQ,
         text="Each queue has a vector of its own, so the kernel knows at once whose interrupt this is: {queue}.",
         to=call_any("handlers", "irq_exit"),
         private=True,
@@ -242,7 +242,7 @@ class TakeInterrupt(Routine):
         "IRQ.6",
         "return from the interrupt",
         "irqentry_exit",
-        X86_ENTRY,
+        ENTRY,
         text="Back to what the CPU was doing when the interrupt came.",
         to={"to user": Return(Domain.GUEST_USER), "to kernel": Return(Domain.GUEST_KERNEL)},
         cause="return from the interrupt",

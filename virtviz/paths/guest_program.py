@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.traffic import END, PAUSE, RECEIVE, SEND, Act
-from virtviz.spec.citation import (
-    SYSCALL,
-)
+from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
@@ -108,8 +106,8 @@ class Program(Routine):
     @op(
         "G-TX.1",
         {"send": "call sendmsg()", "receive": "call recvmsg()", "work": "go on with other work"},
-        "main",
-        SYSCALL,
+        "entry_SYSCALL_64",
+        X86_ENTRY,
         text={
             "send": (
                 "The program has a packet ready and calls sendmsg(): {what}. A system call, and no exit from the guest."
@@ -142,7 +140,7 @@ class Program(Routine):
         "G-TX.1",
         "do other work",
         "main",
-        SYSCALL,
+        SCENARIO,
         text="After a while without network traffic the program goes on with its scenario.",
         to=goto("next_act"),
         guard="can_go_on",

@@ -11,11 +11,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.guest_cpu import Waits
-from virtviz.spec.citation import (
-    CORE_DATAGRAM,
-    CORE_GRO,
-    CORE_SOCK,
-)
+from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, IP_UDP
 from virtviz.spec.frames import application_part
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class Deliver(Routine):
         "G-RX.8",
         "hand the next packet up",
         "netif_receive_skb_list_internal",
-        CORE_GRO,
+        CORE_DEV,
         text={
             "packet": "IP and ICMP or UDP look at the packet and find the socket it is for.",
             "none": "Every collected packet has been handed up.",
@@ -76,7 +72,7 @@ class Deliver(Routine):
         "G-RX.8",
         "put it on the socket",
         "__udp_enqueue_schedule_skb",
-        CORE_SOCK,
+        IP_UDP,
         text={
             WOKE_PROCESS: "The packet is on the socket's queue and the program that waits for it can run again.",
             "queued": "The packet is on the socket's queue; the program will find it there.",
@@ -120,7 +116,7 @@ class Recvmsg(Routine):
         "G-RX.9",
         "look for a packet",
         "__skb_recv_udp",
-        CORE_DATAGRAM,
+        IP_UDP,
         text={
             "packet": "A packet is in the socket's queue.",
             "wait": "Nothing has come yet: the program sleeps, and the guest has nothing else to run.",

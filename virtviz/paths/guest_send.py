@@ -15,12 +15,7 @@ from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.context import Level
 from virtviz.paths.guest_cpu import Waits
 from virtviz.paths.guest_stack import LARGE_TRUESIZE, SMALL_FRAME, SMALL_TRUESIZE
-from virtviz.spec.citation import (
-    CORE_DATAGRAM,
-    CORE_DEV,
-    CORE_SOCK,
-    IP_OUTPUT,
-)
+from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, CORE_SOCK, IP_OUTPUT, SOFTIRQ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,7 +157,7 @@ class Sendmsg(Routine):
         "G-TX.1",
         "return to the program",
         "__local_bh_enable_ip",
-        CORE_DEV,
+        SOFTIRQ,
         text={
             "softirq": "Softirqs were held off while the packet was sent; one is waiting and runs now.",
             "return": (

@@ -12,9 +12,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import RETURN, Routine, call, op
 from virtviz.paths.guest_cpu import NET_TX, Waits
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import (
-    SCH_GENERIC,
-)
+from virtviz.spec.citation import SCH_GENERIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

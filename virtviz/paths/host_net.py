@@ -13,11 +13,11 @@ from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.context import Level
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import CORE_DEV, IP_ICMP, SOFTIRQ, VETH
+from virtviz.spec.citation import CORE_DEV, IP_ICMP, IP_INPUT, SOFTIRQ, VETH
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
@@ -51,7 +51,7 @@ class Backlog:
 
 
 class LocalSoftirqs(Routine):
-    """local_bh_enable in a host thread: softirqs raised meanwhile run now, in this thread.
+    """local_bh_enable in the worker, after a batch: softirqs raised meanwhile run now, in this thread.
 
     Args:
         backlogs: for each thread, by number, its backlog; None for threads that never raise one.
@@ -76,8 +76,13 @@ class LocalSoftirqs(Routine):
         private=True,
     )
     def bh_enable(self, me: Context) -> str:
-        backlog = self.backlogs[me.index]
-        return "softirq" if backlog is not None and backlog.queue else "none"
+        return "softirq" if softirq_waits(self.backlogs, me) else "none"
+
+
+def softirq_waits(backlogs: Sequence[Backlog | None], me: Context) -> bool:
+    """Say whether a thread has raised a softirq that has not run."""
+    backlog = backlogs[me.index]
+    return backlog is not None and bool(backlog.queue)
 
 
 class VethXmit(Routine):
@@ -248,7 +253,7 @@ class PeerReceive(Routine):
         "NIC-TX.4",
         "the far end takes the frame",
         "ip_protocol_deliver_rcu",
-        IP_ICMP,
+        IP_INPUT,
         text={
             "answer": "The far end has the frame, and answers it at once.",
             "taken": "The far end has the frame. Nobody answers.",
@@ -278,7 +283,8 @@ class Arrivals(Routine):
     """The far host's own sender, for frames that come by themselves; it is a thread of the far namespace.
 
     Args:
-        due: gives the number of the next frame that may be sent, 0 if none.
+        xmit: transmission on its end of the pair.
+        softirq: takes the frame out at the other end.
     """
 
     def __init__(

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
-from virtviz.spec.citation import (
-    KVM_LAPIC,
-    KVM_MAIN,
-    KVM_X86,
-)
+from virtviz.spec.citation import KVM_LAPIC, KVM_MAIN, KVM_X86
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,7 +177,7 @@ class EnterGuest(Routine):
     @op(
         "entry",
         "enter the guest",
-        "kvm_arch_vcpu_ioctl_run",
+        "vcpu_enter_guest",
         KVM_X86,
         text={
             "entered": "{after} KVM enters the guest again, which goes on where it left off.",
@@ -246,7 +242,7 @@ class EoiExit(Routine):
     @op(
         "IRQ.5",
         "end the interrupt in KVM",
-        "kvm_set_msr_common",
+        "kvm_x2apic_msr_write",
         KVM_LAPIC,
         text="The write to the APIC's EOI register left the guest. KVM takes the interrupt off its list.",
         to=call("enter", None),
@@ -285,7 +281,8 @@ class HaltVcpu(Routine):
         KVM_MAIN,
         text={
             "sleep": (
-                "The vCPU's thread sleeps. An interrupt for it will have to wake it first, but needs no exit any more."
+                "The vCPU's thread sleeps; KVM may poll for 200 µs first, here it does not. An interrupt will have to "
+                "wake it, but needs no exit."
             ),
             "pending": "An interrupt came just now: the thread does not sleep.",
         },

@@ -5,7 +5,7 @@ A guest's store to a notify address becomes a signal (ioeventfd); a signal becom
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from virtviz.engine.effects import (
     ALREADY_AWAKE,
@@ -17,15 +17,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.kvm import FIRST_VECTOR, EventfdCells, Vcpu
-from virtviz.spec.citation import (
-    EVENTFD,
-    KVM_EVENTFD,
-    KVM_IRQ,
-    KVM_MAIN,
-    KVM_SVM,
-    KVM_VMX,
-    KVM_X86,
-)
+from virtviz.spec.citation import EVENTFD, KVM_EVENTFD, KVM_IRQ, KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +68,7 @@ class HandleKick(Routine):
         "ioeventfd_write",
         KVM_EVENTFD,
         text="The address belongs to an ioeventfd: KVM adds 1 to its counter (now {counter}). QEMU is not involved.",
-        to={SIGNALLED: call("waiter", "enter")},
+        to={SIGNALLED: call("waiter", "done_with")},
         cost="eventfd",
     )
     def signal_eventfd(self, me: Context) -> str:
@@ -88,6 +80,7 @@ class HandleKickIntel(HandleKick):
     """The same on Intel: the exit itself says that a device page was touched, and nothing is decoded."""
 
     first = "exit_ept_misconfig"
+    links: Mapping[str, str] = {"done_with": "skip_instruction"}
 
     @op(
         "KICK.1",
@@ -109,7 +102,7 @@ class HandleKickIntel(HandleKick):
         "KICK.2",
         "look the address up",
         "kvm_io_bus_write",
-        KVM_VMX,
+        KVM_MAIN,
         text=(
             "KVM looks {address} up on its fast MMIO bus. The instruction is not even decoded: the address "
             "alone says which queue."
@@ -119,11 +112,23 @@ class HandleKickIntel(HandleKick):
     )
     def find_ioeventfd(self, me: Context) -> None: ...
 
+    @op(
+        "KICK.5",
+        "skip the instruction",
+        "kvm_skip_emulated_instruction",
+        KVM_X86,
+        text="The store is done with: KVM moves the guest's instruction pointer past it.",
+        to=goto("enter"),
+        private=True,
+    )
+    def skip_instruction(self, me: Context) -> None: ...
+
 
 class HandleKickAmd(HandleKick):
     """The same on AMD: a nested page fault, and KVM has to emulate the store before it knows what was written."""
 
     first = "exit_npf"
+    links: Mapping[str, str] = {"done_with": "enter"}
 
     @op(
         "KICK.1",
@@ -282,6 +287,11 @@ class IrqfdPosted(Irqfd):
 class IrqfdKicked(Irqfd):
     """Without APICv: the interrupt is noted, and a running vCPU is kicked out of the guest to get it."""
 
+    def on_intel(self) -> Self:
+        """Be the same on an Intel processor, where the function is another."""
+        self.functions = {"svm_deliver_interrupt": ("vmx_deliver_interrupt", KVM_VMX)}
+        return self
+
     @op(
         "IRQ.4",
         "note the interrupt",
@@ -291,7 +301,7 @@ class IrqfdKicked(Irqfd):
             "new": "Vector {vector:#04x} is set in the emulated APIC's request register.",
             "merged": "The vector is pending already: this interrupt and the one before become one.",
         },
-        to={"new": goto("kick_vcpu"), "merged": RETURN},
+        to={"new": goto("kick_vcpu"), "merged": goto("kick_again")},
         fence=True,
     )
     def deliver(self, me: Context) -> str:
@@ -320,3 +330,22 @@ class IrqfdKicked(Irqfd):
             return AT_ENTRY
         mine.kicked = 1
         return KICKED
+
+    @op(
+        "IRQ.4",
+        "kick the vCPU once more",
+        "kvm_vcpu_kick",
+        KVM_MAIN,
+        text={
+            "forced out": "{vcpu} runs in the guest and is forced out again, although one injection will do for both.",
+            "outside": "{vcpu} is outside the guest, and will find the vector when it enters.",
+        },
+        to={"forced out": RETURN, "outside": RETURN},
+        cost="ipi",
+    )
+    def kick_again(self, me: Context) -> str:
+        mine = self.vcpu.cells
+        if not mine.in_guest:
+            return "outside"
+        mine.kicked = 1
+        return "forced out"

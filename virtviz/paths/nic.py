@@ -18,11 +18,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import (
-    CORE_DEV,
-    IXGBE,
-    SCH_GENERIC,
-)
+from virtviz.spec.citation import CORE_DEV, DUMMY, IXGBE, SCH_GENERIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -354,7 +350,7 @@ class DummyXmit(Routine):
         "NIC-TX.1",
         "transmit on a dummy device",
         "dummy_xmit",
-        CORE_DEV,
+        DUMMY,
         text="The far port is a dummy device: it takes the frame, counts it as sent, and forgets it.",
         to=RETURN,
         milestone="on-wire",

@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, block, call, goto, op
 from virtviz.paths.context import Level
-from virtviz.spec.citation import (
-    CORE_DEV,
-    CORE_GRO,
-    IXGBE,
-)
+from virtviz.spec.citation import CORE_DEV, CORE_GRO, IDLE, IXGBE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +43,7 @@ class NicPoll(Routine):
         "N-IN.2",
         "wait for the card",
         "cpu_startup_entry",
-        CORE_DEV,
+        IDLE,
         text={
             "idle": "This CPU has nothing to do until the card interrupts.",
             "interrupt": "The card has interrupted again meanwhile.",
@@ -68,7 +64,9 @@ class NicPoll(Routine):
         text="The hard interrupt only schedules the poll. Until that is done, {nic} will not interrupt again.",
     )
     def hard_interrupt(self, me: Context) -> None:
+        # The step is the hard interrupt's; what comes after it is the softirq's.
         me.level = Level.HARDIRQ
+        me.level = Level.SOFTIRQ
 
     @op(
         "N-IN.3",
@@ -84,7 +82,6 @@ class NicPoll(Routine):
     )
     def clean_tx(self, me: Context) -> str:
         nic = self.nic
-        me.level = Level.SOFTIRQ
         if nic.cells.polled:
             nic.cells.polled = 0
         if nic.tx.cells.taken == nic.cells.sent:
@@ -152,9 +149,9 @@ class NicPoll(Routine):
 
     @op(
         "N-IN.3",
-        "end the poll",
+        {"frame": "hand up what was collected", "none": "end the poll"},
         "napi_complete_done",
-        CORE_GRO,
+        CORE_DEV,
         text={
             "frame": "napi_complete_done hands up the frames that were collected: the switch runs in here.",
             "none": "The poll is over; {nic} may interrupt again.",

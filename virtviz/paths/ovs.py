@@ -14,11 +14,12 @@ from virtviz.engine.effects import ALREADY_AWAKE, COPIED, DROPPED, UPCALLED, WOK
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.queues import Fifo
 from virtviz.spec.citation import (
+    GENETLINK_H,
     NETLINK,
     OVS_ACTIONS,
     OVS_DATAPATH,
+    OVS_FLOW,
     OVS_FLOW_TABLE,
-    OVS_VPORT,
     OVS_VPORT_NETDEV,
 )
 
@@ -196,7 +197,7 @@ class Receive(Routine):
         "O-FWD.2",
         "read the headers",
         "ovs_flow_key_extract",
-        OVS_VPORT,
+        OVS_FLOW,
         text="The headers are parsed into a flow key: input port, Ethernet addresses, type and more.",
         private=True,
         cost="ovs key",
@@ -332,7 +333,7 @@ class Upcall(Routine):
         "O-MISS.3",
         "put the message into the handler's socket",
         "genlmsg_unicast",
-        NETLINK,
+        GENETLINK_H,
         text={
             "queued": (
                 "The message waits in {handler}'s socket. The thread that sent the frame goes on, as if it had "

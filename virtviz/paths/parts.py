@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.state import State
+from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
 from virtviz.paths.packets import PacketPool
@@ -13,6 +14,7 @@ from virtviz.paths.packets import PacketPool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from virtviz.engine.memory import Port, Region
     from virtviz.paths.host_net import Backlog
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
@@ -68,3 +70,17 @@ class Parts:
         self.cpus.append(cpu)
         self.backlogs.append(None)
         return made
+
+    def port(self, thread: Thread, region: Region) -> Port:
+        """Give the way by which a thread's CPU reaches memory: directly, or through a store buffer of its own.
+
+        A store buffer's draining is a thread, made right here, so that it comes after that of its CPU.
+        """
+        if not self.world.on("store_buffer"):
+            return region
+        name = f"{thread.name}.stores"
+        thread.stores = StoreBuffer(self.state, f"{thread.name}.store_buffer", region, thread.me)
+        drain = self.thread(name, self.cpus[thread.me.index], ThreadKind.HARDWARE)
+        place = Place(name, Domain.HARDWARE, f"{thread.name}'s store buffer")
+        drain.start = DrainStores(f"{name}.drain", place, thread.stores, thread.name)
+        return thread.stores

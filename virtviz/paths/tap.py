@@ -11,7 +11,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import SCH_GENERIC, TUN
+from virtviz.spec.citation import CORE_SOCK, PTR_RING, TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class TapXmit(Routine):
         "N-IN.8",
         "transmit on the TAP",
         "tun_net_xmit",
-        SCH_GENERIC,
+        TUN,
         text=(
             "{tap}'s queueing discipline is empty and bypassed. For the host this is transmission: what it "
             "sends on {tap}, the guest receives."
@@ -183,7 +183,7 @@ class TapXmit(Routine):
         "N-IN.9",
         "put it into the TAP's queue",
         "ptr_ring_produce",
-        TUN,
+        PTR_RING,
         text={
             "queued": "The frame waits in {tap}'s queue, {count} of at most {limit}, until somebody reads it.",
             DROPPED: "The queue holds {limit} frames already: this one is dropped here and counted in tx_dropped.",
@@ -204,7 +204,7 @@ class TapXmit(Routine):
         "N-IN.10",
         "tell the reader",
         "sock_def_readable",
-        TUN,
+        CORE_SOCK,
         text={
             "watched": "Somebody waits for frames on {tap}: the callback runs.",
             "unwatched": "The reader is busy emptying the queue and has taken its callback off: nobody is told.",

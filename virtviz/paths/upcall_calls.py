@@ -8,19 +8,17 @@ from virtviz.engine.effects import (
     COPIED,
 )
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
+from virtviz.paths.host_net import softirq_waits
 from virtviz.paths.ovs import unpack_upcall, upcall
-from virtviz.spec.citation import (
-    DPIF_NETLINK,
-    NETLINK,
-    OVS_DATAPATH,
-    OVS_FLOW_TABLE,
-)
+from virtviz.paths.vswitchd import OPERATE_MAX_OPS
+from virtviz.spec.citation import NETLINK, OVS_DATAPATH, POLL, SOFTIRQ
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
+    from virtviz.paths.host_net import Backlog
     from virtviz.paths.vswitchd import Handler
 
 
@@ -35,7 +33,7 @@ class PollWait(Routine):
         {"sleep": "O-MISS.10", "ready": "O-MISS.4"},
         "wait for a message",
         "do_sys_poll",
-        NETLINK,
+        POLL,
         text={
             "ready": "A message is in the socket: poll() returns 1.",
             "sleep": "No message is in the socket: the thread sleeps in the kernel.",
@@ -59,7 +57,7 @@ class PollNow(Routine):
         "O-MISS.4",
         "answer at once",
         "do_sys_poll",
-        NETLINK,
+        POLL,
         text="poll() with no time to wait returns 0 at once.",
         to=RETURN,
         cause="return from the system call",
@@ -162,16 +160,14 @@ class Operate(Routine):
 
     Args:
         execute: carries out actions.
-        softirq: local_bh_enable after each execution; None where no packet can have raised a softirq.
     """
 
-    def __init__(self, name: str, place: Place, handler: Handler, execute: Routine, softirq: Routine | None) -> None:
+    links: Mapping[str, str] = {"let_softirqs_run": "install_flow"}
+
+    def __init__(self, name: str, place: Place, handler: Handler, execute: Routine) -> None:
         super().__init__(name, place)
         self.h = handler
         self.execute = execute
-        self.softirq = softirq
-        if softirq is None:
-            self.links = {"let_softirqs_run": "install_flow"}
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the number of flows."""
@@ -185,22 +181,30 @@ class Operate(Routine):
         "O-MISS.8",
         "install the flow",
         "ovs_flow_cmd_new",
-        OVS_FLOW_TABLE,
+        OVS_DATAPATH,
         text={
             "installed": (
                 "The flow is in the kernel's table ({flows} in all): the next packet like this one will not have "
                 "to ask."
             ),
             "table full": "The kernel's flow table is full: nothing is installed, and such packets will go on asking.",
+            "message done": "The operations of this message are carried out; a further one has the rest.",
             "done": "All operations are carried out.",
         },
-        to={"installed": goto("rebuild_packet"), "table full": goto("rebuild_packet"), "done": RETURN},
+        to={
+            "installed": goto("rebuild_packet"),
+            "table full": goto("rebuild_packet"),
+            "message done": RETURN,
+            "done": RETURN,
+        },
         cause="return from the system call",
     )
     def install_flow(self, me: Context) -> str:
         mine = self.h.cells
         if mine.at >= mine.batch:
             return "done"
+        if mine.carried >= OPERATE_MAX_OPS:
+            return "message done"
         slot, port = self._upcall()
         me.packet = self.h.buffers.cells.packet[slot]
         frame = self.h.buffers.data(slot)
@@ -226,6 +230,7 @@ class Operate(Routine):
         me.port = port
         self.h.dp.begin_actions(me, mine.outputs[mine.at])
         mine.at += 1
+        mine.carried += 2
         return COPIED
 
     def length(self, me: Context) -> int:
@@ -234,15 +239,39 @@ class Operate(Routine):
 
 
 class OperateWithSoftirqs(Operate):
-    """The same where an executed packet may raise a softirq: it runs before the next operation."""
+    """The same where an executed packet may raise a softirq: it runs before the next operation.
+
+    Args:
+        softirq: works off what the thread has raised a softirq for.
+        backlogs: for each thread, what that is.
+    """
+
+    links: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        handler: Handler,
+        execute: Routine,
+        softirq: Routine,
+        backlogs: Sequence[Backlog | None],
+    ) -> None:
+        super().__init__(name, place, handler, execute)
+        self.softirq = softirq
+        self.backlogs = backlogs
 
     @op(
         "O-MISS.9",
         "let softirqs run",
         "__local_bh_enable_ip",
-        DPIF_NETLINK,
-        text="The packet has been executed; softirqs it may have raised run now, still inside this sendmsg().",
-        to=call("softirq", "install_flow"),
+        SOFTIRQ,
+        text={
+            "softirq": "The packet has raised a softirq, which runs now, in this thread, inside this sendmsg().",
+            "none": "Softirqs were held off while the packet was executed; none is waiting.",
+        },
+        to={"softirq": call("softirq", "install_flow"), "none": goto("install_flow")},
         private=True,
     )
-    def let_softirqs_run(self, me: Context) -> None: ...
+    def let_softirqs_run(self, me: Context) -> str:
+        return "softirq" if softirq_waits(self.backlogs, me) else "none"

@@ -17,9 +17,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, block, call_any, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import (
-    VHOST,
-)
+from virtviz.spec.citation import VHOST, VHOST_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -215,10 +213,10 @@ class PollWakeup(Routine):
     @op(
         "wakeup",
         "wake the worker",
-        "vhost_worker_queue",
-        VHOST,
+        "vhost_task_wake",
+        VHOST_TASK,
         text={
-            WOKE: "{worker} was asleep and is made runnable, on another CPU. The thread that signalled goes on.",
+            WOKE: "{worker} was asleep and is made runnable, mostly on another CPU. The thread that signalled goes on.",
             ALREADY_AWAKE: "{worker} is awake already: nothing to wake.",
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
@@ -236,8 +234,8 @@ class ServeTap(PollWakeup):
     @op(
         "wakeup",
         "wake the worker",
-        "vhost_worker_queue",
-        VHOST,
+        "vhost_task_wake",
+        VHOST_TASK,
         text={
             WOKE: "{worker} was asleep and is made runnable: a frame waits in the TAP's queue.",
             ALREADY_AWAKE: "{worker} is awake already: it will come to the TAP's queue by itself.",
@@ -326,4 +324,12 @@ class VhostRoutine(Routine):
             "weight": self.q.weight,
             "length": queue.length,
             "missing": queue.missing,
+            "wish": self._wish(),
         }
+
+    def _wish(self) -> str:
+        """Name what a guest says whether it wants interrupts by, and with event indices its value."""
+        ring = self.ring
+        if not ring.event_idx:
+            return "avail.flags"
+        return f"used_event {int.from_bytes(ring.memory.read(ring.layout.used_event, 2), 'little')}"

@@ -10,11 +10,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import BATCH, HEADS, VhostQueue, VhostRoutine, Work
-from virtviz.spec.citation import (
-    TUN,
-    VHOST,
-    VHOST_NET,
-)
+from virtviz.spec.citation import TUN, VHOST, VHOST_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -164,7 +160,7 @@ class HandleRx(VhostRoutine):
         VHOST,
         spec="5.1.9.3",
         text={
-            "fits": "The buffer is large enough for what is left of the packet.",
+            "fits": "The descriptor names a buffer that is large enough for what is left of the packet.",
             "needs more": (
                 "The buffer is full before the packet ends, {missing} bytes are left: another buffer is taken, as "
                 "mergeable buffers allow."
@@ -261,12 +257,18 @@ class HandleRx(VhostRoutine):
         "handle_rx",
         VHOST_NET,
         spec="5.1.9.4",
-        text="vhost itself only fills in how many buffers the packet took.",
+        text={
+            "written": "vhost itself fills in one field of the header: how many buffers the packet took.",
+            "nothing": "Buffers are not merged on this queue, so vhost has no number of buffers to fill in.",
+        },
+        to={"written": goto("count_packet"), "nothing": goto("count_packet")},
     )
-    def write_num_buffers(self, me: Context) -> None:
-        if self.q.mergeable:
-            queue = self.q.cells
-            self._scatter(NUM_BUFFERS_OFFSET, (queue.done - queue.first).to_bytes(2, "little"))
+    def write_num_buffers(self, me: Context) -> str:
+        if not self.q.mergeable:
+            return "nothing"
+        queue = self.q.cells
+        self._scatter(NUM_BUFFERS_OFFSET, (queue.done - queue.first).to_bytes(2, "little"))
+        return "written"
 
     @op(
         "V-RX.9",

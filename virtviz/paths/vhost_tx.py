@@ -9,10 +9,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import VhostQueue, VhostRoutine, Work
-from virtviz.spec.citation import (
-    VHOST,
-    VHOST_NET,
-)
+from virtviz.spec.citation import VHOST, VHOST_NET
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -166,8 +163,8 @@ class HandleTx(VhostRoutine):
         VHOST_NET,
         spec="5.1.9.2",
         text=(
-            "Header and frame, {length} bytes, are copied from guest memory into a page of the host. This is "
-            "the only copy the host makes."
+            "Header and frame, {length} bytes, are copied from guest memory into a page of the host. With the "
+            "flow known, it is the host's only copy."
         ),
         to={COPIED: goto("remember_head")},
         size="length",

@@ -12,10 +12,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.vhost import VhostQueue, VhostRoutine
-from virtviz.spec.citation import (
-    EVENTFD,
-    VHOST,
-)
+from virtviz.spec.citation import VHOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +104,7 @@ class ReturnBuffers(VhostRoutine):
                 "The guest asked to be interrupted when this entry is used (or was never asked before): it gets "
                 "its interrupt."
             ),
-            "no interrupt": "The guest did not ask to hear of these entries: no interrupt.",
+            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
         },
         to={"interrupt": goto("signal_call"), "no interrupt": RETURN},
         cost="ring cold",
@@ -119,7 +116,7 @@ class ReturnBuffers(VhostRoutine):
         "signal",
         "signal the call eventfd",
         "vhost_signal",
-        EVENTFD,
+        VHOST,
         spec="4.1.5.3",
         text="The worker adds 1 to the queue's call eventfd. What follows runs in this very thread; QEMU sleeps on.",
         to={SIGNALLED: call("irqfd", None)},

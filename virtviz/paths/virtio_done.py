@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.virtio_net import Transmitq, TransmitRoutine
-from virtviz.spec.citation import (
-    CORE_GRO,
-    VIRTIO_NET,
-    VIRTIO_RING,
-)
+from virtviz.spec.citation import CORE_DEV, VIRTIO_NET, VIRTIO_RING, VIRTIO_RING_H
 
 if TYPE_CHECKING:
     from virtviz.engine.places import Place
@@ -108,15 +104,18 @@ class TransmitDone(TransmitRoutine):
         "skb_xmit_done",
         VIRTIO_NET,
         spec="5.1.9.2.3",
-        text=(
-            "Further interrupts are unwanted until the poll is done. With event indices that needs no write: "
-            "an interrupt came, so none follows."
-        ),
-        to=RETURN,
+        text={
+            "scheduled": (
+                "Further interrupts are unwanted until the poll is done. With event indices that needs no write: "
+                "an interrupt came, so none follows."
+            ),
+            "scheduled already": "The poll is scheduled or at work already: it is only told to look once more.",
+        },
+        to={"scheduled": RETURN, "scheduled already": RETURN},
     )
-    def schedule_poll(self, me: Context) -> None:
+    def schedule_poll(self, me: Context) -> str:
         self.ring.disable_callbacks()
-        self.q.schedule()
+        return "scheduled" if self.q.schedule() else "scheduled already"
 
 
 class TransmitDoneWithoutNapi(TransmitDone):
@@ -128,11 +127,12 @@ class TransmitDoneWithoutNapi(TransmitDone):
         "skb_xmit_done",
         VIRTIO_NET,
         text="The driver was waiting for free descriptors: the stack may send again.",
-        to=RETURN,
+        to={"done": RETURN},
     )
-    def schedule_poll(self, me: Context) -> None:
+    def schedule_poll(self, me: Context) -> str:
         self.ring.disable_callbacks()
         self.q.tx.wake()
+        return "done"
 
 
 class PollTransmit(TransmitRoutine):
@@ -161,7 +161,7 @@ class PollTransmit(TransmitRoutine):
         "G-TXC.3",
         "open the queue if it was stopped",
         "netif_tx_wake_queue",
-        VIRTIO_NET,
+        CORE_DEV,
         text={
             "opened": "{num_free} descriptors are free again: the stopped queue is opened, and waiting packets go on.",
             "was open": "The queue was not stopped.",
@@ -190,18 +190,34 @@ class PollTransmit(TransmitRoutine):
         "G-TXC.4",
         "end the poll",
         "napi_complete_done",
-        CORE_GRO,
-        text="The NAPI instance leaves the poll list; from now on an interrupt may schedule it again.",
+        CORE_DEV,
+        text={
+            "done": "The NAPI instance leaves the poll list; from now on an interrupt may schedule it again.",
+            "missed": "An interrupt came while the poll was at work: the instance stays on the list, and polls again.",
+        },
+        to={"done": goto("mb_before_last_look"), "missed": goto("disable_again")},
         private=True,
     )
-    def complete(self, me: Context) -> None:
-        self.q.cells.scheduled = 0
+    def complete(self, me: Context) -> str:
+        return self.q.complete()
+
+    @op(
+        "G-TXC.4",
+        "keep interrupts off",
+        "virtqueue_disable_cb",
+        VIRTIO_RING,
+        spec="2.7.7",
+        text="The wish for an interrupt is withdrawn: the poll goes on at once.",
+        to=RETURN,
+    )
+    def disable_again(self, me: Context) -> None:
+        self.ring.disable_callbacks()
 
     @op(
         "G-TXC.4",
         "full barrier",
         "virtio_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.14",
         text="The wish for an interrupt must be visible before the last look.",
         fence=True,
@@ -266,7 +282,7 @@ class CleanTransmit(TransmitRoutine):
         "G-RX.2",
         "full barrier",
         "virtio_store_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.14",
         text="Ask first, barrier, then look: as everywhere else.",
         fence=True,

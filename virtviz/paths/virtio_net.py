@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import RETURN, Routine, call, op
-from virtviz.spec.citation import (
-    VIRTIO_NET,
-    VIRTIO_PCI,
-    VIRTIO_RING,
-)
+from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI, VIRTIO_RING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,9 +31,10 @@ NAPI_WEIGHT = 64
 
 @cells
 class TxCells(Cells):
-    """What the transmit side keeps: whether its NAPI is scheduled, bytes freed this round, packets dropped."""
+    """What the transmit side keeps: NAPI scheduled, asked for meanwhile, bytes freed this round, packets dropped."""
 
     scheduled: int = 0
+    missed: int = 0
     freed: int = 0
     dropped: int = 0
 
@@ -79,12 +76,25 @@ class Transmitq:
         self.cells = state.add(TxCells, f"{name}.tx")
 
     def schedule(self) -> bool:
-        """Schedule the queue's NAPI instance; answers False if it was scheduled already."""
-        if self.cells.scheduled:
+        """Schedule the queue's NAPI instance; if it is scheduled already, note that somebody asked; answer False."""
+        mine = self.cells
+        if mine.scheduled:
+            if not mine.missed:
+                mine.missed = 1
             return False
-        self.cells.scheduled = 1
+        mine.scheduled = 1
         self.cpu.schedule_poll(self.napi)
         return True
+
+    def complete(self) -> str:
+        """Take the NAPI instance off the list: `done`; if somebody asked for it meanwhile, put it back: `missed`."""
+        mine = self.cells
+        if mine.missed:
+            mine.missed = 0
+            self.cpu.schedule_poll(self.napi)
+            return "missed"
+        mine.scheduled = 0
+        return "done"
 
 
 class TransmitRoutine(Routine):
@@ -108,7 +118,15 @@ class TransmitRoutine(Routine):
             "num_free": mine.num_free,
             "threshold": self.q.threshold,
             "outstanding": (mine.avail_idx_shadow - mine.last_used_idx) & 0xFFFF,
+            "wish": _wish(self.ring),
         }
+
+
+def _wish(ring: SplitDriver) -> str:
+    """Name what a device says whether it wants kicks by, and with event indices its value."""
+    if not ring.event_idx:
+        return "used.flags"
+    return f"avail_event {int.from_bytes(ring.memory.read(ring.layout.avail_event, 2), 'little')}"
 
 
 @cells
@@ -121,6 +139,7 @@ class RxCells(Cells):
     first: int = 0
     last: int = 0
     scheduled: int = 0
+    missed: int = 0
     errors: int = 0
 
 
@@ -133,6 +152,7 @@ class Receiveq:
         small: where packets go that are copied out of their buffer.
         collected: packets of this poll that wait to be handed up.
         napi: its NAPI number.
+        disables_in_poll: the poll itself turns callbacks off once more, as kernels newer than 6.1 do.
     """
 
     def __init__(
@@ -147,6 +167,7 @@ class Receiveq:
         napi: int,
         *,
         mergeable: bool,
+        disables_in_poll: bool,
     ) -> None:
         self.name = name
         self.ring = ring
@@ -156,16 +177,30 @@ class Receiveq:
         self.cpu = cpu
         self.napi = napi
         self.mergeable = mergeable
+        self.disables_in_poll = disables_in_poll
         self.refill_above = min(NAPI_WEIGHT, ring.layout.size) // 2
         self.cells = state.add(RxCells, f"{name}.rx")
 
     def schedule(self) -> bool:
-        """Schedule the queue's NAPI instance; answers False if it was scheduled already."""
-        if self.cells.scheduled:
+        """Schedule the queue's NAPI instance; if it is scheduled already, note that somebody asked; answer False."""
+        mine = self.cells
+        if mine.scheduled:
+            if not mine.missed:
+                mine.missed = 1
             return False
-        self.cells.scheduled = 1
+        mine.scheduled = 1
         self.cpu.schedule_poll(self.napi)
         return True
+
+    def complete(self) -> str:
+        """Take the NAPI instance off the list: `done`; if somebody asked for it meanwhile, put it back: `missed`."""
+        mine = self.cells
+        if mine.missed:
+            mine.missed = 0
+            self.cpu.schedule_poll(self.napi)
+            return "missed"
+        mine.scheduled = 0
+        return "done"
 
 
 class ReceiveRoutine(Routine):
@@ -189,6 +224,7 @@ class ReceiveRoutine(Routine):
             "missing": poll.missing,
             "length": poll.length,
             "done": poll.done,
+            "wish": _wish(self.ring),
         }
 
 

@@ -10,11 +10,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.virtio_net import NAPI_WEIGHT, Receiveq, ReceiveRoutine
-from virtviz.spec.citation import (
-    CORE_GRO,
-    VIRTIO_NET,
-    VIRTIO_RING,
-)
+from virtviz.spec.citation import CORE_DEV, CORE_GRO, VIRTIO_NET, VIRTIO_RING, VIRTIO_RING_H
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_F_WRITE
 
 if TYPE_CHECKING:
@@ -56,15 +52,20 @@ class ReceiveDone(ReceiveRoutine):
         "skb_recv_done",
         VIRTIO_NET,
         spec="2.7.7",
-        text=(
-            "Packets are not handled in the interrupt: it only schedules the poll, and wants no further "
-            "interrupt until then."
-        ),
-        to=RETURN,
+        text={
+            "scheduled": (
+                "Packets are not handled in the interrupt: it only schedules the poll, and wants no further "
+                "interrupt until then."
+            ),
+            "scheduled already": "The poll is scheduled or at work already: it is only told to look once more.",
+        },
+        to={"scheduled": RETURN, "scheduled already": RETURN},
     )
-    def schedule_poll(self, me: Context) -> None:
-        if self.q.schedule():
-            self.ring.disable_callbacks()
+    def schedule_poll(self, me: Context) -> str:
+        if not self.q.schedule():
+            return "scheduled already"
+        self.ring.disable_callbacks()
+        return "scheduled"
 
 
 class PollReceive(ReceiveRoutine):
@@ -90,13 +91,14 @@ class PollReceive(ReceiveRoutine):
         VIRTIO_NET,
         text={
             "nothing": "The poll begins. Callbacks are off already: nothing is written.",
+            "begun": "The poll begins. Callbacks have been off since the interrupt.",
             "": "The poll begins; the device need not interrupt while it is at work.",
         },
-        to={k: call("clean", "read_used_idx") for k in ("event", "flag", "nothing")},
+        to={k: call("clean", "read_used_idx") for k in ("event", "flag", "nothing", "begun")},
     )
     def begin(self, me: Context) -> str:
         self.q.cells.done = 0
-        return self.ring.disable_callbacks()
+        return self.ring.disable_callbacks() if self.q.disables_in_poll else "begun"
 
     @op(
         "G-RX.3",
@@ -184,7 +186,7 @@ class PollReceive(ReceiveRoutine):
     @op(
         "G-RX.4",
         "look for the next piece",
-        "virtnet_build_skb",
+        "receive_mergeable",
         VIRTIO_NET,
         spec="5.1.9.4",
         text={
@@ -311,21 +313,47 @@ class PollReceive(ReceiveRoutine):
 
     @op(
         "G-RX.8",
-        "end the poll",
+        "hand up what was collected",
         "napi_complete_done",
-        CORE_GRO,
-        text="The collected packets go up the stack; after that an interrupt may schedule the poll again.",
-        to=call("deliver", "mb_before_last_look"),
+        CORE_DEV,
+        text="Before the poll is over, the packets it has collected go up the stack.",
+        to=call("deliver", "leave_poll_list"),
         private=True,
     )
-    def complete(self, me: Context) -> None:
-        self.q.cells.scheduled = 0
+    def complete(self, me: Context) -> None: ...
+
+    @op(
+        "G-RX.8",
+        "end the poll",
+        "napi_complete_done",
+        CORE_DEV,
+        text={
+            "done": "The NAPI instance leaves the poll list; from now on an interrupt may schedule it again.",
+            "missed": "An interrupt came while the poll was at work: the instance stays on the list, and polls again.",
+        },
+        to={"done": goto("mb_before_last_look"), "missed": goto("disable_again")},
+        private=True,
+    )
+    def leave_poll_list(self, me: Context) -> str:
+        return self.q.complete()
+
+    @op(
+        "G-RX.8",
+        "keep interrupts off",
+        "virtqueue_disable_cb",
+        VIRTIO_RING,
+        spec="2.7.7",
+        text="The wish for an interrupt is withdrawn: the poll goes on at once.",
+        to=RETURN,
+    )
+    def disable_again(self, me: Context) -> None:
+        self.ring.disable_callbacks()
 
     @op(
         "G-RX.8",
         "full barrier",
         "virtio_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.14",
         text="The wish for an interrupt must be visible before the last look.",
         fence=True,
@@ -364,9 +392,10 @@ class PollReceiveAlone(PollReceive):
         VIRTIO_NET,
         text={
             "nothing": "The poll begins. Callbacks are off already: nothing is written.",
+            "begun": "The poll begins. Callbacks have been off since the interrupt.",
             "": "The poll begins; the device need not interrupt while it is at work.",
         },
-        to={k: goto("read_used_idx") for k in ("event", "flag", "nothing")},
+        to={k: goto("read_used_idx") for k in ("event", "flag", "nothing", "begun")},
     )
     def begin(self, me: Context) -> str:
         return super().begin(me) or ""
@@ -431,7 +460,7 @@ class Refill(ReceiveRoutine):
         "G-RX.7",
         "full barrier",
         "virtio_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.13.4.1",
         text="The new buffers must be visible before the driver reads whether a kick is wanted.",
         fence=True,
@@ -446,8 +475,8 @@ class Refill(ReceiveRoutine):
         VIRTIO_RING,
         spec="2.7.13.4",
         text={
-            "kick": "The device ran out of buffers and asked to be told: a kick is needed.",
-            "no kick": "The device never ran out, so it did not ask: refilling costs no exit.",
+            "kick": "By its {wish}, the device, having run out of buffers, wants to be told: a kick is needed.",
+            "no kick": "By its {wish}, the device need not be told, as it never ran out: refilling costs no exit.",
         },
         to={"kick": call("notify", None), "no kick": RETURN},
         cost="ring cold",

@@ -13,10 +13,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.virtio_net import Transmitq, TransmitRoutine
-from virtviz.spec.citation import (
-    VIRTIO_NET,
-    VIRTIO_RING,
-)
+from virtviz.spec.citation import NETDEVICE_H, SKBUFF_H, VIRTIO_NET, VIRTIO_RING, VIRTIO_RING_H
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -197,7 +194,7 @@ class _Xmit(TransmitRoutine):
         "G-TX.11",
         "full barrier",
         "virtio_store_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.14",
         text="Again: ask first, barrier, then look, so that no completion slips through.",
         to=goto("recheck_after_stop"),
@@ -207,10 +204,10 @@ class _Xmit(TransmitRoutine):
     def mb_before_stop_recheck(self, me: Context) -> None: ...
 
     @op(
-        "G-TX.13",
+        "G-TX.12",
         "decide whether to tell the device now",
         "__netdev_tx_sent_queue",
-        VIRTIO_NET,
+        NETDEVICE_H,
         text={
             "now": "No other packet is announced: the device has to hear of this one, if it wants to.",
             "later": "Another packet follows at once: telling the device is left to the last of them.",
@@ -225,7 +222,7 @@ class _Xmit(TransmitRoutine):
         "G-TX.12",
         "full barrier",
         "virtio_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.13.4.1",
         text=(
             "avail.idx must be visible before the driver reads whether a kick is wanted. Without this barrier "
@@ -243,8 +240,8 @@ class _Xmit(TransmitRoutine):
         VIRTIO_RING,
         spec="2.7.13.4",
         text={
-            "kick": "The device asked to hear of this entry: a kick is needed.",
-            "no kick": "The device did not ask to hear of this entry; it is busy and will come by. No kick.",
+            "kick": "By its {wish}, the device wants to hear of this entry: a kick is needed.",
+            "no kick": "By its {wish}, the device need not hear of this entry; it is busy and will come by. No kick.",
         },
         to={"kick": call("notify", None), "no kick": RETURN},
         cost="ring cold",
@@ -266,11 +263,11 @@ class StartXmit(_Xmit):
         spec="2.7.7",
         text={
             "event": (
-                "With event indices there is no way to say never: used_event is pointed at 0, far from where the "
-                "device works."
+                "With event indices there is no way to say never: used_event is pointed at 0, most often far from "
+                "where the device works."
             ),
             "flag": "avail.flags says NO_INTERRUPT: the device need not interrupt for what it returns.",
-            "nothing": "Callbacks are off already, so nothing is written.",
+            "nothing": "Callbacks are off already, or an interrupt has come since they were on: nothing is written.",
         },
         to={k: call("reclaim", "enable_callbacks_delayed") for k in ("event", "flag", "nothing")},
     )
@@ -304,7 +301,7 @@ class StartXmit(_Xmit):
         "G-TX.6",
         "full barrier",
         "virtio_store_mb",
-        VIRTIO_RING,
+        VIRTIO_RING_H,
         spec="2.7.14",
         text="The store of used_event must be visible before used.idx is read, or both sides could miss each other.",
         fence=True,
@@ -385,7 +382,7 @@ class StartXmitWithoutNapi(_Xmit):
         "G-TX.10",
         "give the packet up",
         "skb_orphan",
-        VIRTIO_NET,
+        SKBUFF_H,
         text={
             "given up": (
                 "The socket's send buffer is given its share back now: nobody knows when the packet's memory will "

@@ -15,11 +15,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.ovs import unpack_upcall
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import (
-    NETLINK_SOCKET,
-    POLL_LOOP,
-    UPCALL,
-)
+from virtviz.spec.citation import LATCH, NETLINK_SOCKET, POLL_LOOP, UPCALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +28,9 @@ if TYPE_CHECKING:
 
 
 UPCALL_MAX_BATCH = 64
+"""Upcalls a handler reads before it decides about them."""
+OPERATE_MAX_OPS = 50
+"""Operations, two for each packet, that one sendmsg carries."""
 
 
 @cells
@@ -42,12 +41,14 @@ class HandlerCells(Cells):
         got: the slot in which the last recvmsg put a packet, 0 if it brought nothing.
         batch: upcalls read in this turn.
         at: the upcall being translated or carried out.
+        carried: operations that the present sendmsg has carried out.
         outputs: the output ports decided for each, as bits.
     """
 
     got: int = 0
     batch: int = 0
     at: int = 0
+    carried: int = 0
     outputs: list[int]
 
 
@@ -69,6 +70,7 @@ class Handler:
 
     def __init__(self, state: State, name: str, datapath: Datapath, number: int, buffers: PacketPool) -> None:
         self.name = name
+        self.thread_name = name.removeprefix("vswitchd.")
         self.dp = datapath
         self.socket = datapath.upcalls[number]
         self.buffers = buffers
@@ -116,7 +118,7 @@ class HandlerLoop(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the batch."""
-        return {"handler": self.h.name, "batch": self.h.cells.batch}
+        return {"handler": self.h.thread_name, "batch": self.h.cells.batch}
 
     @op(
         {"": "O-MISS.10"},
@@ -135,7 +137,7 @@ class HandlerLoop(Routine):
         "O-MISS.4",
         "check whether it shall stop",
         "latch_is_set",
-        UPCALL,
+        LATCH,
         text="A poll() that does not wait: has somebody asked this thread to stop? Nobody has.",
         to=call("poll_now", "first_receive"),
         cause="system call poll()",
@@ -208,7 +210,8 @@ class HandlerLoop(Routine):
         UPCALL,
         text={
             "fresh": (
-                "For each packet: install the flow first, then execute the packet. All of it goes into one message."
+                "For each packet: install the flow first, then execute the packet. Up to 50 of these operations go "
+                "into one message."
             ),
             "stale": (
                 "Install, then execute. But the number of kernel flows was last asked for more than 100 ms ago: "
@@ -241,9 +244,7 @@ class HandlerLoop(Routine):
         "tell the kernel",
         "nl_sock_transact_multiple__",
         NETLINK_SOCKET,
-        text=(
-            "One sendmsg() carries all operations. The flow is installed and the packet leaves inside this system call."
-        ),
+        text=("One sendmsg() carries the operations. Flows are installed and packets leave inside this system call."),
         to=call("operate", "check_errors"),
         cause="system call sendmsg()",
     )
@@ -259,21 +260,28 @@ class HandlerLoop(Routine):
         cause="system call recvmsg()",
     )
     def check_errors(self, me: Context) -> None:
+        self.h.cells.carried = 0
+
+    @op(
+        {"more operations": "O-MISS.7", "round": "O-MISS.10"},
+        {"more operations": "tell the kernel the rest", "round": "make one more round"},
+        "poll_block",
+        POLL_LOOP,
+        text={
+            "more operations": "50 operations were carried; the next sendmsg() carries on where that one ended.",
+            "round": (
+                "Before it sleeps, {handler} goes round once more, for upcalls that came meanwhile; first a "
+                "poll() that does not wait."
+            ),
+        },
+        to={"more operations": call("operate", "check_errors"), "round": call("poll_now", "check_latch")},
+        cause="system call",
+    )
+    def look_again(self, me: Context) -> str:
         mine = self.h.cells
+        if mine.at < mine.batch:
+            return "more operations"
         while self.h.batch:
             self.h.buffers.release(unpack_upcall(self.h.batch.take())[0])
         mine.batch = 0
-
-    @op(
-        "O-MISS.10",
-        "make one more round",
-        "poll_block",
-        POLL_LOOP,
-        text=(
-            "Before it sleeps, {handler} goes round once more, for upcalls that came meanwhile; first a "
-            "poll() that does not wait."
-        ),
-        to=call("poll_now", "check_latch"),
-        cause="system call poll()",
-    )
-    def look_again(self, me: Context) -> None: ...
+        return "round"

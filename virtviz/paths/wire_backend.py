@@ -60,11 +60,12 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
     worker.thread = thread
     tap = Tap(state, "tap0", parts.host_pool, world.number("txqueuelen"))
     memory = guest.memory
+    port = parts.port(thread, memory.region)
     tx_device, rx_device = (
         SplitDevice(
             state,
             f"{name}.{queue}.ring",
-            memory.region,
+            port,
             layout,
             event_idx=world.has(EVENT_IDX),
             start=world.number("queue.start"),
@@ -105,16 +106,16 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
 
 def kick_exits(parts: Parts, guest: Guest, backend: Backend) -> list[Routine]:
     """Make what a store to each queue's notify address leads to."""
-    exit_class = kvm_eventfd.HandleKickIntel if parts.world["cpu"] == "intel" else kvm_eventfd.HandleKickAmd
+    on_intel = parts.world["cpu"] == "intel"
+    exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
+    after = "The kick is done with." if on_intel else "The store has been emulated."
     made: list[Routine] = []
     for queue, name, work, who in (
         (RX, guest.rx_name, Work.RX_KICK, "receive queue kicked"),
         (TX, guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
     ):
         wakeup = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, backend.worker, work, "KICK.4", who)
-        enter = enter_guest(
-            guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", "The store is done with: the instruction is skipped."
-        )
+        enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
         made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, backend.kicks[queue], wakeup, enter))
     return made
 
@@ -134,14 +135,13 @@ def wire_backend(parts: Parts, guest: Guest, backend: Backend, sendmsg: Routine)
         backend: itself.
         sendmsg: what handing frames to the TAP leads to.
     """
-    irqfd_class = kvm_eventfd.IrqfdPosted if guest.vcpu.apicv else kvm_eventfd.IrqfdKicked
     give_back = {
         bit: ReturnBuffers(
             f"{name}.return",
             VHOST_NET,
             queue,
             backend.calls[bit],
-            irqfd_class(f"{name}.irqfd", KVM, guest.vcpu, name, bit, backend.calls[bit]),
+            _irqfd(parts, guest, name, bit, backend.calls[bit]),
             rows,
         )
         for bit, name, queue, rows in (
@@ -161,3 +161,12 @@ def wire_backend(parts: Parts, guest: Guest, backend: Backend, sendmsg: Routine)
         backend.rx,
         {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
     )
+
+
+def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
+    """Make what signalling a queue's call eventfd leads to."""
+    name = f"{queue_name}.irqfd"
+    if guest.vcpu.apicv:
+        return kvm_eventfd.IrqfdPosted(name, KVM, guest.vcpu, queue_name, bit, call)
+    kicked = kvm_eventfd.IrqfdKicked(name, KVM, guest.vcpu, queue_name, bit, call)
+    return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked

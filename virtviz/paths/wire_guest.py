@@ -103,9 +103,10 @@ def make_guest(parts: Parts, number: int) -> Guest:
     bql = world.on("guest_bql") and world.on("napi_tx")
     tx_queue = TxQueue(state, f"{name}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
-    rx_driver = SplitDriver(state, rx_name, memory.region, memory.rx_layout, event_idx=event_idx, start=start)
+    port = parts.port(thread, memory.region)
+    rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
     tx_driver = SplitDriver(
-        state, tx_name, memory.region, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
+        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
     )
     collected = Fifo(state, f"{name}.gro", 8)
     rxq = virtio_net.Receiveq(
@@ -118,6 +119,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         cpu,
         napi=RX,
         mergeable=world.has(MERGEABLE),
+        disables_in_poll=world["guest_kernel"] != "6.1",
     )
     txq = virtio_net.Transmitq(
         state,

@@ -54,16 +54,16 @@ class SwitchBuilder:
         outputs: dict[str, Routine] = {"tap0": tap_xmit}
         execute = ovs.Execute("ovs.execute", OVS, self.datapath, outputs)
         receive = ovs.Receive("ovs.receive", OVS, self.datapath, execute, upcalls, parts.cpus)
-        softirq: Routine | None = None
+        poll: Routine | None = None
         if far == "eth0":
             outputs[far] = self._nic(receive)
         elif far == "veth0":
-            outputs[far], softirq = self._veth(receive, backend.thread)
+            outputs[far], poll = self._veth(receive, backend.thread)
         else:
             outputs[far] = DummyXmit("dummy0.xmit", HOST_STACK, parts.host_pool)
         execute.outputs_are_known()
         for i, thread in enumerate(self.handlers):
-            thread.start = self._handler(i, thread, execute, softirq)
+            thread.start = self._handler(i, thread, execute, poll)
         datapath = self.datapath
         parts.drops |= {
             "ovs.lost": lambda: datapath.cells.lost,
@@ -71,6 +71,7 @@ class SwitchBuilder:
         }
         if world["flows"] == "known":
             self._learn_flows()
+        softirq = poll and host_net.LocalSoftirqs("host.bh_enable", HOST_STACK, parts.backlogs, poll)
         self.sendmsg = TapSendmsg("tap0.sendmsg", TAP, backend.tap, backend.tx, TAP_PORT, receive, softirq)
 
     # Far ports
@@ -101,7 +102,7 @@ class SwitchBuilder:
         return xmit
 
     def _veth(self, receive: Routine, worker: Thread) -> tuple[Routine, Routine]:
-        """Make a veth pair into another network namespace; answers transmission on it, and the softirqs it raises."""
+        """Make a veth pair into another network namespace; answers transmission on it, and the softirq it raises."""
         parts, pool, backlogs = self.parts, self.parts.host_pool, self.parts.backlogs
         peer_place = Place("peer", Domain.HOST_KERNEL, "far namespace")
         veth_place = Place("veth0", Domain.HOST_KERNEL, "veth")
@@ -113,21 +114,24 @@ class SwitchBuilder:
         back = host_net.VethXmitBack("veth1.xmit", veth_place, backlogs, host_net.TO_SWITCH, pool, "veth1")
         peer = host_net.PeerReceive("peer.receive", peer_place, pool, parts.traffic, back)
         poll = host_net.ProcessBacklog("host.process_backlog", HOST_STACK, backlogs, pool, receive, peer, FAR_PORT)
-        softirq = host_net.LocalSoftirqs("host.bh_enable", HOST_STACK, backlogs, poll)
-        sender.start = host_net.Arrivals("peer.send", peer_place, pool, parts.traffic, self.wire, back, softirq)
-        return xmit, softirq
+        sender.start = host_net.Arrivals("peer.send", peer_place, pool, parts.traffic, self.wire, back, poll)
+        return xmit, poll
 
     # ovs-vswitchd
 
-    def _handler(self, number: int, thread: Thread, execute: Routine, softirq: Routine | None) -> Routine:
-        """Make one upcall handler of ovs-vswitchd."""
+    def _handler(self, number: int, thread: Thread, execute: Routine, poll: Routine | None) -> Routine:
+        """Make one upcall handler of ovs-vswitchd; `poll` works off the softirqs its packets raise, if any."""
         state, name = self.parts.state, thread.name
         memory = state.region(f"{name}.memory", vswitchd.UPCALL_MAX_BATCH * HOST_SLOT_BYTES)
         buffers = PacketPool(
             state, f"{name}.buffers", memory, 0, vswitchd.UPCALL_MAX_BATCH, HOST_SLOT_BYTES, headroom=0
         )
-        operate_class = upcall_calls.OperateWithSoftirqs if softirq else upcall_calls.Operate
         mine = vswitchd.Handler(state, f"vswitchd.{name}", self.datapath, number, buffers)
+        operate: Routine
+        if poll is None:
+            operate = upcall_calls.Operate(f"{name}.operate", OVS, mine, execute)
+        else:
+            operate = upcall_calls.OperateWithSoftirqs(f"{name}.operate", OVS, mine, execute, poll, self.parts.backlogs)
         return vswitchd.HandlerLoop(
             f"{name}.loop",
             VSWITCHD,
@@ -139,7 +143,7 @@ class SwitchBuilder:
             receive=upcall_calls.NetlinkReceive(f"{name}.recvmsg", NETLINK, mine),
             ask=upcall_calls.AskFlowCount(f"{name}.ask", NETLINK),
             answer=upcall_calls.ReadFlowCount(f"{name}.answer", NETLINK),
-            operate=operate_class(f"{name}.operate", OVS, mine, execute, softirq),
+            operate=operate,
             drain=upcall_calls.DrainErrors(f"{name}.drain", NETLINK),
         )
 

@@ -18,6 +18,7 @@ from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import kick_exits, make_backend, tap_transmit, wire_backend
 from virtviz.paths.wire_guest import make_guest, wire_guest
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,6 +125,9 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     world, traffic = parts.world, parts.traffic
     costs = load_costs(world.word("costs")).nanoseconds
     program = link(parts.threads, costs, omit)
+    for op in program.ops:
+        kernel = world.word("guest_kernel" if op.place.domain.is_guest else "host_kernel")
+        op.routine.functions = {**RENAMED[kernel], **op.routine.functions}
     if parts.state.journal is None:
         return CountingMachine(program, parts.state, parts.threads, costs)
 
@@ -143,7 +147,9 @@ def _boot(machine: Machine, vm: Vm, wire: Wire) -> None:
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
     while vm.vcpu.pc != vm.program.entry:
-        machine.move(index)
+        if not machine.move(index):
+            # At a fence its stores have to drain.
+            machine.run(held={index})
     machine.run(held={index})
     wire.phase = lambda _: vm.program.phase()
     machine.begin_here()

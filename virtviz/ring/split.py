@@ -1,8 +1,8 @@
 """Where the fields of a split virtqueue lie, and how they are called.
 
 Three parts, each contiguous in guest memory: the descriptor table (written by the driver), the available ring (by the
-driver) and the used ring (by the device). Each side's wish about notifications lies at the end of the ring it may write:
-`used_event` behind the available ring, `avail_event` behind the used ring.
+driver) and the used ring (by the device). Each side's wish about notifications lies at the end of the ring that it may
+write: `used_event` behind the available ring, `avail_event` behind the used ring.
 
 Source: virtio 1.4, 2.7.
 """
@@ -107,14 +107,14 @@ class SplitLayout:
         return name if size >= DESC_BYTES else f"{name}.{_DESC_FIELDS.get(offset % DESC_BYTES, '?')}"
 
     def _avail_field(self, offset: int, size: int) -> str:  # noqa: ARG002 - all are 16 bits wide
-        if offset < 4:  # noqa: PLR2004 - flags and idx come first
-            return "avail.flags" if offset < 2 else "avail.idx"  # noqa: PLR2004
+        if offset < 4:
+            return "avail.flags" if offset < 2 else "avail.idx"
         slot = (offset - 4) // 2
         return "used_event" if slot == self.size else f"avail.ring[{slot}]"
 
     def _used_field(self, offset: int, size: int) -> str:
-        if offset < 4:  # noqa: PLR2004 - flags and idx come first
-            return "used.flags" if offset < 2 else "used.idx"  # noqa: PLR2004
+        if offset < 4:
+            return "used.flags" if offset < 2 else "used.idx"
         slot, within = divmod(offset - 4, USED_ELEM_BYTES)
         if slot == self.size:
             return "avail_event"

@@ -1,7 +1,7 @@
 """The device's side of a split virtqueue, one memory access at a time, as Linux's vhost does it.
 
-Everything read from the ring was written by the other side and may be nonsense. What is wrong is answered as a word, never
-raised: the caller decides what its back-end does about it.
+Everything read from the ring was written by the other side and may be nonsense. What is wrong is answered as a word,
+never raised: the caller decides what its back-end does about it.
 
 Source: virtio 1.4, 2.7.5 to 2.7.10; Linux drivers/vhost/vhost.c.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 IOV_MAX = 1024
 """Pieces that one buffer may have on the device's side: UIO_MAXIOV."""
 INDIRECT_MAX = 65536
-"""Entries of an indirect table that vhost accepts: USHRT_MAX + 1; the specification allows no more than the queue size."""
+"""Entries of an indirect table that vhost accepts: USHRT_MAX + 1. The specification allows as many as the queue has."""
 
 _NONE = 0x10000
 """No descriptor: one more than a `next` field can say."""
@@ -95,7 +95,7 @@ class SplitDevice:
 
     _cells: type[DeviceCells] = DeviceCells
 
-    def __init__(  # noqa: PLR0913 - a queue is what it is
+    def __init__(
         self, state: State, name: str, memory: Port, layout: SplitLayout, *, event_idx: bool, start: int = 0
     ) -> None:
         self.name = name
@@ -181,12 +181,8 @@ class SplitDevice:
         if found >= self._size:
             return "descriptor loop"
         address, length, flags, following = self._read_desc(self._desc + DESC_BYTES * index)
-        if (
-            not (flags or found)
-            and 0 < length <= self._memory_size - address
-            and mine.readable == 1
-            and not mine.writable
-        ):
+        in_memory = 0 < length <= self._memory_size - address
+        if not (flags or found) and in_memory and mine.readable == 1 and not mine.writable:
             # A buffer in one piece for the device to read, like the one before: nearly always so.
             if mine.address[0] != address:
                 mine.address[0] = address
@@ -344,7 +340,7 @@ class SplitDevice:
     # Asking for kicks, or not (2.7.10)
 
     def disable_kicks(self) -> bool:
-        """Stop asking for kicks; answers whether memory was written. With EVENT_IDX nothing is: avail_event goes stale."""
+        """Stop asking for kicks; answers whether memory was written. With EVENT_IDX avail_event is left to go stale."""
         mine = self.cells
         if mine.used_flags & VIRTQ_USED_F_NO_NOTIFY:
             return False
@@ -355,7 +351,7 @@ class SplitDevice:
         return True
 
     def enable_kicks(self) -> bool:
-        """Ask for the next kick; the caller then has to read avail.idx once more. Answers False if they were on already."""
+        """Ask for the next kick; the caller has to read avail.idx once more then. Answers False if they were on."""
         mine = self.cells
         if not mine.used_flags & VIRTQ_USED_F_NO_NOTIFY:
             return False

@@ -1,14 +1,14 @@
 """The driver's side of a split virtqueue, one memory access at a time.
 
-The order in which these are called is the caller's; what each does, and which private copies the driver keeps, follows Linux.
-The free list is kept in private cells and never read back from the descriptor table, so a hostile device cannot corrupt it.
+The order in which these are called is the caller's; what each does, and which private copies the driver keeps, follows
+Linux. The free list is kept in private cells and never read back from the descriptor table, so that a hostile device
+cannot corrupt it.
 
 Source: virtio 1.4, 2.7.13 and 2.7.14; Linux drivers/virtio/virtio_ring.c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -25,6 +25,8 @@ from virtviz.spec.virtio import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.memory import Port
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
@@ -46,7 +48,7 @@ class DriverCells(Cells):
         avail_idx_shadow: the driver's own copy of avail.idx.
         num_added: entries published since a kick was last considered.
         last_used_idx: the next used entry to look at.
-        avail_flags_shadow: the driver's own copy of avail.flags; with EVENT_IDX it only says whether callbacks are wanted.
+        avail_flags_shadow: the driver's own copy of avail.flags; with EVENT_IDX it says whether callbacks are wanted.
         event_triggered: 1 from an interrupt until callbacks are enabled again; meanwhile disabling need not write.
         broken: 1 once the device has returned something impossible.
         head: the head being added or just taken back.
@@ -86,7 +88,7 @@ class SplitDriver:
         start: the index to begin at, u16.
     """
 
-    def __init__(  # noqa: PLR0913 - a queue is what it is
+    def __init__(
         self,
         state: State,
         name: str,
@@ -282,8 +284,9 @@ class SplitDriver:
     def disable_callbacks(self) -> str:
         """Ask not to be interrupted; answers `event`, `flag` or `nothing`, by what was written.
 
-        With EVENT_IDX Linux has no way to say never: it points used_event at 0, far behind or far ahead. It writes nothing if callbacks
-        were off already, or if an interrupt has come since they were enabled, for then the device will not send another.
+        With EVENT_IDX Linux has no way to say never: it points used_event at 0, far behind or far ahead. It writes
+        nothing if callbacks were off already, or if an interrupt has come since they were enabled, for then the device
+        will not send another.
         """
         mine = self.cells
         if mine.avail_flags_shadow & VIRTQ_AVAIL_F_NO_INTERRUPT:

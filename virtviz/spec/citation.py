@@ -24,9 +24,9 @@ class Source:
         return " ".join(part for part in (self.project, self.version, self.path) if part)
 
 
-def linux(path: str) -> Source:
+def linux(path: str, version: str = "6.12") -> Source:
     """Cite a file of the Linux kernel."""
-    return Source("linux", path, "6.12")
+    return Source("linux", path, version)
 
 
 def ovs(path: str) -> Source:
@@ -34,13 +34,21 @@ def ovs(path: str) -> Source:
     return Source("ovs", path, "3.1")
 
 
+# The guest's driver and the rings
 VIRTIO_NET = linux("drivers/net/virtio_net.c")
 VIRTIO_RING = linux("drivers/virtio/virtio_ring.c")
+VIRTIO_RING_H = linux("include/linux/virtio_ring.h")
 VIRTIO_PCI = linux("drivers/virtio/virtio_pci_common.c")
+
+# vhost and the TAP
 VHOST = linux("drivers/vhost/vhost.c")
 VHOST_NET = linux("drivers/vhost/net.c")
+VHOST_TASK = linux("kernel/vhost_task.c")
 TUN = linux("drivers/net/tun.c")
-VETH = linux("drivers/net/veth.c")
+PTR_RING = linux("include/linux/ptr_ring.h")
+EVENTFD = linux("fs/eventfd.c")
+
+# KVM
 KVM_VMX = linux("arch/x86/kvm/vmx/vmx.c")
 KVM_SVM = linux("arch/x86/kvm/svm/svm.c")
 KVM_X86 = linux("arch/x86/kvm/x86.c")
@@ -48,27 +56,45 @@ KVM_LAPIC = linux("arch/x86/kvm/lapic.c")
 KVM_IRQ = linux("arch/x86/kvm/irq_comm.c")
 KVM_EVENTFD = linux("virt/kvm/eventfd.c")
 KVM_MAIN = linux("virt/kvm/kvm_main.c")
-EVENTFD = linux("fs/eventfd.c")
+
+# Interrupts, softirqs, system calls
+X86_ENTRY = linux("arch/x86/entry/entry_64.S")
+X86_APIC = linux("arch/x86/kernel/apic/vector.c")
+X86_IDLE = linux("arch/x86/kernel/process.c")
+ENTRY = linux("kernel/entry/common.c")
+IRQ = linux("kernel/irq/handle.c")
+SOFTIRQ = linux("kernel/softirq.c")
+IDLE = linux("kernel/sched/idle.c")
+POLL = linux("fs/select.c")
+
+# The network stack
+NETDEVICE_H = linux("include/linux/netdevice.h")
+SKBUFF_H = linux("include/linux/skbuff.h")
 CORE_DEV = linux("net/core/dev.c")
 CORE_SOCK = linux("net/core/sock.c")
 CORE_DATAGRAM = linux("net/core/datagram.c")
 CORE_GRO = linux("net/core/gro.c")
 SCH_GENERIC = linux("net/sched/sch_generic.c")
-SOFTIRQ = linux("kernel/softirq.c")
-X86_IRQ = linux("arch/x86/kernel/apic/vector.c")
-X86_ENTRY = linux("arch/x86/entry/entry_64.S")
-X86_IDLE = linux("arch/x86/kernel/process.c")
-IXGBE = linux("drivers/net/ethernet/intel/ixgbe/ixgbe_main.c")
-NETLINK = linux("net/netlink/af_netlink.c")
-OVS_DATAPATH = linux("net/openvswitch/datapath.c")
-OVS_VPORT = linux("net/openvswitch/vport.c")
-OVS_VPORT_NETDEV = linux("net/openvswitch/vport-netdev.c")
-OVS_FLOW_TABLE = linux("net/openvswitch/flow_table.c")
-OVS_ACTIONS = linux("net/openvswitch/actions.c")
+IP_INPUT = linux("net/ipv4/ip_input.c")
 IP_OUTPUT = linux("net/ipv4/ip_output.c")
 IP_ICMP = linux("net/ipv4/icmp.c")
-SYSCALL = linux("arch/x86/entry/entry_64.S")
+IP_UDP = linux("net/ipv4/udp.c")
+IXGBE = linux("drivers/net/ethernet/intel/ixgbe/ixgbe_main.c")
+VETH = linux("drivers/net/veth.c")
+DUMMY = linux("drivers/net/dummy.c")
+
+# Open vSwitch
+NETLINK = linux("net/netlink/af_netlink.c")
+GENETLINK_H = linux("include/net/genetlink.h")
+OVS_DATAPATH = linux("net/openvswitch/datapath.c")
+OVS_VPORT_NETDEV = linux("net/openvswitch/vport-netdev.c")
+OVS_FLOW = linux("net/openvswitch/flow.c")
+OVS_FLOW_TABLE = linux("net/openvswitch/flow_table.c")
+OVS_ACTIONS = linux("net/openvswitch/actions.c")
 UPCALL = ovs("ofproto/ofproto-dpif-upcall.c")
-DPIF_NETLINK = ovs("lib/dpif-netlink.c")
+LATCH = ovs("lib/latch-unix.c")
 NETLINK_SOCKET = ovs("lib/netlink-socket.c")
 POLL_LOOP = ovs("lib/poll-loop.c")
+
+SCENARIO = Source("virtviz", "the scenario")
+"""What no real system decides: what the programs of a scenario do."""

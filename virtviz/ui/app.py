@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 
-from virtviz.ui.canvas import Canvas
+from virtviz.ui.canvas import Tile
 from virtviz.ui.commands import COMMANDS
 from virtviz.ui.draw.lists import draw_lanes, draw_ledger, draw_sources, lane_columns
 from virtviz.ui.draw.panels import draw_counters, draw_hints, draw_sentence, draw_title, draw_track, draw_who
@@ -22,7 +22,7 @@ from virtviz.ui.draw.ring import draw_ring, slots_for
 from virtviz.ui.draw.stage import Glide, draw_stage
 from virtviz.ui.grid import Grid
 from virtviz.ui.palette import DARK, PLAIN_THEME, THEMES, palette_for
-from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, make_plan
+from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, Rect, make_plan, make_tiles
 from virtviz.view.build import fold_of, make_frame
 from virtviz.view.lanes import make_lanes
 from virtviz.view.stage_plan import make_stage
@@ -38,30 +38,16 @@ if TYPE_CHECKING:
 
     from virtviz.session.session import Session
     from virtviz.ui.canvas import Zone
-    from virtviz.ui.plan import Rect
     from virtviz.view.frame import Frame
     from virtviz.view.stage import Point, Stage
 
-PANELS: Final = (
-    "title",
-    "stage",
-    "ring",
-    "counters",
-    "who",
-    "sentence",
-    "lanes",
-    "ledger",
-    "sources",
-    "track",
-    "hints",
-    "question",
-)
+PANELS: Final = ("ring", "counters", "who", "sentence", "lanes", "ledger", "sources")
 SPEEDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Steps a second while it plays."""
 GLIDE_FRAMES_A_SECOND: Final = 15
 GLIDE_SECONDS: Final = 0.4
 EAGER_STEPS: Final = 4096
-"""Longer runs have no marks on the track for what nobody has looked at yet."""
+"""Longer runs have marks on the track only for what somebody has been to."""
 
 
 class Player(App[None]):
@@ -74,7 +60,7 @@ class Player(App[None]):
         theme: a theme's name; None for the dark one.
     """
 
-    CSS: ClassVar[str] = "Screen { layers: below above; overflow: hidden; } #question { layer: above; }"
+    CSS: ClassVar[str] = "Screen { overflow: hidden; }"
     TITLE = "virtviz"
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
@@ -99,7 +85,9 @@ class Player(App[None]):
         if self._coloured:
             self.theme = theme or DARK
         self.palette = palette_for(self.current_theme, coloured=self._coloured)
-        self._canvases = {name: Canvas(id=name) for name in PANELS}
+        self._tiles: list[Tile] = []
+        self._grid = Grid(0, 0)
+        self._zones: list[Zone] = []
         self._plan: Mapping[str, Rect] = {}
         self._stage: Stage | None = None
         self._frame: Frame | None = None
@@ -107,6 +95,8 @@ class Player(App[None]):
         self._panel = "ring"
         self._hints = 0
         self._aside = False
+        self._just_answered = ""
+        self._message = ""
         self._speed = 2
         self._playing: Timer | None = None
         self._gliding: Timer | None = None
@@ -116,98 +106,143 @@ class Player(App[None]):
         self._order = [m.id for m in session.run.moments if m.predict is not None]
 
     def compose(self) -> ComposeResult:
-        """Give all panels; none of them does anything while it is not shown."""
-        yield from self._canvases.values()
+        """Give the tiles of a screen of the present size."""
+        self._lay_out(*self.size)
+        yield from self._tiles
 
     def on_mount(self) -> None:
-        """Listen to changes of the theme."""
+        """Listen to changes of the theme, and look for the track's marks once the first frame is there."""
         self.theme_changed_signal.subscribe(self, self._recolour)
+        if self.session.length <= EAGER_STEPS:
+            self.call_after_refresh(self._look_ahead)
+
+    def _look_ahead(self) -> None:
+        """Go over the whole run, so that the track can show what lies ahead."""
+        fold_of(self.session).at(self.session.length)
+        self.show()
 
     # Layout
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Lay the panels out anew."""
-        self._lay_out(event.size.width, event.size.height)
+    async def on_resize(self, event: events.Resize) -> None:
+        """Lay everything out anew."""
+        if event.size != (self._grid.width, self._grid.height):
+            new = self._lay_out(*event.size)
+            await self.screen.mount(*new)
 
-    def _lay_out(self, width: int, height: int) -> None:
-        self._plan = plan = make_plan(width, height)
+    def _lay_out(self, width: int, height: int) -> list[Tile]:
+        """Plan the screen for a size; answers the tiles that are new."""
         self._stop_gliding()
-        for name, canvas in self._canvases.items():
-            rect = plan.get(name)
-            canvas.display = rect is not None
-            canvas.forget()
-            if rect is not None:
-                canvas.styles.offset = (rect.x, rect.y)
-                canvas.styles.width, canvas.styles.height = rect.width, rect.height
-        if not plan:
-            self._say_too_small(width, height)
-            return
-        self._stage = make_stage(self.session.header, plan["stage"].width, plan["stage"].height)
+        self._plan = plan = make_plan(width, height)
+        if plan:
+            self._stage = stage = make_stage(self.session.header, plan["stage"].width, plan["stage"].height)
+            rects = make_tiles(plan, stage, width, height)
+        else:
+            rects = [Rect(0, 0, width, height)]
+        new = [Tile(rect) for rect in rects[len(self._tiles) :]]
+        for tile, rect in zip(self._tiles, rects, strict=False):
+            tile.place(rect)
+        self._tiles += new
+        for i, tile in enumerate(self._tiles):
+            tile.display = i < len(rects)
+        self._grid = Grid(width, height)
         self.show()
-
-    def _say_too_small(self, width: int, height: int) -> None:
-        """Say what is needed, in whatever room there is."""
-        canvas = self._canvases["title"]
-        canvas.display = True
-        canvas.styles.offset = (0, 0)
-        canvas.styles.width, canvas.styles.height = width, height
-        grid = Grid(width, height)
-        for y, line in enumerate(
-            (f"This needs {LEAST_WIDTH}x{LEAST_HEIGHT};", f"here are {width}x{height}.", "Make it larger, or press q.")
-        ):
-            grid.put(0, y, line)
-        self._fill("title", grid)
-        self._frame = None
+        return new
 
     # Drawing
 
     def show(self) -> None:
         """Draw the present position, everything in one go."""
-        plan = self._plan
+        plan, session = self._plan, self.session
+        self._grid = Grid(self._grid.width, self._grid.height)
+        self._zones = []
         if not plan:
+            self._draw_too_small()
+            self._send()
             return
-        session = self.session
         ring = plan["ring"]
         self._frame = frame = make_frame(session, session.position, self._queue, slots_for(ring.width, ring.height))
+        self._put("title", draw_title(frame, session.lesson.id, session.lesson.title, plan["title"].width))
+        self._draw_stage()
+        for name in PANELS:
+            if name in plan:
+                self._put(name, *self._panel_grid(self._panel if name == "ring" else name, plan[name]))
+        self._draw_question(plan["stage"].y + plan["stage"].height, plan["track"].y)
+        self._draw_track()
+        self._draw_hints()
+        self._send()
+
+    def _put(self, name: str, grid: Grid, zones: Sequence[Zone] = ()) -> None:
+        """Put a panel's grid in its place."""
+        rect = self._plan[name]
+        self._grid.blit(grid, rect.x, rect.y)
+        self._zones += ((x + rect.x, y + rect.y, width, action) for x, y, width, action in zones)
+
+    def _send(self) -> None:
+        """Let every tile take what belongs to it."""
         with self.batch_update():
-            self._fill("title", draw_title(frame, session.lesson.id, session.lesson.title, plan["title"].width))
-            self._show_stage()
-            self._show_panel("ring", self._panel, ring)
-            self._fill("counters", draw_counters(frame, plan["counters"].width, plan["counters"].height))
-            self._fill("who", draw_who(frame, plan["who"].width))
-            sentence = plan["sentence"]
-            opening = session.lesson.summary if isinstance(session.lesson.summary, str) else session.lesson.title
-            self._fill("sentence", draw_sentence(frame, session.said, sentence.width, sentence.height, opening))
-            for name in ("lanes", "ledger", "sources"):
-                if name in plan:
-                    self._show_panel(name, name, plan[name])
-            self._show_question()
-            self._show_track()
-            self._show_hints()
+            for tile in self._tiles:
+                if tile.display:
+                    tile.show(self._grid, self.palette, plain=self.plain)
 
-    def _fill(self, name: str, grid: Grid, zones: Sequence[Zone] = ()) -> None:
-        self._canvases[name].show(grid.rows(), self.palette, zones, plain=self.plain)
+    def _draw_too_small(self) -> None:
+        """Say what is needed, in whatever room there is."""
+        grid = self._grid
+        lines = (
+            f"This needs {LEAST_WIDTH}x{LEAST_HEIGHT};",
+            f"here are {grid.width}x{grid.height}.",
+            "Make it larger, or press q.",
+        )
+        for y, line in enumerate(lines):
+            grid.put(0, y, line)
 
-    def _show_stage(self) -> None:
+    def _draw_stage(self) -> None:
         if self._stage is not None and self._frame is not None:
-            self._fill("stage", draw_stage(self._stage, self._frame, self._glide))
+            self._put("stage", draw_stage(self._stage, self._frame, self._glide))
 
-    def _show_panel(self, canvas: str, panel: str, rect: Rect) -> None:
-        """Draw one of the panels that can take each other's place."""
+    def _draw_question(self, top: int, bottom: int) -> None:
+        """Lay the question over the lower part of the screen, if there is one."""
+        asking = self._asking()
+        if asking is None or self._aside:
+            return
+        grid, zones, rows = draw_question(asking, self._grid.width, bottom - top)
+        start = max(bottom - rows, top)
+        self._grid.blit(grid.top(rows), 0, start)
+        self._zones = [zone for zone in self._zones if zone[1] < start]
+        self._zones += ((x, y + start, width, action) for x, y, width, action in zones)
+
+    def _aside_text(self) -> str:
+        """Say what can be done where there is no step to tell about, or nothing more to come."""
+        session = self.session
+        if session.position == 0:
+            return "Press → for the first step, Enter to let it play, ? for help."
+        if session.position < session.length:
+            return ""
+        score = session.score
+        answers = f" {score.right} of {score.asked} answers were right." if score.asked else ""
+        return f"This is the end.{answers} Home begins again."
+
+    def _panel_grid(self, panel: str, rect: Rect) -> tuple[Grid, Sequence[Zone]]:
+        """Draw one panel of the body."""
         frame, session = self._frame, self.session
         assert frame is not None
-        if panel == "ring":
-            self._fill(canvas, draw_ring(frame, rect.width, rect.height))
-        elif panel == "ledger":
-            fold = fold_of(session)
-            count = fold.at(session.position).ledger
-            entries = fold.ledger[max(0, count - rect.height) : count]
-            self._fill(canvas, *draw_ledger(entries, count, session.position, rect.width, rect.height))
-        elif panel == "lanes":
-            lanes = make_lanes(session, session.position, lane_columns(rect.width))
-            self._fill(canvas, *draw_lanes(lanes, session.position, rect.width, rect.height))
-        else:
-            self._fill(canvas, draw_sources(frame, rect.width, rect.height))
+        width, height, position = rect.width, rect.height, session.position
+        match panel:
+            case "ring":
+                return draw_ring(frame, width, height), ()
+            case "counters":
+                return draw_counters(frame, width, height), ()
+            case "who":
+                return draw_who(frame, width), ()
+            case "sentence":
+                return draw_sentence(frame, session.said, width, height, self._aside_text()), ()
+            case "lanes":
+                return draw_lanes(make_lanes(session, position, lane_columns(width)), position, width, height)
+            case "ledger":
+                fold = fold_of(session)
+                count = fold.at(position).ledger
+                return draw_ledger(fold.ledger[max(0, count - height) : count], count, position, width, height)
+            case _:
+                return draw_sources(frame, width, height), ()
 
     def _asking(self) -> Asking | None:
         """Give the question to show: the open one here, or the one that was just answered here."""
@@ -223,40 +258,23 @@ class Player(App[None]):
                 return Asking(verdict.question, number, session.questions, 0, verdict)
         return None
 
-    _just_answered = ""
-
-    def _show_question(self) -> None:
-        """Draw the question over the lower part of the screen, or nothing."""
-        canvas = self._canvases["question"]
-        asking = self._asking()
-        if asking is None or self._aside:
-            canvas.display = False
-            return
-        plan = self._plan
-        width = plan["track"].width
-        top = plan["ring"].y
-        room = plan["track"].y - top
-        grid, zones, rows = draw_question(asking, width, room)
-        rows = min(rows, room)
-        y = plan["track"].y - rows
-        canvas.styles.offset = (0, y)
-        canvas.styles.width, canvas.styles.height = width, rows
-        canvas.show(grid.rows()[:rows], self.palette, zones, plain=self.plain)
-        canvas.display = True
-
-    def _show_track(self) -> None:
+    def _draw_track(self) -> None:
         session = self.session
         fold = fold_of(session)
-        if session.length <= EAGER_STEPS and fold.known < session.length:
-            fold.at(session.length)
         answered = {v.question.id for v in session.verdicts}
         questions = tuple((at, name in answered) for at, name in sorted(self._question_at.items()))
         track = Track(tuple(fold.milestones), tuple(fold.crossings), questions)
         sign = f"▶ {SPEEDS[self._speed]:g}/s" if self._playing else "‖"
         rect = self._plan["track"]
-        self._fill("track", *draw_track(track, session.position, session.length, rect.width, sign))
+        self._put("track", *draw_track(track, session.position, session.length, rect.width, sign))
 
-    def _show_hints(self) -> None:
+    def _tell(self, message: str) -> None:
+        """Say something in the last row, until the next thing happens."""
+        self._message = message
+        self.show()
+        self._message = ""
+
+    def _draw_hints(self) -> None:
         question = self.session.question
         if question is not None:
             left = len(question.hints) - self._hints
@@ -267,13 +285,13 @@ class Player(App[None]):
         else:
             hints = [(c.shown.split()[0], c.hint, c.action) for c in COMMANDS if c.hint]
         rect = self._plan["hints"]
-        self._fill("hints", *draw_hints(hints, rect.width))
+        self._put("hints", *draw_hints(hints, rect.width, self._message))
 
     def _recolour(self, _: object) -> None:
         """Another theme was chosen."""
         self.palette = palette_for(self.current_theme, coloured=self._coloured)
-        for canvas in self._canvases.values():
-            canvas.forget()
+        for tile in self._tiles:
+            tile.forget()
         self.show()
 
     # Going
@@ -294,7 +312,7 @@ class Player(App[None]):
             self._aside = False
             self._stop_playing()
             self.show()
-            self.notify("A question waits for an answer; 0 if you are not sure.", timeout=2)
+            self._tell("The question comes first.")
         else:
             self._stop_playing()
 
@@ -324,6 +342,14 @@ class Player(App[None]):
         self._stop_playing()
         self.session.go_to(max(0, min(position, self.session.length)))
         self._moved(went=False)
+
+    def action_seek_from(self, first: int, more: int) -> None:
+        """Go to a step by its place in the lanes."""
+        self.action_seek(first + more)
+
+    def action_part(self, part: int, whole: int) -> None:
+        """Go to a position by its place on the track."""
+        self.action_seek(-(-part * self.session.length // whole))
 
     def action_crossing(self, way: int) -> None:
         """Go to the next or previous crossing."""
@@ -358,11 +384,11 @@ class Player(App[None]):
         if self._playing is not None:
             self._stop_playing()
         elif self.motion == "none":
-            self.notify("Motion is off (--motion none): go on with → instead.", timeout=3)
+            self._tell("Motion is off: go on with → instead.")
         else:
             self._playing = self.set_interval(1 / SPEEDS[self._speed], self.action_next)
             self.action_next()
-        self._show_track()
+        self.show()
 
     def action_speed(self, way: int) -> None:
         """Play faster or slower."""
@@ -370,14 +396,13 @@ class Player(App[None]):
         if self._playing is not None:
             self._playing.stop()
             self._playing = self.set_interval(1 / SPEEDS[self._speed], self.action_next)
-        self._show_track()
+        self.show()
 
     def _stop_playing(self) -> None:
         if self._playing is not None:
             self._playing.stop()
             self._playing = None
-            if self._plan:
-                self._show_track()
+            self.show()
 
     def _start_gliding(self) -> None:
         """Let the packet that the step moved go its way over the stage."""
@@ -397,7 +422,8 @@ class Player(App[None]):
             return
         self._route = [route[(i + 1) * (len(route) - 1) // (frames + 1)] for i in range(frames)]
         self._glide = Glide(moved.number, self._route[0])
-        self._show_stage()
+        self._draw_stage()
+        self._send()
         self._gliding = self.set_interval(1 / GLIDE_FRAMES_A_SECOND, self._glide_on)
 
     def _glide_on(self) -> None:
@@ -406,7 +432,8 @@ class Player(App[None]):
             self._stop_gliding()
         else:
             self._glide = Glide(self._glide.packet, self._route[0])
-        self._show_stage()
+        self._draw_stage()
+        self._send()
 
     def _stop_gliding(self) -> None:
         self._glide = None
@@ -437,7 +464,7 @@ class Player(App[None]):
     def action_predict(self) -> None:
         """Put the question aside, or show it again."""
         if self._asking() is None:
-            self.notify("No question is open here.", timeout=2)
+            self._tell("No question is open here.")
             return
         self._aside = not self._aside
         self.show()
@@ -451,7 +478,6 @@ class Player(App[None]):
         else:
             names = [None, *(q.name for q in sorted(self.session.header.queues, key=lambda q: q.direction != "out"))]
             self._queue = names[(names.index(self._queue) + 1) % len(names)]
-        self._canvases["ring"].forget()
         self.show()
 
     def action_panel(self, name: str) -> None:
@@ -468,10 +494,13 @@ class Player(App[None]):
 
     # Mouse and palette
 
-    async def on_canvas_clicked(self, event: Canvas.Clicked) -> None:
+    async def on_tile_clicked(self, event: Tile.Clicked) -> None:
         """Do what was clicked."""
-        if event.action:
-            await self.run_action(event.action)
+        for x, y, width, action in reversed(self._zones):
+            if event.y == y and x <= event.x < x + width:
+                if action:
+                    await self.run_action(action.format(x=event.x - x))
+                return
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Give everything that can be done to the command palette."""

@@ -6,9 +6,13 @@ comes from elsewhere is made harmless here: control characters are shown as pict
 
 from __future__ import annotations
 
-from typing import Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len, get_character_cell_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Run = tuple[str, str]
 """Text and the name of its style."""
@@ -51,6 +55,14 @@ def harmless(text: str) -> str:
     return text.translate(_CONTROL).translate(_ODD)
 
 
+@lru_cache(maxsize=4096)
+def _prepared(text: str) -> tuple[str, bool]:
+    """Give a text made harmless, and whether each of its characters takes one cell."""
+    text = harmless(text)
+    return text, text.isascii() or all(get_character_cell_size(c) == 1 for c in text)
+
+
+@lru_cache(maxsize=4096)
 def to_ascii(text: str) -> str:
     """Give a text in ASCII, of the same width; what has no likeness becomes a question mark for each cell."""
     if text.isascii():
@@ -63,7 +75,9 @@ def to_ascii(text: str) -> str:
 
 def fit(text: str, width: int) -> str:
     """Give a text in at most so many cells, with an ellipsis where something was cut off."""
-    text = harmless(text)
+    text, narrow = _prepared(text)
+    if narrow:
+        return text if len(text) <= width else f"{text[: width - 1]}…" if width > 0 else ""
     if cell_len(text) <= width:
         return text
     made = ""
@@ -76,6 +90,11 @@ def fit(text: str, width: int) -> str:
 
 def wrap(text: str, width: int) -> list[str]:
     """Break a text into lines of at most so many cells, at spaces where there are any."""
+    return list(_wrapped(text, width))
+
+
+@lru_cache(maxsize=256)
+def _wrapped(text: str, width: int) -> tuple[str, ...]:
     lines: list[str] = []
     for paragraph in text.splitlines() or [""]:
         line = ""
@@ -94,7 +113,12 @@ def wrap(text: str, width: int) -> list[str]:
                 word = word[len(part) :]  # noqa: PLW2901 - the rest of a word longer than a line
             line = word
         lines.append(line)
-    return lines
+    return tuple(lines)
+
+
+_PLAIN_FRONTS: Final = ("text", "dim", "faint", "guest", "host", "hardware", "key", "mark", "good", "bad", "other")
+_BARE: Final = frozenset(name + more for name in _PLAIN_FRONTS for more in ("", " bold"))
+"""Styles without a ground of their own and without lines, in which all spaces look the same."""
 
 
 class Grid:
@@ -123,8 +147,20 @@ class Grid:
         if not 0 <= y < self.height:
             return x
         end = self.width if room is None else min(self.width, x + room)
+        text, narrow = _prepared(text)
+        if not narrow or x < 0:
+            return self._put_slowly(x, y, text, style, end)
+        length = min(len(text), max(end - x, 0))
+        behind = x + length
+        self._chars[y][x:behind] = text[:length]
+        if style is not None:
+            self._styles[y][x:behind] = [style] * length
+        return behind
+
+    def _put_slowly(self, x: int, y: int, text: str, style: str | None, end: int) -> int:
+        """Write a text with characters of several widths, or one that begins left of the edge."""
         chars, styles = self._chars[y], self._styles[y]
-        for character in harmless(text):
+        for character in text:
             size = get_character_cell_size(character)
             if size == 0:
                 continue
@@ -158,21 +194,49 @@ class Grid:
         for row in range(y, y + length):
             self.put(x, row, character, style)
 
+    def blit(self, other: Grid, x: int, y: int) -> None:
+        """Copy another grid onto this one, cut at the edges."""
+        left, right = max(0, -x), min(other.width, self.width - x)
+        if left >= right:
+            return
+        for row in range(max(0, -y), min(other.height, self.height - y)):
+            self._chars[y + row][x + left : x + right] = other._chars[row][left:right]
+            self._styles[y + row][x + left : x + right] = other._styles[row][left:right]
+
+    def top(self, rows: int) -> Grid:
+        """Give the first so many rows as a grid of their own."""
+        made = Grid(self.width, min(rows, self.height))
+        made.blit(self, 0, 0)
+        return made
+
     def text(self, y: int) -> str:
         """Give a row's characters."""
         return "".join(self._chars[y])
 
-    def runs(self, y: int) -> tuple[Run, ...]:
-        """Give a row as stretches of one style each."""
-        made: list[Run] = []
-        chars, styles = self._chars[y], self._styles[y]
-        start = 0
-        for x in range(1, self.width + 1):
-            if x == self.width or styles[x] != styles[start]:
-                made.append(("".join(chars[start:x]), styles[start]))
-                start = x
-        return tuple(made)
+    def row(self, x: int, y: int, width: int) -> tuple[list[str], list[str]]:
+        """Give part of a row: characters and styles, cell by cell."""
+        return self._chars[y][x : x + width], self._styles[y][x : x + width]
 
-    def rows(self) -> list[tuple[Run, ...]]:
-        """Give all rows."""
-        return [self.runs(y) for y in range(self.height)]
+
+def runs_of(chars: Sequence[str], styles: Sequence[str]) -> list[Run]:
+    """Give cells as stretches of one style each.
+
+    What colour a space would be written in cannot be seen, so on the common ground spaces join whatever is before them, or after them
+    at the left edge: fewer stretches are fewer bytes.
+    """
+    made: list[Run] = []
+    start, style, blank = 0, styles[0], True
+    for x, new in enumerate(styles):
+        if new is not style and new != style:
+            if new in _BARE and style in _BARE:
+                if chars[x] == " ":
+                    continue
+                if blank:
+                    style, blank = new, False
+                    continue
+            made.append(("".join(chars[start:x]), style))
+            start, style, blank = x, new, False
+        if blank and chars[x] != " ":
+            blank = False
+    made.append(("".join(chars[start:]), style))
+    return made

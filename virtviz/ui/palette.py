@@ -34,6 +34,7 @@ _DARK: Final = {
     "read": "#9adcd2",
     "packet": "#11161c",
     "packet-ground": "#ffe27a",
+    "other": "#e6cf7c",
     "say": "#eef4fa",
     "say-ground": "#1d2a38",
     "good": "#8fd3ff",
@@ -56,6 +57,7 @@ _LIGHT: Final = {
     "read": "#00695e",
     "packet": "#1c1600",
     "packet-ground": "#ffc933",
+    "other": "#7a5900",
     "say": "#101a24",
     "say-ground": "#e3edf6",
     "good": "#0a5ca8",
@@ -97,6 +99,7 @@ _PLAIN: Final = {
     "cursor": "bold reverse",
     "mark": "bold",
     "good": "bold",
+    "other": "bold",
     "hot": "bold reverse",
 }
 """Attributes that stand in where there are no colours; names that are not here look like text."""

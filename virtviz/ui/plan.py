@@ -6,13 +6,20 @@ only: the ledger and the thread lanes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
+from virtviz.ui.draw.lists import LANE_NAME
 from virtviz.ui.draw.panels import COUNTERS_WIDTH
-from virtviz.ui.draw.ring import FULL_ROWS, SMALL_ROWS
+from virtviz.ui.draw.ring import FULL_ROWS, LABEL, SMALL_ROWS
+from virtviz.view.stage import BOX
 from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.view.stage import Stage
 
 LEAST_WIDTH: Final = 80
 LEAST_HEIGHT: Final = 24
@@ -23,6 +30,10 @@ TALL: Final = 34
 GRAND: Final = 50
 LEFT_WIDTH: Final = 77
 """What the ring's column needs for eight slots drawn large."""
+TITLE_RIGHT: Final = 20
+"""Columns of the title line in which the step is written."""
+TILE_COLUMNS: Final = 20
+"""Width of the tiles in which one cell changes at a time."""
 SENTENCE_ROWS: Final = 5
 LANES_LEAST_ROWS: Final = 5
 LANES_ROWS: Final = 9
@@ -40,7 +51,10 @@ class Rect:
 
 
 def make_plan(width: int, height: int) -> Mapping[str, Rect]:
-    """Give each panel its rectangle; a panel that is not in the answer is not shown. Too small a screen has no panels."""
+    """Give each panel its rectangle on the screen.
+
+    A panel that is not in the answer is not shown; a screen that is too small has none.
+    """
     if width < LEAST_WIDTH or height < LEAST_HEIGHT:
         return {}
     tall, wide = height >= TALL, width >= WIDE
@@ -82,3 +96,31 @@ def make_plan(width: int, height: int) -> Mapping[str, Rect]:
     if wide:
         plan["ledger"] = Rect(width - right, who, right, track - who)
     return plan
+
+
+def make_tiles(plan: Mapping[str, Rect], stage: Stage, width: int, height: int) -> list[Rect]:
+    """Cut the whole screen into tiles, so that what changes together lies in one tile and begins at its left edge."""
+    tiles: list[Rect] = []
+
+    def cut(top: int, bottom: int, *columns: int) -> None:
+        edges = sorted({0, width, *(c for c in columns if 0 < c < width)})
+        if bottom > top:
+            tiles.extend(Rect(a, top, b - a, bottom - top) for a, b in pairwise(edges))
+
+    ring, counters, who, track = plan["ring"], plan["counters"], plan["who"], plan["track"]
+    below = ring.y + ring.height
+    cut(0, 1, width - TITLE_RIGHT)
+    boxes = sorted(spot.x for spot in stage.spots.values() if spot.shape == BOX and spot.domain.endswith("kernel"))
+    cut(1, 1 + stage.height, *boxes[1:])
+    cut(1 + stage.height, below, ring.x + LABEL, counters.x, counters.x + 13)
+    column = who.width
+    if "lanes" in plan:
+        lanes = plan["lanes"]
+        cut(below, lanes.y, column)
+        steps = range(LANE_NAME, column, TILE_COLUMNS)
+        cut(lanes.y, lanes.y + lanes.height, *steps, column)
+        below = lanes.y + lanes.height
+    cut(below, track.y, column)
+    cut(track.y, track.y + 1, *range(TILE_COLUMNS, width, TILE_COLUMNS))
+    cut(track.y + 1, height)
+    return tiles

@@ -5,15 +5,16 @@ was written from. One step is folded in constant time. Every `CHECKPOINT_STEPS` 
 so that any position that was passed once is a few steps away for ever.
 
 Where a packet is, is told by its own steps, with one reservation: while it lies in a queue, others do things on its
-    behalf (a kick, a wake-up, an
-interrupt), and those steps do not move it. It lies in the queue until somebody takes it out.
+behalf (a kick, a wake-up, an interrupt), and those steps do not move it. It lies there until somebody takes it out.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from virtviz.engine.counters import COUNTERS, of_crossing, of_effect
 from virtviz.engine.effects import EffectKind
@@ -44,8 +45,7 @@ _DOMAIN_AT: Final = {domain: i for i, domain in enumerate(DOMAINS)}
 _COUNTER_AT: Final = {name: i for i, name in enumerate(COUNTERS)}
 
 
-@dataclass(frozen=True, slots=True)
-class PacketState:
+class PacketState(Struct, frozen=True):
     """A packet so far; the fields are those of `PacketFrame`, and `put_by`: the thread that put it into the queue it lies in."""
 
     number: int
@@ -57,8 +57,7 @@ class PacketState:
     put_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FoldState:
+class FoldState(Struct, frozen=True):
     """What has come of the steps up to a position.
 
     Attributes:

@@ -1,14 +1,14 @@
 """Frames: everything a screen shows of one position, as plain data.
 
 A frame knows neither colours nor widgets; two frames are equal if they would look the same. It is built from a
-`Source`, which is a
-running session or a trace file: both give the same frames.
+`Source`, which is a running session or a trace file: both give the same frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from virtviz.engine.trace import Crossing, Effect, Step
@@ -41,8 +41,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadFrame:
+class ThreadFrame(Struct, frozen=True):
     """A thread at this position.
 
     Attributes:
@@ -61,8 +60,7 @@ class ThreadFrame:
     woken: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PacketFrame:
+class PacketFrame(Struct, frozen=True):
     """A packet that is under way, or has arrived.
 
     Attributes:
@@ -90,8 +88,7 @@ class PacketFrame:
         return bool(self.came_from)
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """A field of a ring as shown.
 
     Attributes:
@@ -106,8 +103,7 @@ class Cell:
     live: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SlotFrame:
+class SlotFrame(Struct, frozen=True):
     """One column of a split ring's three parts: a descriptor, a slot of the available ring, a slot of the used ring.
 
     Attributes:
@@ -147,8 +143,7 @@ class SlotFrame:
         return (self.addr, self.len, self.flags, self.next, self.avail, self.used_id, self.used_len)
 
 
-@dataclass(frozen=True, slots=True)
-class RingFrame:
+class RingFrame(Struct, frozen=True):
     """A window on one split virtqueue.
 
     Attributes:
@@ -189,8 +184,7 @@ class RingFrame:
         return self.queue.rpartition(".")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class CounterFrame:
+class CounterFrame(Struct, frozen=True):
     """A counter: its name and title as in `COUNTERS`, its value at this position, and what the last step added."""
 
     name: str
@@ -199,8 +193,7 @@ class CounterFrame:
     delta: int
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(Struct, frozen=True):
     """One crossing or effect: the step and thread it belongs to, and what it was."""
 
     n: int
@@ -209,8 +202,7 @@ class LedgerEntry:
     what: Crossing | Effect
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """Everything a screen shows of one position.
 
     Attributes:

@@ -5,8 +5,9 @@ Only the past is shown, for what comes next may be what somebody is asked about.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.view.build import fold_of
 from virtviz.view.fold import DOMAINS
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from virtviz.view.frame import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """One thread's part of the window.
 
     Attributes:
@@ -29,8 +29,7 @@ class Lane:
     ran: tuple[Domain | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
+class Lanes(Struct, frozen=True):
     """A window on the past.
 
     Attributes:

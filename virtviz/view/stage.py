@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+
+from msgspec import Struct, field
 
 BOX, CHIP, LABEL, LANE, WIRE = "box", "chip", "label", "lane", "wire"
 """Shapes of spots: a box with a border, a word in brackets, the name of a region, a queue, the way out of the stage."""
@@ -18,8 +18,7 @@ BOX, CHIP, LABEL, LANE, WIRE = "box", "chip", "label", "lane", "wire"
 Point = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """Somewhere a thread or a packet can be.
 
     Attributes:
@@ -51,8 +50,7 @@ class Spot:
         return self.x + self.width // 2
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A connection between two spots.
 
     Attributes:
@@ -67,8 +65,7 @@ class Way:
     carries: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """Where a border can be crossed.
 
     Attributes:
@@ -84,8 +81,7 @@ class Gate:
     upright: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Border:
+class Border(Struct, frozen=True):
     """A line between domains: from a point, so many cells to the right or down.
 
     Attributes:
@@ -101,8 +97,7 @@ class Border:
     upright: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """The plan of a world at one size.
 
     Attributes:
@@ -123,11 +118,15 @@ class Stage:
     gates: Mapping[str, Gate]
     notes: Mapping[Point, str]
     places: Mapping[str, str]
-    _routes: dict[tuple[str, str], tuple[Point, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def spot(self, where: str) -> Spot | None:
         """Give the spot of a place or queue by its name in the trace; None for nowhere."""
         return self.spots.get(self.places.get(where, where))
+
+    def packet_spot(self, where: str) -> Spot | None:
+        """Give the spot at which a packet is drawn: a name in a border has no room for one, so the box beside it has it."""
+        spot = self.spot(where)
+        return self.spots["switch"] if spot is not None and spot.name == "netlink" else spot
 
     def gate(self, source: str, target: str, place: str) -> Gate | None:
         """Give the gate through which a thread goes from one domain to another.
@@ -144,14 +143,10 @@ class Stage:
         return self.gates.get("kvm" if spot in ("kvm", "qemu") else "switch")
 
     def route(self, source: str, target: str) -> tuple[Point, ...]:
-        """Give the cells a packet passes from one spot to another, both ends included; empty if there is no way."""
-        key = (source, target)
-        if key not in self._routes:
-            self._routes[key] = self._find_route(source, target)
-        return self._routes[key]
+        """Give the cells a packet passes from one spot to another, both ends included; empty if there is no way.
 
-    def _find_route(self, source: str, target: str) -> tuple[Point, ...]:
-        """Look for the shortest way in spots."""
+        Of several ways, the one past the fewest spots is taken.
+        """
         joined: dict[str, list[tuple[str, tuple[Point, ...]]]] = {}
         for way in self.ways:
             if way.carries:

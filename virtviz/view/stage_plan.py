@@ -6,8 +6,9 @@ and packets have a row of their own inside; on the largest screens the boxes say
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, Border, Gate, Spot, Stage, Way
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 MIN_WIDTH: Final = 80
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """A plan's rows, from the top, and heights.
 
     Attributes:
@@ -168,17 +168,16 @@ class _Planner:
         spots = self.spots
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
-            app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 16)
-            self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, 18)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", switch.middle - 10, _USER_ROW, 26)
+            app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
+            self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, 16)
+            x = min(switch.middle - 10, self.width - 32)
+            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, 32)
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
             self._box("qemu", "QEMU", "host-user", kvm.middle - width // 2, _USER_ROW, width)
             width = 16 + self.grow
-            vswitchd = self._box(
-                "vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width
-            )
+            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width)
         self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
 
@@ -227,9 +226,7 @@ class _Planner:
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
         x = switch.middle - 8
-        self.spots["netlink"] = Spot(
-            "netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, (switch.middle, under)
-        )
+        self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
 
     def _control_ways(self) -> None:
         """Join what threads pass between, but packets do not."""
@@ -278,7 +275,7 @@ class _Planner:
             places[f"{self.far}.qdisc"] = "far"
         for thread in self.header.threads:
             if thread.name.startswith("handler"):
-                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "netlink"
+                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"
         return places
 
 

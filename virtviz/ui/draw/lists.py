@@ -77,7 +77,7 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
                 side = tone(domain)
                 style = "cursor" if here else f"{side} bold on {side}-ground"
                 grid.put(LANE_NAME + column, y, _letter(domain, crossed=column in lanes.crossings), style)
-        zones += ((LANE_NAME + column, y, 1, f"seek({lanes.first + column})") for column in range(len(lane.ran)))
+        zones.append((LANE_NAME, y, len(lane.ran), f"seek_from({lanes.first}, {{x}})"))
     return grid, zones
 
 

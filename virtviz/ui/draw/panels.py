@@ -102,23 +102,19 @@ def _value(grid: Grid, counter: CounterFrame, end: int, y: int) -> None:
 def draw_who(frame: Frame, width: int) -> Grid:
     """Draw the line that says which thread did what, and what that cost."""
     grid = Grid(width, 1)
-    grid.line(0, 0, width, "─", "faint")
+    grid.line(0, 0, width, "─", "dim")
     step, runner = frame.step, frame.running
     if step is None or runner is None:
-        grid.put(1, 0, " before the first step ", "text bold")
+        grid.put(0, 0, " before the first step ", "text bold")
         return grid
     cost = ", ".join(cost_name(entry.what) for entry in frame.cost)
     shown = fit(cost or "nothing", width - len(runner.name) - len(step.title) - 14)
-    side = step.domain.partition("-")[0]
     where = f"in {domain_name(step.domain)}" + (f", {step.context}" if step.context != "process" else "")
-    if len(runner.name) + len(where) + len(step.title) + len(shown) + 18 > width:
-        where = ""
-    at = grid.put(1, 0, f" ▶ {runner.name} ", f"{side} bold")
-    if where:
-        at = grid.put(at, 0, f"{where} ", side)
-    at = grid.put(at, 0, "· ", "dim")
-    at = grid.put(at, 0, f"{step.title} ", "text bold")
-    end = width - len(shown) - 9
+    room = width - len(runner.name) - len(step.title) - len(shown) - 18
+    who = f" ▶ {runner.name} " + (f"{where} " if len(where) <= room else "")
+    at = grid.put(0, 0, who, f"{step.domain.partition('-')[0]} bold")
+    grid.put(at, 0, f"· {step.title} ", "text bold")
+    end = width - len(shown) - 8
     grid.put(end, 0, " cost ", "dim")
     grid.put(end + 6, 0, f" {shown} ", "changed" if cost else "dim")
     return grid
@@ -130,13 +126,20 @@ def source_of(step: Step) -> str:
     return f"{step.row}  {step.function}()  {file}"
 
 
-def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str = "") -> Grid:
-    """Draw what the step did, in words, and under it what the lesson says, apart from each other."""
+def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "") -> Grid:
+    """Draw what the step did, in words, and under it what the lesson says, apart from each other.
+
+    Args:
+        frame: the frame.
+        said: what the lesson says.
+        width, rows: of the panel.
+        aside: said in place of the step at the beginning, and in place of its source at the end.
+    """
     grid = Grid(width, rows)
     step = frame.step
     inner = width - 2
     lines = wrap(said, inner - 3) if said else []
-    text = wrap(step.text if step is not None else opening, inner)
+    text = wrap(step.text if step is not None else aside, inner)
     space = rows - len(lines) if len(lines) < rows else 1
     if len(text) > space:
         text = [*text[: space - 1], fit(text[space - 1] + " …", inner)]
@@ -145,7 +148,13 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str =
         grid.put(1, y, line, "text")
         y += 1
     if step is not None:
-        y = _put_source(grid, source_of(step), len(text[-1]), max(y, min(2, rows - len(lines) - 1)), len(lines))
+        y = _put_source(
+            grid,
+            (aside or source_of(step), "text bold" if aside else "dim"),
+            len(text[-1]),
+            max(y, min(2, rows - len(lines) - 1)),
+            len(lines),
+        )
     # What is said has one place wherever there is room, so that it does not move with the length of the step's text.
     start = max(y, min(rows - len(lines), 4))
     for i, line in enumerate(lines[: rows - start]):
@@ -156,11 +165,12 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, opening: str =
     return grid
 
 
-def _put_source(grid: Grid, source: str, last: int, y: int, lines: int) -> int:
-    """Write the source in a row of its own, or behind the text's last line of that length; answers the next row."""
+def _put_source(grid: Grid, shown: tuple[str, str], last: int, y: int, lines: int) -> int:
+    """Write a text of a style in a row of its own, or behind the last line, which is so long; answers the next row."""
+    source, style = shown
     inner = grid.width - 2
     if y + lines < grid.height:
-        grid.put(1, y, fit(source, inner), "dim")
+        grid.put(1, y, fit(source, inner), style)
         return y + 1
     if last + len(source) + 4 < inner:
         grid.put(grid.width - len(source) - 1, y - 1, source, "dim")
@@ -189,15 +199,16 @@ def draw_track(track: Track, position: int, length: int, width: int, playing: st
         if n <= position:
             grid.paint(column(n), 0, 1, "guest bold")
     grid.put(here, 0, "●", "cursor")
-    zones = [(left + x, 0, 1, f"seek({(x * length + room - 2) // max(room - 1, 1)})") for x in range(room)]
-    return grid, zones
+    return grid, [(left, 0, room, f"part({{x}}, {max(room - 1, 1)})")]
 
 
-def draw_hints(hints: Sequence[tuple[str, str, str]], width: int) -> tuple[Grid, list[Zone]]:
-    """Draw key hints; each is also a button."""
+def draw_hints(hints: Sequence[tuple[str, str, str]], width: int, message: str = "") -> tuple[Grid, list[Zone]]:
+    """Draw key hints, each of which is also a button, behind something that has to be said."""
     grid = Grid(width, 1)
     zones: list[Zone] = []
     x = 1
+    if message:
+        x = grid.put(x, 0, f" {message} ", "hot") + 2
     for key, name, action in hints:
         if x + len(key) + len(name) + 1 > width:
             break

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from virtviz.ui.canvas import Zone
 
 NOT_SURE: Final = "not sure yet: show me"
+MARGIN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,64 +38,73 @@ class Asking:
 def draw_question(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zone], int]:
     """Draw the panel; answers the grid, what can be clicked, and how many rows it took."""
     grid = Grid(width, rows, "ask")
-    zones: list[Zone] = []
-    question, verdict = asking.question, asking.verdict
-    inner = width - 6
-    title = f" ? question {asking.number} of {asking.total} "
     grid.line(0, 0, width, "━", "mark on say-ground")
-    grid.put(2, 0, title, "hot")
-    y = 1
-    if verdict is None:
-        # What was said belongs to the question; it is left out only if the options would not fit.
-        said = wrap(asking.said, inner) if asking.said else []
-        if len(said) + len(wrap(question.text, inner)) + len(question.options) + 3 <= rows:
-            for line in said:
-                grid.put(3, y, line, "ask")
-                y += 1
-    for line in wrap(question.text, inner):
-        grid.put(3, y, line, "ask bold")
-        y += 1
-    for i, option in enumerate(question.options):
-        sign, style, note = _mark(i, verdict)
-        for j, line in enumerate(wrap(option, inner - 14)):
-            if j == 0:
-                at = grid.put(3, y, f"{sign} ", style)
-                grid.put(at, y, f"[{i + 1}]", "mark on say-ground" if verdict is None else style)
-            at = grid.put(9, y, line, style)
-            if j == 0 and note:
-                grid.put(at + 2, y, f"← {note}", style)
-            if verdict is None:
-                zones.append((3, y, width - 6, f"answer({i})"))
-            y += 1
-    if verdict is None:
-        grid.put(5, y, "[0]", "mark on say-ground")
-        grid.put(9, y, NOT_SURE, "dim on say-ground")
-        zones.append((3, y, width - 6, "answer(-1)"))
-        y += 1
-        for hint in question.hints[: asking.hints]:
-            for j, line in enumerate(wrap(hint, inner - 6)):
-                grid.put(3, y, "hint" if j == 0 else "", "mark on say-ground")
-                grid.put(9, y, line, "ask")
-                y += 1
-    else:
-        for line in wrap(verdict.why, inner):
-            grid.put(3, y, line, "ask")
-            y += 1
-        grid.put(3, y, "→ go on and watch it happen", "mark on say-ground")
-        zones.append((3, y, width - 6, "next"))
-        y += 1
+    grid.put(2, 0, f" ? question {asking.number} of {asking.total} ", "hot")
+    if asking.verdict is not None:
+        return grid, *_draw_verdict(grid, asking.question, asking.verdict)
+    question, inner = asking.question, width - 2 * MARGIN
+    text = wrap(question.text, inner)
+    # What was said just before belongs to the question; it is left out only if the options would not fit.
+    said = wrap(asking.said, inner) if asking.said else []
+    if len(said) + len(text) + len(question.options) + 3 > rows:
+        said = []
+    y = _put_lines(grid, 1, said, "ask")
+    y = _put_lines(grid, y, text, "ask bold")
+    zones: list[Zone] = []
+    y = _draw_options(grid, zones, question.options, y)
+    for hint in question.hints[: asking.hints]:
+        grid.put(MARGIN, y, "hint", "mark on say-ground")
+        y = _put_lines(grid, y, wrap(hint, inner - 6), "ask", MARGIN + 6)
     return grid, zones, y
 
 
-def _mark(number: int, verdict: Verdict | None) -> tuple[str, str, str]:
-    """Give sign, style and note of an option."""
-    if verdict is None:
-        return " ", "ask", ""
-    right, said = number == verdict.right, number == verdict.said
-    if right and said:
-        return "✓", "good bold on say-ground", "you said so, and so it is"
-    if right:
-        return "✓", "good bold on say-ground", "the machine says"
-    if said:
-        return "✗", "mark on say-ground", "you said"
-    return " ", "dim on say-ground", ""
+def _put_lines(grid: Grid, y: int, lines: list[str], style: str, x: int = MARGIN) -> int:
+    """Write lines; answers the row behind them."""
+    for line in lines:
+        grid.put(x, y, line, style)
+        y += 1
+    return y
+
+
+def _draw_options(grid: Grid, zones: list[Zone], options: tuple[str, ...], y: int) -> int:
+    """Write the options, short ones in two columns; answers the row behind them."""
+    inner = grid.width - 2 * MARGIN
+    entries = [(f"[{i + 1}]", option, f"answer({i})", "ask") for i, option in enumerate(options)]
+    entries.append(("[0]", NOT_SURE, "answer(-1)", "dim on say-ground"))
+    half = inner // 2
+    columns = 2 if all(len(option) + 5 < half for option in options) and len(options) > 1 else 1
+    room = inner // columns
+    row = y
+    for i, (key, option, action, style) in enumerate(entries):
+        x = MARGIN + room * (i % columns)
+        grid.put(x, row, key, "mark on say-ground")
+        behind = row
+        for line in wrap(option, room - 5):
+            grid.put(x + 4, behind, line, style)
+            zones.append((x, behind, room - 2, action))
+            behind += 1
+        y = max(y, behind)
+        if (i + 1) % columns == 0:
+            row = y
+    return y
+
+
+def _draw_verdict(grid: Grid, question: Question, verdict: Verdict) -> tuple[list[Zone], int]:
+    """Write what was said beside what happened, and why; answers what can be clicked, and the row behind it."""
+    inner = grid.width - 2 * MARGIN
+    right = question.options[verdict.right]
+    y = 1
+    if verdict.is_right:
+        y = _put_marked(grid, y, "✓", f"You said {right}, and so it is.", "good bold on say-ground")
+    else:
+        if verdict.said is not None:
+            y = _put_marked(grid, y, "✗", f"You said {question.options[verdict.said]}.", "mark on say-ground")
+        y = _put_marked(grid, y, "✓", f"It is {right}.", "good bold on say-ground")
+    y = _put_lines(grid, y, wrap(verdict.why, inner), "ask")
+    grid.put(MARGIN, y, "→ go on and watch it happen", "mark on say-ground")
+    return [(MARGIN, y, inner, "next")], y + 1
+
+
+def _put_marked(grid: Grid, y: int, sign: str, text: str, style: str) -> int:
+    grid.put(MARGIN, y, sign, style)
+    return _put_lines(grid, y, wrap(text, grid.width - 2 * MARGIN - 2), style, MARGIN + 2)

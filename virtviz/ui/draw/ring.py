@@ -70,9 +70,9 @@ class _Drawing:
     def put(self, column: int, text: str, style: str, sign: str = "") -> None:
         """Write into a slot's column, to the right, with the sign behind."""
         x = LABEL + column * self.cell
-        room = self.cell - 1
-        shown = fit(text, room - len(sign)) + sign
-        self.grid.put(x + self.cell - len(shown) - (0 if sign else 1), self.y, shown, style)
+        shown = fit(text, self.cell - len(sign)) + sign
+        # The sign stands to the right of the digits, so that it does not move them.
+        self.grid.put(x + self.cell - len(shown) - (0 if sign or len(shown) == self.cell else 1), self.y, shown, style)
 
     def cells(self, name: str) -> None:
         for column, slot in enumerate(self.ring.slots):

@@ -48,7 +48,7 @@ class _StageDrawing:
         self.crossing = frame.step.crossings[-1] if frame.step and frame.step.crossings else None
         self.packets: dict[str, list[PacketFrame]] = {}
         for packet in frame.packets:
-            spot = stage.spot(packet.where) if packet.where else None
+            spot = stage.packet_spot(packet.where) if packet.where else None
             if spot is not None and not (glide and glide.packet == packet.number):
                 self.packets.setdefault(spot.name, []).append(packet)
         runner_spot = stage.spot(self.runner.place) if self.runner else None
@@ -183,8 +183,6 @@ class _StageDrawing:
             self.grid.put(
                 spot.x - 1, spot.y, f" {spot.title} " if spot.name != "netlink" else f" {spot.title}", tone(spot.domain)
             )
-        if spot.name == "netlink":
-            self._packets_at(spot, spot.at[0] - 2, spot.y, 8)
 
     # Places
 
@@ -222,7 +220,8 @@ class _StageDrawing:
         title = f"▶{spot.title}" if running else f" {spot.title}"
         at = grid.put(x + 1, y, title, f"{domain} bold on {ground}" if running else f"{domain} on {ground}")
         if running and self.runner is not None:
-            room = width - 3 - len(title)
+            here = self.packets.get(spot.name, [])
+            room = width - 3 - len(title) - max((len(p.name) + 2 for p in here), default=0)
             if spot.shape == CHIP and room > 3 and spot.domain != "hardware":
                 grid.put(at + 1, y, short_thread(self.runner.name, room), f"text bold on {ground}")
         else:
@@ -268,17 +267,26 @@ class _StageDrawing:
         here = self.packets.get(spot.name, [])
         if not here:
             return 0
-        if len(here) == 1:
-            packet = here[0]
-            sign = WAITING if packet.waiting else MOVING
-            text = fit(sign + packet.name, room)
-        else:
-            alive = [p for p in here if not p.done] or here
-            sign = WAITING if all(p.waiting for p in alive) else MOVING
-            text = fit(f"{sign}{alive[-1].name}", room) if len(alive) == 1 else f"{sign}×{len(alive)}"
+        alive = [p for p in here if not p.done] or here
+        current = next((p for p in here if p.number == self.frame.packet), None)
+        shown = current if len(alive) > 1 and current in alive else alive[-1]
+        text = self._sign(shown) + shown.name
+        if len(alive) > 1:
+            text = f"{self._sign(shown)}×{len(alive)}"
+        text = fit(text, room)
         at = x + room - len(text) if right or keep else x + (room - len(text)) // 2
-        self.grid.put(at, y, text, "packet")
+        style = "packet" if current in alive else "other"
+        if shown.done and not shown.came_from:
+            style = "dim"
+        self.grid.put(at, y, text, style)
         return len(text)
+
+    @staticmethod
+    def _sign(packet: PacketFrame) -> str:
+        """Give a packet's sign: at work, waiting, arrived, or lost."""
+        if packet.done:
+            return "✗" if packet.done == "dropped" else "✓"
+        return WAITING if packet.waiting else MOVING
 
     def _packet_chip(self, text: str, x: int, y: int, room: int) -> None:
         at = max(0, min(x - room // 2, self.stage.width - room))

@@ -1,0 +1,181 @@
+"""Every setting does something that can be seen, and what does not go together is refused with what to do."""
+
+from __future__ import annotations
+
+import pytest
+from driving import FLAGS, IN, KNOWN, OUT, Driven, Item, Pause, burst
+
+from virtviz.errors import KnobError
+from virtviz.paths.knobs import KNOBS, PROFILES, find_knob, make_world, parse_setting
+
+PING = [Item(), Item(outgoing=False, answers=0)]
+BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
+EFFECTS = {
+    "features": ({"features": "event_idx"}, {"features": "indirect"}, BURST),
+    "queue.size": ({"queue.size": 64}, {"queue.size": 128}, BURST),
+    "queue.start": ({}, {"queue.start": 65533}, PING),
+    "rx_buffer": ({}, {"rx_buffer": 64}, PING),
+    "napi_tx": ({}, {"napi_tx": "off"}, BURST),
+    "tx_stop_threshold": ({"queue.size": 64}, {"queue.size": 64, "tx_stop_threshold": 40}, BURST),
+    "guest_bql": ({"bql_limit_min": 500}, {"bql_limit_min": 500, "guest_bql": "off"}, BURST),
+    "bql_limit_min": ({}, {"bql_limit_min": 500}, BURST),
+    "socket_sndbuf": ({}, {"socket_sndbuf": 4096}, BURST),
+    "cpu": ({"apicv": "off"}, {"apicv": "off", "cpu": "amd"}, PING),
+    "apicv": ({}, {"apicv": "off"}, PING),
+    "vcpu": ({}, {"vcpu": "halted"}, PING),
+    "guest_if": ({}, {"guest_if": "off"}, PING),
+    "host_kernel": ({}, {"host_kernel": "6.1"}, PING),
+    "guest_kernel": ({"guest_bql": "off"}, {"guest_bql": "off", "guest_kernel": "6.1"}, PING),
+    "tx_batch": ({}, {"tx_batch": 4}, BURST),
+    "weight": ({}, {"weight": 8}, BURST),
+    "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
+    "flows": ({}, {"flows": "known"}, PING),
+    "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
+    "handlers": ({}, {"handlers": 1}, PING),
+    "far_port": ({}, {"far_port": "veth"}, PING),
+    "nic_ring": ({}, {"nic_ring": 8}, BURST),
+    "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
+}
+"""Knob -> two worlds that differ in it alone, and what is sent in both."""
+DRAWN = {"queue.show"}
+"""How many slots a screen draws: the machine does not know of it."""
+ONE_CHOICE = {"path", "guest", "queue.format", "queues", "switch", "costs", "device_checks"}
+"""Settings of which one exists so far; any other is refused."""
+ELSEWHERE = {"store_buffer"}
+"""Tested where the memory order is."""
+
+
+def test_every_knob_is_accounted_for():
+    assert {*EFFECTS, *DRAWN, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
+
+
+def seen(items, settings):
+    """Give what can be seen of a run: places, functions, texts, values written, times."""
+    world = Driven(items, settings)
+    world.run(without=["vhost"]).run()
+    return [
+        (step.thread, step.op, step.outcome, step.function, step.source, [(w.addr, w.new) for w in step.writes])
+        for step in world.steps()
+    ]
+
+
+@pytest.mark.parametrize("knob", EFFECTS)
+def test_a_knob_has_an_effect(knob):
+    first, second, items = EFFECTS[knob]
+    assert seen(items, first) != seen(items, second)
+
+
+@pytest.mark.parametrize("choice", ["nic", "veth", "dummy"])
+def test_each_far_port_takes_the_frame(choice):
+    world = Driven([OUT], {"far_port": choice}).run()
+    milestones = [step.milestone for step in world.steps()]
+    assert milestones.count("on-wire") == 1
+
+
+@pytest.mark.parametrize("knob", sorted(ONE_CHOICE))
+def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
+    with pytest.raises(KnobError) as caught:
+        make_world({knob: 2 if knob == "queues" else "packed" if knob == "queue.format" else "other"})
+    assert caught.value.knob == knob
+    assert "use split" in str(caught.value) or f"{knob} is " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "knob", "advice"),
+    [
+        ({"queue.size": 16}, "queue.size", "set tx_stop_threshold below 16 (real Linux cannot)"),
+        ({"queue.size": 64, "tx_stop_threshold": 64}, "queue.size", "set tx_stop_threshold below 64"),
+        ({"cpu": "amd"}, "apicv", "set apicv=off"),
+        ({"guest_kernel": "6.1"}, "guest_bql", "set guest_bql=off"),
+        ({"queue.format": "packed"}, "queue.format", "use split"),
+        ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
+        ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),
+        ({"queue.start": 65536}, "queue.start", "a whole number from 0 to 65535"),
+        ({"features": "event_idx,packed"}, "features", "any of event_idx, indirect, mergeable"),
+        ({"apicv": "maybe"}, "apicv", "one of on, off, not 'maybe'"),
+        ({"profile": "old"}, "profile", "one of default, recorded, not 'old'"),
+        ({"que.size": 4}, "que.size", "did you mean queue.size?"),
+        ({"xyzzy": 4}, "xyzzy", "the knobs are path, guest"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused_with_what_to_do(settings, knob, advice):
+    with pytest.raises(KnobError) as caught:
+        make_world(settings)
+    assert caught.value.knob == knob
+    assert advice in str(caught.value)
+
+
+def test_each_refusal_can_be_followed():
+    make_world({"queue.size": 16, "tx_stop_threshold": 4})
+    make_world({"cpu": "amd", "apicv": "off"})
+    make_world({"guest_kernel": "6.1", "guest_bql": "off"})
+
+
+def test_settings_are_read_as_on_the_command_line():
+    assert parse_setting(" queue.size = 128 ") == ("queue.size", "128")
+    with pytest.raises(KnobError, match="write --set knob=value"):
+        parse_setting("queue.size")
+
+
+def test_later_settings_go_over_earlier_ones_and_over_the_profile():
+    world = make_world({"profile": "recorded", "far_port": "nic"}, {"far_port": "dummy"})
+    assert (world.profile, world["far_port"], world["apicv"]) == ("recorded", "dummy", "off")
+    assert world["features"] == frozenset(("event_idx", "indirect", "mergeable"))
+
+
+def test_both_profiles_are_worlds():
+    for profile in PROFILES:
+        assert make_world(profile=profile).plain()["profile"] == profile
+
+
+def test_departures_from_linux_are_said():
+    assert make_world().departures() == []
+    said = make_world({"tx_stop_threshold": 4, "rx_buffer": 600}).departures()
+    assert said == ["tx_stop_threshold 4 (Linux: 19)", "rx_buffer 600 (Linux: 1536 or more)"]
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_says_what_it_does_and_what_it_may_be(knob):
+    assert find_knob(knob).what.endswith(".")
+    assert find_knob(knob).allowed()
+
+
+# Names by kernel
+
+NAMES = {
+    "6.12": {"vhost_run_work_list", "vhost_task_wake", "free_old_xmit", "check_sq_full_and_disable"},
+    "6.1": {"vhost_worker", "vhost_work_queue", "free_old_xmit_skbs"},
+}
+
+
+@pytest.mark.parametrize(("kernel", "other"), [("6.12", "6.1"), ("6.1", "6.12")])
+def test_functions_have_their_names_in_the_worlds_kernels(kernel, other):
+    settings = {"host_kernel": kernel, "guest_kernel": kernel, "guest_bql": "off"}
+    steps = Driven(PING, settings).run().steps()
+    functions = {step.function for step in steps}
+    assert NAMES[kernel] <= functions
+    assert not NAMES[other] & functions
+    assert {step.source.split()[1] for step in steps if step.function in NAMES[kernel]} == {kernel}
+
+
+def test_an_older_guest_turns_callbacks_off_once_less_in_its_poll():
+    begun = [
+        [step.outcome for step in Driven(PING, KNOWN, {"guest_bql": "off", "guest_kernel": kernel}).run().steps()
+         if (step.op, step.row) == ("begin", "G-RX.2")]
+        for kernel in ("6.12", "6.1")
+    ]  # fmt: skip
+    assert begun == [["nothing"], ["begun"]]
+
+
+def test_without_apicv_intel_has_a_function_of_its_own():
+    for cpu, function in (("intel", "vmx_deliver_interrupt"), ("amd", "svm_deliver_interrupt")):
+        steps = Driven([OUT], {"apicv": "off", "cpu": cpu}).run().steps()
+        assert [step.function for step in steps if step.op == "deliver"] == [function]
+
+
+def test_flags_instead_of_event_indices_are_written():
+    steps = Driven([OUT, Pause(), IN], FLAGS).run().steps()
+    written = {write.field for step in steps for write in step.writes}
+    assert {"avail.flags", "used.flags"} <= written
+    assert "avail_event" not in written
