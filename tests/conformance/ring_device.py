@@ -19,22 +19,28 @@ from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.packed_device import PackedDevice
 from virtviz.ring.split import SplitLayout
+from virtviz.ring.split_device import SplitDevice
 from virtviz.spec.virtio import VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_PCI_ISR_QUEUE, Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.memory import Port
     from virtviz.ring.rings import DeviceRing
     from virtviz.ring.verdicts import BackEnd, Verdict
 
 MAC = bytes.fromhex("525400123456")
+CONTROL = 2
+"""The control queue, QEMU's even where vhost has the others."""
 
 
 def device_ring(
     state: State, name: str, memory: Port, queue: Mapping[str, Any], features: int, back_end: BackEnd, start: int = 0
 ) -> DeviceRing:
-    """Make the device's side of a queue, split or packed as was negotiated."""
+    """Make the device's side of a queue, split or packed as was negotiated.
+
+    vhost's knows memory that begins at address 0 only.
+    """
 
     def has(feature: Feature) -> bool:
         return bool(features >> feature & 1)
@@ -53,6 +59,8 @@ def device_ring(
             in_order=has(Feature.F_IN_ORDER),
         )
     layout = SplitLayout(size, *areas)
+    if back_end == "vhost":
+        return SplitDevice(state, name, memory, layout, event_idx=event_idx, start=start)
     return CheckedSplitDevice(
         state, name, memory, layout, back_end=back_end, event_idx=event_idx, indirect=indirect, start=start
     )
@@ -70,14 +78,22 @@ class Device:
         back_end: BackEnd = "qemu",
         *,
         recording: bool = False,
+        watch: Callable[[Port], Port] = lambda port: port,
     ) -> None:
         self.state = State(recording=recording)
-        self._memory = Window(self.state.adopt("arena", memory), base)
+        self._memory = watch(Window(self.state.adopt("arena", memory), base))
         self._features = features
         self._queues = {queue["index"]: queue for queue in queues}
         self._back_end: BackEnd = back_end
         self.rings = {
-            index: device_ring(self.state, f"queue{index}", self._memory, queue, features, back_end)
+            index: device_ring(
+                self.state,
+                f"queue{index}",
+                self._memory,
+                queue,
+                features,
+                "qemu" if back_end == "vhost" and index == CONTROL else back_end,
+            )
             for index, queue in self._queues.items()
         }
         self.net = NetDevice(
@@ -90,7 +106,7 @@ class Device:
     def kick(self, queue: int) -> None:
         """The driver notifies a queue."""
         self._out += self.net.kick(queue)
-        if queue == 0:
+        if queue % 2 == 0 and queue != CONTROL:
             self._deliver()
 
     def inject(self, frame: bytes) -> None:
