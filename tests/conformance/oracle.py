@@ -1,12 +1,13 @@
 """Virtqueues read off the specification once more: slowly, obviously, and apart from the rings under test.
 
-Nothing is shared with `virtviz.ring`. Positions are counted without end and reduced only where memory is touched, decisions are made
-by looking at every entry in question, and both layouts are used through the same few calls:
+Nothing is shared with `virtviz.ring`. Positions are counted without end and reduced only where memory is touched,
+decisions are made by looking at every entry in question, and both layouts are used through the same few calls:
 
     driver.offer(pieces, writable, token), driver.kick(), driver.reclaim(), driver.ask(wish)
     device.fetch(), device.give_back(buffers), device.interrupt(), device.ask(wanted)
 
-A piece is (address, length), a buffer is (name, readable pieces, writable pieces). Section numbers are those of virtio 1.4.
+A piece is (address, length), a buffer is (name, readable pieces, writable pieces). Section numbers are those of virtio
+1.4.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Buffer:
 
 
 def indirect_table(memory: bytearray, address: int, length: int, *, chained: bool) -> list[tuple[int, int, int]]:
-    """Read an indirect table: in the split layout by its next fields (2.7.5.3), in the packed one in sequence (2.8.7)."""
+    """Read an indirect table: by its next fields if split (2.7.5.3), in sequence if packed (2.8.7)."""
     entries = [
         (get(memory, at, 8), get(memory, at + 8, 4), get(memory, at + 12, 2), get(memory, at + 14, 2))
         for at in range(address, address + length, 16)
@@ -251,7 +252,12 @@ class PackedDeviceOracle:
 
     def _read(self, position: int) -> tuple[int, int, int, int]:
         at = self.ring + 16 * (position % self.size)
-        return get(self.memory, at, 8), get(self.memory, at + 8, 4), get(self.memory, at + 12, 2), get(self.memory, at + 14, 2)
+        return (
+            get(self.memory, at, 8),
+            get(self.memory, at + 8, 4),
+            get(self.memory, at + 12, 2),
+            get(self.memory, at + 14, 2),
+        )
 
     def give_back(self, buffers: list[tuple[Buffer, int]]) -> None:
         for buffer, written in buffers:
@@ -274,7 +280,7 @@ class PackedDeviceOracle:
 
 @dataclass
 class PackedDriverOracle:
-    """What a driver does with a packed virtqueue. It names a buffer by 100 + its first slot, in the last descriptor only."""
+    """What a driver does with a packed virtqueue. It names buffers by a running number, in the last descriptor only."""
 
     memory: bytearray
     size: int

@@ -97,15 +97,16 @@ def put_areas(random: Random, plan: Plan, memory: bytearray, queue: dict[str, An
         struct.pack_into("<H", memory, driver + 4 + 2 * i, head)
 
 
-class Trespass(AssertionError):
+class TrespassError(AssertionError):
     """The device wrote where it must not, or looked at memory more often than it could have reason to."""
 
 
 class Watch:
     """A port that counts accesses, and lets a device write nothing but its own fields and what it was offered.
 
-    What was offered is read off memory itself: every descriptor with WRITE in any queue's table, and in every table that an indirect
-    descriptor refers to. A buffer may lie over the descriptors; so this is looked up again whenever what was written may be one.
+    What was offered is read off memory itself: every descriptor with WRITE in any queue's table, and in every table
+    that an indirect descriptor refers to. A buffer may lie over the descriptors; so this is looked up again whenever
+    what was written may be one.
     """
 
     def __init__(self, port: Port, plan: Plan) -> None:
@@ -159,13 +160,13 @@ class Watch:
     def count(self) -> None:
         self.accesses += 1
         if self.accesses > self.most:
-            raise Trespass(f"more than {self.most} accesses")
+            raise TrespassError(f"more than {self.most} accesses")
 
     def check(self, address: int, length: int) -> None:
         self.count()
         for at in range(address, address + length):
             if not (self._own[at] or self._offered[at]):
-                raise Trespass(f"{length} bytes written at {address:#x}")
+                raise TrespassError(f"{length} bytes written at {address:#x}")
 
     def wrote(self, address: int, length: int) -> None:
         if any(self._tables[address : address + length]):

@@ -1,4 +1,4 @@
-"""Our sides against the oracle's, in every pairing, over both layouts, under any order of offering, taking, returning and asking."""
+"""Our sides against the oracle's, in every pairing and over both layouts, under any order of what they may do."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ def make_world(
         oracles = PackedDriverOracle(*areas, TABLES), PackedDeviceOracle(*areas)
         driver = PackedDriver(state, "driver", region, packed, event_idx=event_idx, indirect=True)
         back_end = devices if devices != "oracle" else "qemu"
-        ours = PackedDevice(
-            state, "device", region, packed, back_end=back_end, event_idx=event_idx, indirect=True
-        )
+        ours = PackedDevice(state, "device", region, packed, back_end=back_end, event_idx=event_idx, indirect=True)
     return World(
         memory,
         state,
@@ -106,37 +104,72 @@ def make_world(
     )
 
 
-def run(world: World, script: list[tuple[Any, ...]]) -> list[Any]:
-    """Do what the script says, and write down what each side saw of the other."""
-    log: list[Any] = []
-    memory, places, token = world.memory, 0, 0
-    offered: list[tuple[int, int]] = []
-    taken: list[tuple[Any, int, int]] = []
-    told = False
+class Run:
+    """A script carried out in a world; `log` is what each side saw of the other."""
 
-    def fetch() -> bool:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.log: list[Any] = []
+        self.places = self.token = 0
+        self.offered: list[tuple[int, int]] = []
+        self.taken: list[tuple[Any, int, int]] = []
+        self.told = False
+
+    def step(self, action: str, *how: Any) -> None:
+        match action:
+            case "offer":
+                self.offer(*how)
+            case "fetch":
+                for _ in range(*how):
+                    self.fetch()
+            case "use":
+                self.use(*how)
+            case "reclaim":
+                self.reclaim()
+            case "driver asks":
+                self.world.driver.ask(*how)
+            case "device asks":
+                self.world.device.ask(wanted=how[0])
+
+    def offer(self, sizes: list[int], writable: int, indirect: bool) -> None:  # noqa: FBT001
+        world = self.world
+        indirect = indirect and 1 < len(sizes) <= world.size
+        pieces = [(BUFFERS + 64 * ((self.places + i) % 512), size) for i, size in enumerate(sizes)]
+        slots = 1 if indirect else len(sizes)
+        fits = world.driver.offer(pieces, min(writable, len(sizes)), self.token + 1, indirect=indirect)
+        self.log.append(("offered", fits))
+        if fits:
+            self.token += 1
+            self.places += len(sizes)
+            for address, size in pieces:
+                world.memory[address : address + size] = bytes((self.token + i) % 256 for i in range(size))
+            self.offered.append((self.token, slots))
+            world.shadow_driver.offered += slots if world.packed else 1
+            assert world.driver.kick() == world.shadow_driver.kick()
+
+    def fetch(self) -> bool:
+        world = self.world
         buffer = world.device.fetch()
-        assert (buffer is None) == (not offered)
+        assert (buffer is None) == (not self.offered)
         if buffer is None:
             return False
-        token, slots = offered.pop(0)
-        read = b"".join(memory[address : address + length] for address, length in buffer.readable)
-        log.append(("fetched", token, bytes(read), [length for _, length in buffer.writable]))
+        token, slots = self.offered.pop(0)
+        read = b"".join(world.memory[address : address + length] for address, length in buffer.readable)
+        self.log.append(("fetched", token, bytes(read), [length for _, length in buffer.writable]))
         buffer.slots = slots
-        taken.append((buffer, token, slots))
+        self.taken.append((buffer, token, slots))
         world.shadow_device.taken += slots if world.packed else 1
         return True
 
-    def use(which: list[int], *, full: bool) -> None:
-        nonlocal told
-        returned = []
+    def use(self, which: list[int], full: bool) -> None:  # noqa: FBT001
+        world, returned = self.world, []
         for at in which:
-            if taken:
-                buffer, token, slots = taken.pop(at % len(taken))
+            if self.taken:
+                buffer, token, slots = self.taken.pop(at % len(self.taken))
                 written = 0
                 for address, length in buffer.writable:
                     part = length if full else length // 2
-                    memory[address : address + part] = bytes([token % 251]) * part
+                    world.memory[address : address + part] = bytes([token % 251]) * part
                     written += part
                 returned.append((buffer, written))
                 world.shadow_device.returned += slots if world.packed else 1
@@ -144,54 +177,34 @@ def run(world: World, script: list[tuple[Any, ...]]) -> list[Any]:
             world.device.give_back(returned)
             wanted = world.shadow_device.interrupt()
             # Nobody is told less than the specification asks for; the first time, ours tells in any case.
-            assert world.device.interrupt() in ((wanted,) if told else (wanted, True))
-            told = True
+            assert world.device.interrupt() in ((wanted,) if self.told else (wanted, True))
+            self.told = True
 
-    def reclaim() -> None:
-        back = world.driver.reclaim()
-        log.append(("back", back))
-        world.shadow_driver.seen = world.shadow_device.returned
+    def reclaim(self) -> None:
+        self.log.append(("back", self.world.driver.reclaim()))
+        self.world.shadow_driver.seen = self.world.shadow_device.returned
 
+    def end(self) -> None:
+        """Let everything come back; then all is free again."""
+        while self.fetch():
+            pass
+        self.use([0] * len(self.taken), full=True)
+        self.reclaim()
+        assert self.world.driver.offer([(BUFFERS, 1)] * self.world.size, 0, self.token + 1, indirect=False)
+
+
+def run(world: World, script: list[tuple[Any, ...]]) -> list[Any]:
+    """Do what the script says; answers what each side saw of the other."""
+    carried_out = Run(world)
     for step in script:
-        match step:
-            case ("offer", sizes, writable, indirect):
-                writable = min(writable, len(sizes))
-                indirect = indirect and 1 < len(sizes) <= world.size
-                pieces = [(BUFFERS + 64 * ((places + i) % 512), size) for i, size in enumerate(sizes)]
-                slots = 1 if indirect else len(sizes)
-                fits = world.driver.offer(pieces, writable, token + 1, indirect=indirect)
-                log.append(("offered", fits))
-                if fits:
-                    token, places = token + 1, places + len(sizes)
-                    for address, size in pieces:
-                        memory[address : address + size] = bytes((token + i) % 256 for i in range(size))
-                    offered.append((token, slots))
-                    world.shadow_driver.offered += slots if world.packed else 1
-                    assert world.driver.kick() == world.shadow_driver.kick()
-            case ("fetch", times):
-                for _ in range(times):
-                    fetch()
-            case ("use", which, full):
-                use(which, full=full)
-            case ("reclaim",):
-                reclaim()
-            case ("driver asks", wish):
-                world.driver.ask(wish)
-            case ("device asks", wanted):
-                world.device.ask(wanted=wanted)
-    while fetch():
-        pass
-    use([0] * len(taken), full=True)
-    reclaim()
-    assert world.driver.offer([(BUFFERS, 1)] * world.size, 0, token + 1, indirect=False), "all are free again"
-    return log
+        carried_out.step(*step)
+    carried_out.end()
+    return carried_out.log
 
 
 @pytest.mark.parametrize("devices", ["oracle", "vhost", "qemu", "strict"])
 @pytest.mark.parametrize("drivers", ["oracle", "ours"])
-@given(
-    size=st.sampled_from((1, 2, 4, 8)), start=st.sampled_from((0, 65533)), event_idx=st.booleans(), script=actions
-)
+@given(size=st.sampled_from((1, 2, 4, 8)), start=st.sampled_from((0, 65533)), event_idx=st.booleans(), script=actions)
 def test_split_sides_agree_with_the_specification_in_every_pairing(drivers, devices, size, start, event_idx, script):
     expected = run(make_world("split", size, "oracle", "oracle", event_idx=event_idx, start=start), script)
     assert run(make_world("split", size, drivers, devices, event_idx=event_idx, start=start), script) == expected
@@ -233,7 +246,9 @@ def test_both_sides_can_be_taken_back_to_the_last_byte(layout, event_idx, script
 
 @given(
     size=st.integers(2, 8),
-    batches=st.lists(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=3), min_size=1, max_size=4), max_size=6),
+    batches=st.lists(
+        st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=3), min_size=1, max_size=4), max_size=6
+    ),
     writable=st.booleans(),
 )
 def test_virtio_2_8_9_in_order_a_batch_comes_back_by_its_last_buffer(size, batches, writable):
@@ -242,9 +257,7 @@ def test_virtio_2_8_9_in_order_a_batch_comes_back_by_its_last_buffer(size, batch
     region, layout = state.adopt("ram", memory), PackedLayout.at(RING, size)
     driver = PackedDriver(state, "driver", region, layout, event_idx=False, in_order=True)
     device = OurDevice(
-        PackedDevice(
-            state, "device", region, layout, back_end="strict", event_idx=False, indirect=False, in_order=True
-        )
+        PackedDevice(state, "device", region, layout, back_end="strict", event_idx=False, indirect=False, in_order=True)
     )
     ours = OurDriver(driver, TABLES, size)
     token = 0

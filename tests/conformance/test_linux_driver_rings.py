@@ -1,4 +1,4 @@
-"""Rings that a real Linux driver wrote: our device side must take them to where they were taken, and our driver side write the same."""
+"""Rings that a real Linux driver wrote: our device side must serve them so, and our driver side write the same."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def test_our_device_side_takes_linux_rings_to_where_they_were_taken(kind, record
 def test_our_driver_side_writes_what_linux_wrote(recorded):
     queue = Queue(recorded)
     event_idx, indirect = queue.has(Feature.RING_F_EVENT_IDX), queue.has(Feature.RING_F_INDIRECT_DESC)
-    driver = SplitDriver(
-        queue.state, "transmitq1", queue.ram, queue.layout, event_idx=event_idx, indirect=indirect
-    )
+    driver = SplitDriver(queue.state, "transmitq1", queue.ram, queue.layout, event_idx=event_idx, indirect=indirect)
     device = queue.device("vhost", 0)
 
     def send(address: int, length: int) -> None:

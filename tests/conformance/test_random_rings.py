@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections import Counter
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 from random_rings import MEMORY, Plan, Watch, random_memory, random_plan
 from ring_device import Device
 
-from virtviz.engine.memory import Port
 from virtviz.engine.state import State
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.packed_driver import PackedDriver
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 from virtviz.ring.verdicts import BackEnd, what_of
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Port
 
 BACK_ENDS: tuple[BackEnd, ...] = ("qemu", "vhost", "strict")
 RINGS_A_PLAN = 40
@@ -36,14 +39,12 @@ class Subject:
 
         def watch(port: Port) -> Port:
             self.watch = Watch(port, plan)
-            # Between two kicks avail.idx cannot say more than 65535 buffers; a buffer cannot have more descriptors than its table,
-            # and no table more than memory has room for.
+            # Between two kicks avail.idx cannot say more than 65535 buffers; a buffer cannot have more descriptors than
+            # its table, and no table more than memory has room for.
             self.watch.most = 65536 * (2 * MEMORY // 16 + 64)
             return self.watch
 
-        self.device = Device(
-            self.memory, 0, plan.features, plan.queues(), back_end, recording=True, watch=watch
-        )
+        self.device = Device(self.memory, 0, plan.features, plan.queues(), back_end, recording=True, watch=watch)
 
     def serve(self, content: bytes, random: Random) -> str:
         """Put a ring to the device, see what it does about it, and take all of that back; answers the verdict."""
@@ -108,9 +109,9 @@ def test_a_hundred_thousand_random_rings_through_every_device_side():
     for part in range(100):
         for back_end, verdicts in search(start + part, 1000).items():
             total[back_end] += verdicts
-    for back_end, verdicts in total.items():
+    for verdicts in total.values():
         assert verdicts.total() == 100_000
-        print(back_end, *verdicts.most_common(), sep="\n    ")
+        assert len(verdicts) > 15
 
 
 class HostileSubject:
@@ -164,7 +165,12 @@ class HostileSubject:
                 assert driver.cells.num_free + sum(outstanding.values()) == self.size
             else:
                 random.choice(
-                    (driver.disable_callbacks, driver.enable_callbacks, driver.enable_callbacks_delayed, driver.note_interrupt)
+                    (
+                        driver.disable_callbacks,
+                        driver.enable_callbacks,
+                        driver.enable_callbacks_delayed,
+                        driver.note_interrupt,
+                    )
                 )()
                 driver.too_many_used()
         assert not any(self.memory[self.end :]), "nothing behind the queue was written"

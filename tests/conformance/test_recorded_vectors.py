@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ring_device import Device
 
-from virtviz.engine.state import State
+if TYPE_CHECKING:
+    from virtviz.engine.state import State
+
 
 DOCUMENT = json.loads((Path(__file__).parent / "data" / "qemu-ring-vectors.json").read_text("utf-8"))
 VECTORS = DOCUMENT["vectors"]

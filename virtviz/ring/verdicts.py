@@ -132,7 +132,7 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         STOPS,
         "Desc next is {seen}",
-        "A descriptor goes on with one that its table does not have.",
+        "A descriptor goes on with one that its table does not have; whatever lies there would be taken for one.",
         "2.7.5",
     ),
     "descriptor loop": Row(
@@ -224,7 +224,7 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         STOPS,
         "virtio: too many write descriptors in indirect table",
-        "The buffer has more pieces than the back-end can hold, 1024.",
+        "The buffer has more pieces than the back-end has room to note, 1024 (IOV_MAX); it cannot serve a part of it.",
         "",
     ),
     "too many in flight": Row(
@@ -260,7 +260,7 @@ ROWS: Final[Mapping[Problem, Row]] = {
         RESET,
         STOPS,
         "virtio-net nothing to send",
-        "The buffer to send holds a virtio-net header and no frame.",
+        "The buffer to send ends with the virtio-net header; there is no frame behind it that could go out.",
         "5.1.9.2",
     ),
     "writable while sending": Row(

@@ -292,8 +292,6 @@ class NetDevice:
         done = 0
         while done < len(frame) or not heads:
             problem = self._take_to_receive(ring, len(heads))
-            if problem == "empty":
-                return "no room"
             if problem:
                 self._fail(problem, queue)
                 return "no room"
@@ -338,12 +336,12 @@ class NetDevice:
             self._fail(answer, queue)
         return answer == "new"
 
-    def _take_to_receive(self, ring: DeviceRing, taken: int) -> Problem | Literal["empty"] | None:
+    def _take_to_receive(self, ring: DeviceRing, taken: int) -> Problem | None:
         if taken == IOV_MAX:
             return "too many buffers"
         answer = take(ring)
         if answer == "empty":
-            return "ring ran dry" if taken else "empty"
+            return "ring ran dry"
         if answer != "buffer":
             return answer
         if not ring.cells.writable:
@@ -356,18 +354,18 @@ class NetDevice:
         """Take buffers until the frame fits, and only then write; what was taken for nothing is put back."""
         ring = self.rings[queue]
         wanted = len(frame) + self.header_bytes
-        for asked in (False, True):
-            heads, lengths, pieces, problem = self._collect(ring, wanted)
-            if problem not in ("empty", "ring ran dry"):
-                break
+        heads, lengths, pieces, problem = self._collect(ring, wanted)
+        if problem == "ring ran dry":
             ring.put_back(heads)
-            if asked:
-                return "no room"
-            # The driver may have added buffers between the last look and the asking for kicks.
             ring.enable_kicks()
+            # The driver may have added buffers between the last look and the asking for kicks.
+            heads, lengths, pieces, problem = self._collect(ring, wanted)
+            if problem == "ring ran dry":
+                ring.put_back(heads)
+                return "no room"
         ring.disable_kicks()
         if problem:
-            self._fail(problem, queue)  # type: ignore[arg-type]  # the two that are no failures have left the loop otherwise
+            self._fail(problem, queue)
             return "no room"
         if sum(lengths) < wanted:
             ring.put_back(heads)
@@ -381,7 +379,7 @@ class NetDevice:
 
     def _collect(
         self, ring: DeviceRing, wanted: int
-    ) -> tuple[list[int], list[int], list[tuple[int, int]], Problem | Literal["empty"] | None]:
+    ) -> tuple[list[int], list[int], list[tuple[int, int]], Problem | None]:
         """Take as many buffers as the frame needs; answers heads, lengths, pieces, and what was wrong."""
         heads: list[int] = []
         lengths: list[int] = []
@@ -396,7 +394,7 @@ class NetDevice:
                 ring.put_back([*heads, ring.cells.head])
                 return [], [], [], "too many pieces"
             if problem:
-                if problem not in ("empty", "ring ran dry"):
+                if problem != "ring ran dry":
                     ring.put_back(heads)
                 return heads, lengths, pieces, problem
             heads.append(ring.cells.head)
