@@ -94,6 +94,7 @@ def _rates(repetitions: int) -> Iterator[Row]:
 
     yield rate("counters only", SENDING, PACKETS, 4.0, recording=False)
     yield rate("full timeline with undo", SENDING, PACKETS, 1.5, recording=True)
+    yield rate("full timeline, a run of 100,000 steps", SENDING, PACKETS // 10, 0.0, recording=True)
     yield rate("counters only, receiving in batches of 64", RECEIVING, PACKETS // 2, 0.0, recording=False)
     yield rate("counters only, one echo at a time", ECHO, PACKETS // 4, 0.0, recording=False)
 

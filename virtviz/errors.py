@@ -17,7 +17,7 @@ Learner errors are shown without a traceback. Model errors carry the step, the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
 class VirtvizError(Exception):
@@ -28,8 +28,7 @@ class LearnerError(VirtvizError):
     """Something the person gave is wrong; the message says what, where and what to do instead."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(Struct, frozen=True, order=True):
     """One thing wrong with a lesson file.
 
     Attributes:

@@ -168,6 +168,13 @@ def test_on_a_plain_terminal_one_is_asked_for_commands(terminal, arguments, term
     assert "Counted up to step 0 of" in said
 
 
+def test_a_theme_that_does_not_exist_is_said_and_the_player_does_not_open(terminal):
+    code, said = terminal("lesson", "3", "--theme", "mauve", until=b"no theme", TERM="xterm-256color")
+    assert code == 2
+    assert "virtviz: there is no theme 'mauve'; there is " in said
+    assert "Traceback" not in said
+
+
 def test_ctrl_c_leaves_a_plain_lesson_with_130_and_no_traceback(terminal):
     code, said = terminal("lesson", "3", "--plain", sent=signal.SIGINT, until=b"step 0 of", TERM="xterm")
     assert code == 130

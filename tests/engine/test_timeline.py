@@ -210,6 +210,15 @@ def test_a_scout_records_what_the_machine_itself_would_have(short_stretches: int
     assert scouted.digest() == alone.digest()
 
 
+def test_a_scout_finds_nothing_to_do_behind_the_end(short_stretches: int):
+    machine = recorded(make_toy(100))
+    length = machine.run()
+    end = machine.digest()
+    machine.seek(0)
+    assert machine.run() == length > 8 * short_stretches
+    assert (machine.length, machine.digest()) == (length, end)
+
+
 def test_a_chosen_order_is_never_scouted(short_stretches: int):
     machine = recorded(make_toy(60))
     machine.make_scout = lambda: pytest.fail("a scout was made")

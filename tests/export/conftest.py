@@ -33,6 +33,7 @@ WORLDS = {
     "no event indices": ({"features": "none", "flows": "known"}, [*PING, Pause(), Item("again")]),
     "wrapping indices": ({"queue.start": 65535, "flows": "known"}, [*PING, Pause(), Item("again"), Item("third")]),
     "halted vCPU": ({"vcpu": "halted", "flows": "known"}, PING),
+    "store buffers": ({"store_buffer": "on", "flows": "known"}, PING),
     "full queue drops": (
         {"flows": "known", "txqueuelen": 2},
         [Item(f"in{i}", kind="udp", length=18, outgoing=False) for i in range(8)],

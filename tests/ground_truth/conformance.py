@@ -6,17 +6,38 @@ from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from projected_lines import Projection, project
-from recorded_cases import CASES, Case, run
+from recorded_cases import CASES, Case, Reasons, run
 from recorded_lines import DATA, HANDLER, THREADS, VCPU, WORKER, Recording, reduce
 
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 GAP = "..."
+
+EXITS = {
+    "npf": ["npf: MMIO write, handled in the kernel (ioeventfd)"],
+    "interrupt": ["interrupt: kick IPI for a device interrupt"],
+    "vintr": ["vintr: window opened for a waiting device interrupt"],
+    "msr": ["msr: x2APIC EOI write", "msr: msr 3b"],
+    "hlt": ["hlt (guest idle)"],
+}
+"""Reason of an exit -> its entries in counts.yaml, without those marked as no packet work."""
+
+SAID = {
+    "vhost_get_vq_desc -> got a chain": ("vgd", "head"),
+    "vhost_get_vq_desc -> empty": ("vgd", "empty"),
+    "vhost_enable_notify -> ring still empty": ("ven", "0"),
+    "kvm_arch_set_irq_inatomic -> 1": ("inatomic", "1"),
+}
+"""Result in counts.yaml -> the same as the traces have it."""
 
 CASE_OF = {case.name: case for case in CASES}
 COUNTS: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "counts.yaml").read_text())
@@ -74,8 +95,7 @@ def compare(name: str) -> Comparison:
 def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Projection) -> dict[str, tuple[int, int]]:
     """Pair every count of packet work in counts.yaml with the simulation's.
 
-    Left out, by the rules: exits (how an interrupt enters is the guest's state; the kick's are here), the timer and the
-    ticks, system calls and wake-ups of the laboratory's programs, scheduling.
+    Left out, by the rules: the timer and the ticks, system calls and wake-ups of the laboratory's programs, scheduling.
     """
     recorded = COUNTS[case.name]
     steps = [trace.step(n) for n in range(begin + 1, len(trace) + 1)]
@@ -98,37 +118,46 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
 
     returns = sum(c.kind is CrossingKind.KVM_RUN_RETURN for c in crossings)
     pairs["exits_to_user_space_total"] = (recorded["exits_to_user_space_total"], returns)
-    pair("vm_exits", "npf: MMIO write, handled in the kernel (ioeventfd)", functions["kvm_exit:npf"])
+    pairs |= _exits(recorded, functions)
     for call in ("poll", "recvmsg", "sendmsg"):
         pair("syscalls", f"handler: {call}", sum(n for f, n in functions.items() if f.startswith(f"{call}:ret")))
     for source in ("ioeventfd_write", "vhost_tx_batch", "handle_rx"):
         pair("eventfd_signals", source, signals[source])
-    for woken, role in (("vhost", WORKER), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
-        # Threads that were woken by nobody of the packet's (the timer wakes a vCPU from the idle loop) are not counted.
-        said = sum(
-            n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken) and "by <idle>" not in key
-        )
-        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"])
+    pairs |= _wakeups(recorded, functions)
     injected = sum(n for key, n in recorded["interrupt_injections"].items() if "device" in key and "re-" not in key)
     pairs["interrupt_injections: device"] = (injected, functions["kvm_inj_virq"])
     for direction, queue in (("input", "receiveq1"), ("output", "transmitq1")):
         pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[f"vm1.{queue}"])
-    said = {
-        "vhost_get_vq_desc -> got a chain": ("vgd", "head"),
-        "vhost_get_vq_desc -> empty": ("vgd", "empty"),
-        "vhost_enable_notify -> ring still empty": ("ven", "0"),
-        "kvm_arch_set_irq_inatomic -> 1": ("inatomic", "1"),
-    }
     for key in recorded["vhost_and_kvm_results"]:
-        pair("vhost_and_kvm_results", key, results[said[key]])
+        pair("vhost_and_kvm_results", key, results[SAID[key]])
     for key in recorded["host_functions"]:
         pair("host_functions", key, _host_function(key, functions, projection, at_far_end))
     for key in recorded.get("guest_functions", {}):
         pair("guest_functions", key, results["kp_prep", "1"] if key == "kick_prepare said kick" else functions[key])
-    # The timer's kicks are among these: the recording without its timer says how many are the devices'.
-    devices = Counter(f for names in reduce(case.name).threads.values() for f in names)["kvm_vcpu_kick"]
     if "host_functions: kvm_vcpu_kick" in pairs:
+        # The timer's kicks are among these: the recording without its timer says how many are the devices'.
+        devices = Counter(f for names in reduce(case.name).threads.values() for f in names)["kvm_vcpu_kick"]
         pairs["host_functions: kvm_vcpu_kick"] = (devices, functions["kvm_vcpu_kick"])
+    return pairs
+
+
+def _exits(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tuple[int, int]]:
+    pairs = {}
+    for reason, keys in EXITS.items():
+        said = sum(recorded["vm_exits"].get(key, 0) for key in keys)
+        pairs[f"vm_exits: kvm_exit:{reason}"] = (said, functions[f"kvm_exit:{reason}"])
+    in_all = sum(n for f, n in functions.items() if f.startswith("kvm_exit"))
+    pairs["vm_exits: all packet work"] = (recorded["vm_exits_without_timer_and_host_ticks"], in_all)
+    return pairs
+
+
+def _wakeups(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tuple[int, int]]:
+    """Pair wake-ups by the thread that is woken; those by nobody of the packet's (the guest's timer) do not count."""
+    pairs = {}
+    for woken, role in (("vhost", WORKER), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
+        wakers = {key: n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken)}
+        said = sum(n for key, n in wakers.items() if "by <idle>" not in key)
+        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"])
     return pairs
 
 
@@ -162,3 +191,50 @@ def table() -> str:
         )
         rows += [" " * 82 + line for line in lines[1:]]
     return "\n".join(rows)
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
+"""Where what was found is kept for readers; written anew by running this file."""
+PAGE = DATA / "conformance-page.md"
+"""Its text, without what was found."""
+
+
+def document() -> str:
+    """Write what was found in all cases as a page."""
+    cases = [(name, case, compare(name)) for name, case in CASE_OF.items()]
+    return PAGE.read_text(encoding="utf-8").format(
+        least=f"{min(found.percent for _, _, found in cases):.1f}",
+        rows=_rows(
+            [
+                f"`{name}`",
+                f"{found.matched} of {found.recording.functions}",
+                f"{found.percent:.1f} %",
+                f"{len(found.counts) - len(found.unequal)} of {len(found.counts)}" if found.counts else "-",
+                case.why,
+            ]
+            for name, case, found in cases
+        ),
+        reasons=_reasons((name, case.unmatched) for name, case, _ in cases),
+        extra=_reasons((name, case.extra) for name, case, _ in cases),
+        differing=_rows(
+            [f"`{name}`", key, str(recorded), str(simulated)]
+            for name, _, found in cases
+            for key, (recorded, simulated) in found.unequal.items()
+        ),
+    )
+
+
+def _reasons(cases: Iterable[tuple[str, Reasons]]) -> str:
+    return _rows(
+        [f"`{name}`", thread, f"`{function}`", str(count), why]
+        for name, reasons in cases
+        for (thread, function), (count, why) in reasons.items()
+    )
+
+
+def _rows(rows: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")

@@ -175,11 +175,6 @@ def expected(traffic: Traffic, found: Fates) -> list[int]:
     return [frame for frame in frames if frame not in questions or found.arrived[questions[frame]]]
 
 
-def waits_for_ever(simulation: Simulation, found: Fates) -> bool:
-    """Say whether the program may wait for a frame that was lost: no timer wakes a halted guest here."""
-    return simulation.world["vcpu"] == "halted" and found.drops > 0
-
-
 def note_step(found: Fates, traffic: Traffic, step: Step) -> None:
     """Add what one step means for its frame."""
     for effect in step.effects:

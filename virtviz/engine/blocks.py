@@ -59,7 +59,9 @@ class Blocks(Struct):
         program: the linked table.
         threads: whose steps these are.
         hits: how often each arc was taken, up to the last time that the counts were collected.
-        timed: end a block at every effect that moves clocks.
+        timed: end a block at every effect that moves another thread's clock, and note what its own copies take.
+        per_kib: by arc, the nanoseconds that a copy or a DMA transfer takes for 1024 bytes.
+        times: what the copies within the last block took.
         functions: by op, the block that begins there.
         exits: all exits of all blocks, by number.
         arcs: the arcs that each exit stands for.
@@ -72,6 +74,8 @@ class Blocks(Struct):
     threads: Sequence[Thread]
     hits: list[int]
     timed: bool
+    per_kib: Sequence[int]
+    times: list[int] = field(default_factory=list)
     functions: list[BlockFunction] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     arcs: list[tuple[int, ...]] = field(default_factory=list)
@@ -228,13 +232,16 @@ class _Maker:
     def _follow(self, node: _Node, arc: Arc, share: float) -> _Node | None:
         """Give what an arc leads to, keeping the block's own stack."""
         base, stack, number = arc.kind & KIND_MASK, node.stack, arc.next
-        if base == BLOCK or (base == RETURN and not stack) or (self.blocks.timed and arc.kind & EFFECT):
+        if base == BLOCK or (base == RETURN and not stack) or self._moves_another_clock(arc):
             return None
         if base == RETURN:
             stack, number = stack[:-1], stack[-1]
         elif base == CALL and arc.then >= 0:
             stack = (*stack, arc.then)
         return _Node(self.ops[number], share, (*node.taken, arc), stack)
+
+    def _moves_another_clock(self, arc: Arc) -> bool:
+        return self.blocks.timed and bool(arc.kind & EFFECT) and arc.size is None
 
     def _is_far_enough(self, node: _Node) -> bool:
         steps = len(node.taken)
@@ -282,6 +289,10 @@ class _Maker:
         if following is None:
             self.lines.append(f"{indent}return {self._exit(node, arc)}")
             return None
+        if self.blocks.timed and arc.size is not None and self.blocks.per_kib[arc.number]:
+            size = f"size{len(self.names)}"
+            self.names.update({"note": self.blocks.times.append, size: arc.size})
+            self.lines.append(f"{indent}note({size}(me) * {self.blocks.per_kib[arc.number]} // 1024)")
         if not following.is_inside:
             self.lines.append(f"{indent}return {self._exit_before(following, arc.kind & CHECK)}")
             return None

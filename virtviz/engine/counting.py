@@ -26,7 +26,7 @@ class CountingMachine(Machine):
         self, program: Program, state: State, threads: Sequence[Thread], costs: dict[str, int] | None = None
     ) -> None:
         super().__init__(program, state, threads, costs)
-        self._blocks = {timed: Blocks(program, threads, self.hits, timed) for timed in (False, True)}
+        self._blocks = {timed: Blocks(program, threads, self.hits, timed, self._per_kib) for timed in (False, True)}
         self._rows: tuple[array[int], array[int]] | None = None
 
     def run(self, limit: int | None = None, scheduler: Scheduler | None = None, held: Collection[int] = ()) -> int:
@@ -38,7 +38,7 @@ class CountingMachine(Machine):
     def scout(
         self, start: Checkpoint, limit: int | None, arcs: array[int], threads: array[int], held: Collection[int]
     ) -> list[Checkpoint]:
-        """Run ahead, noting the arc and thread of every step; answers a checkpoint for every few thousand of them.
+        """Run ahead, noting the arc and thread of every step; answers checkpoints, the last one of where it stopped.
 
         Args:
             start: where to begin.
@@ -57,10 +57,11 @@ class CountingMachine(Machine):
                 stretch = CHECKPOINT_STEPS if limit is None else min(CHECKPOINT_STEPS, limit - taken)
                 done = self.run(stretch, held=held)
                 taken += done
+                if done:
+                    previous = self.checkpoint(previous)
+                    found.append(previous)
                 if not done or stretch < CHECKPOINT_STEPS:
                     break
-                previous = self.checkpoint(previous)
-                found.append(previous)
         finally:
             self._rows = None
         return found
@@ -121,6 +122,7 @@ class CountingMachine(Machine):
         me, stack = thread.me, thread.stack
         blocks = self._blocks[True]
         functions, exits, counts = blocks.functions, blocks.exits, blocks.counts
+        times = blocks.times
         clock = me.clock
         if me.parked:
             me.parked = 0
@@ -136,6 +138,9 @@ class CountingMachine(Machine):
                 done += steps
                 arcs.extend(blocks.arcs[number])
                 clock += blocks.costs[number]
+                if times:
+                    clock += sum(times)
+                    times.clear()
                 if todo:
                     if todo & PUSHES:
                         stack.extend(blocks.pushes[number])

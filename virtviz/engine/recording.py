@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.engine.threads import Registers, Thread
 
-SCOUT_AFTER: Final = 2 * CHECKPOINT_STEPS
+SCOUT_AFTER: Final = CHECKPOINT_STEPS // 2
 """Steps of one run after which a scout goes ahead. Lessons are shorter, and never need one."""
 WINDOW_STEPS: Final = 2 * CHECKPOINT_STEPS
 """Steps after which the window is given up and begun anew."""
@@ -92,9 +92,12 @@ class RecordingMachine(Machine):
         assert self.make_scout is not None
         self._scout = self._scout or self.make_scout()
         scout, timeline, start = self._scout, self.timeline, self.length
-        here = self.checkpoint()
-        timeline.checkpoints += [here, *scout.scout(here, limit, timeline.arcs, timeline.threads, held)]
-        self.seek(self.length)
+        last = timeline.checkpoints[-1]
+        if last.position < start:
+            last = self.checkpoint(last)
+            timeline.checkpoints.append(last)
+        timeline.checkpoints += scout.scout(last, limit, timeline.arcs, timeline.threads, held)
+        self._open_window(timeline.checkpoints[-1])
         taken = self.length - start
         # A scout stops short of the limit by less than a block.
         return taken if limit is None or taken == limit else taken + super().run(limit - taken, None, held)

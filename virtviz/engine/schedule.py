@@ -28,7 +28,7 @@ class Scheduler(Protocol):
 
 
 class RunUntilBlocked:
-    """The thread that runs goes on until it cannot; then the next one in order that can.
+    """The thread that runs goes on until it cannot; then its partner, if it has one, or the next one in order that can.
 
     The readable order, and fair: no thread is passed over for ever, because every thread blocks in the end.
     """
@@ -36,10 +36,11 @@ class RunUntilBlocked:
     quantum = LONG
 
     def pick(self, machine: Machine, held: Collection[int]) -> int:
-        """Prefer the thread that moved last, then the ones after it in their fixed order."""
+        """Prefer the thread that moved last, then its partner, then the ones after it in their fixed order."""
         count, first = len(machine.threads), machine.current
+        partner = machine.threads[first].partner
         blocked_by_hold = False
-        for index in chain(range(first, count), range(first)):
+        for index in chain((first,), (partner,) if partner >= 0 else (), range(first + 1, count), range(first)):
             if machine.can_move(index):
                 if index not in held:
                     return index

@@ -26,7 +26,7 @@ Snapshot = list[Any]
 
 
 class CellNames(Sequence[str]):
-    """The name of every cell, by its number. A world has some 60,000, so each is made when it is asked for."""
+    """The name of every cell, by its number. A world has up to 60,000, so each is made when it is asked for."""
 
     def __init__(self) -> None:
         # Stretches of cells: where each begins, what it is called, and whether it is a list.

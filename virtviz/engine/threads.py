@@ -70,6 +70,8 @@ class Thread(Struct, eq=False):
         intercept: asked before a step with True if the thread is in a user-level place; answers the gate to be taken,
             or None.
         stores: its CPU's store buffer, which has to be empty before a fence; None where stores are visible at once.
+        partner: number of the thread whose turn it is in the readable order if this one has to wait: a CPU's and its
+            store buffer's are each other's; -1 for none.
         pc: number of the op it does next.
         stack: ops to return to, innermost last.
     """
@@ -81,5 +83,6 @@ class Thread(Struct, eq=False):
     gates: tuple[Routine, ...] = ()
     intercept: Callable[[bool], Routine | None] | None = None
     stores: StoreBuffer | None = None
+    partner: int = -1
     pc: int = -1
     stack: list[int] = field(default_factory=list)

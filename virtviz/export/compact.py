@@ -1,4 +1,4 @@
-"""The state before the first step, written small: 60,000 cells and 12 MB of memory, mostly alike, in a few kilobytes.
+"""The state before the first step, written small: up to 60,000 cells and 12 MB, mostly alike, in a few kilobytes.
 
 Cells come in the order of their numbers. A plain cell is `name: value` and takes one number; a list of cells is
 `name: [runs]` and takes as many as it is long, named `name[0]`, `name[1]`, ... A run is `[first, count, step]`. Of

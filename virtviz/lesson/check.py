@@ -8,12 +8,11 @@ right answer, shows only when the lesson is run; who runs it can turn findings i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
@@ -54,8 +53,7 @@ WORDS_LISTED_MAX: Final = 12
 _COLOUR: Final = re.compile(r"\b(red|green|blue|yellow|orange|purple|magenta|cyan)\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What a check found.
 
     Attributes:

@@ -9,11 +9,11 @@ number of values have limits. What the values mean is the business of `shape.py`
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import yaml
+from msgspec import Struct
 
 from virtviz.errors import LessonError
 from virtviz.lesson.build import check_scenario, check_world
@@ -76,8 +76,7 @@ _AT_OPENING: Final = ("found unexpected end of stream", "found unexpected docume
 """Problems that are seen at the end of something, but put right where it begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """A lesson and where everything stands in its file."""
 
     lesson: Lesson

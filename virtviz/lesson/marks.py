@@ -7,7 +7,6 @@ called by its `id` where it has one, and by its number, from 1, where it has non
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 from msgspec import Struct, field
 
@@ -119,5 +118,7 @@ def shown_key(key: str) -> str:
 
 def did_you_mean(word: str, words: Iterable[str], otherwise: str = "") -> str:
     """Say which of the words was probably meant, in brackets; what to say instead where none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only what is misspelled needs it
+
     near = get_close_matches(word[:SHOWN_MAX], list(words), 1)
     return f" (did you mean `{near[0]}`?)" if near else otherwise

@@ -7,8 +7,9 @@ the simulation, fields from its memory and cells. So a lesson that names somethi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.engine.ops import pick
 from virtviz.lesson.conditions import is_field
@@ -29,8 +30,7 @@ _WRITTEN_WHOLE: Final = ("desc.", "used.ring.")
 """Beginnings of fields that are part of a record; steps write the whole record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrow:
+class Arrow(Struct, frozen=True):
     """What one outcome of one op is, as far as a condition can ask about it without running anything."""
 
     op: str
@@ -43,8 +43,7 @@ class Arrow:
     effect: str
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Everything that a lesson may name.
 
     Attributes:

@@ -7,9 +7,10 @@ give the path of a file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from virtviz.errors import LearnerError, LessonError
 from virtviz.lesson.loader import load
@@ -22,8 +23,7 @@ UNNUMBERED: Final = 1 << 30
 """Lessons without a number stand at the end of the shelf."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shelved:
+class Shelved(Struct, frozen=True):
     """A lesson on the shelf.
 
     Attributes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from virtviz.resources import data_folder
 
 
-@dataclass(frozen=True, slots=True)
-class CostProfile:
+class CostProfile(Struct, frozen=True):
     """Nanoseconds by key of op, crossing or effect, and where the figures come from."""
 
     name: str

@@ -6,8 +6,9 @@ position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.spec.frames import summary
 
@@ -21,8 +22,7 @@ NAMED_PACKETS_MAX = 1000
 """Packets that a header lists; a scenario of more repeats what it lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadInfo:
+class ThreadInfo(Struct, frozen=True):
     """A thread: its name, its kind (`vcpu`, `host` or `hardware`) and the place it begins in."""
 
     name: str
@@ -30,8 +30,7 @@ class ThreadInfo:
     place: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceInfo:
+class PlaceInfo(Struct, frozen=True):
     """A place: its name, its domain, and how people call it."""
 
     name: str
@@ -39,8 +38,7 @@ class PlaceInfo:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
+class QueueInfo(Struct, frozen=True):
     """A split virtqueue and where it lies.
 
     Attributes:
@@ -66,8 +64,7 @@ class QueueInfo:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class PacketInfo:
+class PacketInfo(Struct, frozen=True):
     """A packet: its number, the name the lesson gave it, whether the guest sends it, its length, and what it is."""
 
     number: int
@@ -77,16 +74,14 @@ class PacketInfo:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class InitialState:
+class InitialState(Struct, frozen=True):
     """Every cell by name, and every memory region's bytes, before the first step."""
 
     cells: Mapping[str, int]
     memory: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What a world is made of; see the module's text.
 
     Attributes:

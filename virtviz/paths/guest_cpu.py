@@ -247,6 +247,7 @@ class TakeInterrupt(Routine):
         to={"to user": Return(Domain.GUEST_USER), "to kernel": Return(Domain.GUEST_KERNEL)},
         cause="return from the interrupt",
         opens=True,
+        fence=True,
         private=True,
     )
     def iret(self, me: Context) -> str:

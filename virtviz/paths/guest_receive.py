@@ -126,13 +126,15 @@ class Recvmsg(Routine):
         cause="return from the system call",
     )
     def look(self, me: Context) -> str:
-        queue = self.socket.queue
+        queue, cpu = self.socket.queue, self.cpu.cells
         if queue:
+            if cpu.timed_out:
+                # It has come after all.
+                cpu.timed_out = 0
             if me.observed:
                 entry = queue.first()
                 me.packet = (self.buffers if entry & 1 else self.small).cells.packet[entry >> 1]
             return "packet"
-        cpu = self.cpu.cells
         if cpu.timed_out:
             cpu.timed_out = 0
             self.program.cells.done += 1

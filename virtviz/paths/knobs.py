@@ -7,16 +7,15 @@ are checked here once; everything below reads them from `World` and checks nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+
+from msgspec import Struct
 
 from virtviz.errors import KnobError
 
 Value = int | str | frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Knob:
+class Knob(Struct, frozen=True):
     """One setting.
 
     Attributes:
@@ -217,12 +216,12 @@ PROFILES: dict[str, dict[str, Value]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class World(Mapping[str, Value]):
-    """A checked set of values for all knobs."""
+    """A checked set of values for all knobs, under the name of the profile that they began with."""
 
-    chosen: Mapping[str, Value] = field(default_factory=lambda: PROFILES["default"])
-    profile: str = "default"
+    def __init__(self, chosen: Mapping[str, Value], profile: str) -> None:
+        self.chosen = chosen
+        self.profile = profile
 
     def __getitem__(self, name: str) -> Value:
         return self.chosen[name]
@@ -302,6 +301,8 @@ def find_knob(name: str) -> Knob:
     """
     if name in KNOBS:
         return KNOBS[name]
+    from difflib import get_close_matches  # noqa: PLC0415 - only what is misspelled needs it
+
     near = get_close_matches(name, [*KNOBS, "profile"], 1)
     hint = f"did you mean {near[0]}?" if near else f"the knobs are {', '.join(KNOBS)}"
     raise KnobError(name, f"there is no knob {_shown(name)}; {hint}")

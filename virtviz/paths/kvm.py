@@ -188,7 +188,6 @@ class EnterGuest(Routine):
             ),
         },
         to={"entered": RETURN, "injected": RETURN, "window": RETURN},
-        cost="vcpu enter",
         cause="KVM resumes the guest",
         fence=True,
     )
@@ -219,7 +218,6 @@ class LeaveForInterrupt(Routine):
             "window": "The guest has enabled interrupts, as KVM asked to be told: one more exit.",
         },
         to={"ipi": goto("enter"), "window": goto("enter")},
-        cost="vcpu exit",
         cause="an interrupt for the guest",
         fence=True,
     )
@@ -246,7 +244,6 @@ class EoiExit(Routine):
         KVM_LAPIC,
         text="The write to the APIC's EOI register left the guest. KVM takes the interrupt off its list.",
         to=call("enter", None),
-        cost="vcpu exit",
         fence=True,
     )
     def exit_msr(self, me: Context) -> None:
@@ -267,7 +264,6 @@ class HaltVcpu(Routine):
         "kvm_emulate_halt",
         KVM_X86,
         text="HLT leaves the guest: from here on the vCPU is only a thread of the host with nothing to do.",
-        cost="vcpu exit",
         fence=True,
     )
     def exit_hlt(self, me: Context) -> None:

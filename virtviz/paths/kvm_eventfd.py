@@ -92,7 +92,6 @@ class HandleKickIntel(HandleKick):
             "and no further."
         ),
         to=goto("find_ioeventfd"),
-        cost="vcpu exit",
         fence=True,
     )
     def exit_ept_misconfig(self, me: Context) -> None:
@@ -137,7 +136,6 @@ class HandleKickAmd(HandleKick):
         KVM_SVM,
         text="No memory is behind {address}, so the store leaves the guest: a VM exit, into KVM and no further.",
         to=goto("emulate"),
-        cost="vcpu exit",
         fence=True,
     )
     def exit_npf(self, me: Context) -> None:
@@ -233,7 +231,6 @@ class Irqfd(Routine):
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
         target="vcpu_thread",
-        cost="wake",
         fence=True,
     )
     def wake_vcpu(self, me: Context) -> str:

@@ -362,7 +362,6 @@ class Upcall(Routine):
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
         target="handler",
-        cost="wake",
     )
     def wake_handler(self, me: Context) -> str:
         return self.handler.me.wake()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.state import State
@@ -28,6 +28,9 @@ OVS = Place("ovs", Domain.HOST_KERNEL, "OVS datapath")
 HOST_STACK = Place("host_stack", Domain.HOST_KERNEL, "host stack")
 NETLINK = Place("netlink", Domain.HOST_KERNEL, "netlink")
 VSWITCHD = Place("vswitchd", Domain.HOST_USER, "ovs-vswitchd")
+SLOTS_OF_A_PACKET: Final = 16
+"""Slots of the host's packet memory for each packet, where there are few packets: many times what the copies of one
+packet need. A lesson of a few packets is opened far more quickly with a few hundred slots than with thousands."""
 
 
 class Parts:
@@ -57,8 +60,9 @@ class Parts:
         self.backlogs: list[Backlog | None] = []
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
-        # Large enough that every queue can be full at once.
-        slots = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
+        full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        slots = min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
         self.host_pool = self.pools["host"] = PacketPool(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
 
@@ -74,13 +78,14 @@ class Parts:
     def port(self, thread: Thread, region: Region) -> Port:
         """Give the way by which a thread's CPU reaches memory: directly, or through a store buffer of its own.
 
-        A store buffer's draining is a thread, made right here, so that it comes after that of its CPU.
+        A store buffer's draining is a thread, made right here.
         """
         if not self.world.on("store_buffer"):
             return region
         name = f"{thread.name}.stores"
         thread.stores = StoreBuffer(self.state, f"{thread.name}.store_buffer", region, thread.me)
         drain = self.thread(name, self.cpus[thread.me.index], ThreadKind.HARDWARE)
+        thread.partner, drain.partner = drain.me.index, thread.me.index
         place = Place(name, Domain.HARDWARE, f"{thread.name}'s store buffer")
         drain.start = DrainStores(f"{name}.drain", place, thread.stores, thread.name)
         return thread.stores

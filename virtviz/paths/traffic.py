@@ -8,10 +8,11 @@ of a million frames keeps none of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from virtviz.spec.frames import (
     ICMP_ECHO_REPLY,
@@ -32,8 +33,7 @@ UDP_PORTS = (40000, 9)
 """From an ephemeral port to the discard service."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One frame of a scenario.
 
     Attributes:
@@ -75,8 +75,7 @@ class Act(IntEnum):
 SEND, RECEIVE, PAUSE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.END
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """The frames of a scenario, repeated for some rounds.
 
     Attributes:

@@ -221,7 +221,6 @@ class PollWakeup(Routine):
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
         target="worker_thread",
-        cost="wake",
         milestone="notified",
     )
     def wake_worker(self, me: Context) -> str:
@@ -242,7 +241,6 @@ class ServeTap(PollWakeup):
         },
         to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
         target="worker_thread",
-        cost="wake",
     )
     def wake_worker(self, me: Context) -> str:
         return self.worker_thread.me.wake()

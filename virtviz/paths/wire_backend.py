@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.paths import kvm, kvm_eventfd
 from virtviz.paths.knobs import EVENT_IDX, MERGEABLE
@@ -29,8 +30,7 @@ TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signa
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
 
 
-@dataclass(slots=True)
-class Backend:
+class Backend(Struct):
     """vhost-net for one queue pair.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
@@ -13,6 +14,7 @@ from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
+from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
@@ -36,8 +38,7 @@ RX, TX = 0, 1
 """Numbers of the queues of the first pair, as virtio-net numbers them."""
 
 
-@dataclass(slots=True)
-class GuestMemory:
+class GuestMemory(Struct):
     """Where things lie in a guest's memory: rings, the program's two pages, packets, receive buffers."""
 
     region: Region
@@ -49,8 +50,7 @@ class GuestMemory:
     buffers: PacketPool
 
 
-@dataclass(slots=True)
-class Guest:
+class Guest(Struct):
     """A virtual machine, seen from inside and from KVM.
 
     Attributes:
@@ -105,9 +105,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
     rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(
-        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
-    )
+    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
     collected = Fifo(state, f"{name}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -268,9 +266,13 @@ def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
 
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
+    gives_up = guest.program.gives_up
     halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
-    idle_class = PollingIdle if parts.world["vcpu"] == "running" else HaltingIdle
-    return idle_class(f"{guest.name}.idle", kernel, guest.cpu, halt, guest.program.gives_up)
+    if parts.world["vcpu"] == "running":
+        return PollingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
+    timer = parts.thread(f"{guest.name}.timer", cpu=1)
+    timer.start = GuestTimer(f"{guest.name}.timer", KVM, guest.cpu, guest.thread, gives_up)
+    return HaltingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
 
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:

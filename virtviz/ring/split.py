@@ -9,8 +9,9 @@ Source: virtio 1.4, 2.7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from virtviz.spec.virtio import QUEUE_SIZE_MAX
 
@@ -22,8 +23,7 @@ USED_ELEM_BYTES = 8
 _DESC_FIELDS = {0: "addr", 8: "len", 12: "flags", 14: "next"}
 
 
-@dataclass(frozen=True, slots=True)
-class SplitLayout:
+class SplitLayout(Struct, frozen=True):
     """Guest-physical addresses of one split virtqueue.
 
     Attributes:

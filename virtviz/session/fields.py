@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.lesson.conditions import is_called
 from virtviz.ring.split import SplitLayout
@@ -25,8 +26,7 @@ _USED_PARTS: Final = {"id": (0, 4), "len": (4, 4)}
 """Offset and bytes of a used element's parts. Source: virtio 1.4, 2.7.8."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """A field that can be looked up at any position.
 
     Attributes:

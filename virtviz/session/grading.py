@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from virtviz.session.run import Finding
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A question as the learner sees it.
 
     Attributes:
@@ -30,8 +30,7 @@ class Question:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A question with what the learner does not see before answering.
 
     Attributes:
@@ -47,8 +46,7 @@ class Asked:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """An answer and what the machine did.
 
     Attributes:
@@ -71,8 +69,7 @@ class Verdict:
         return self.question.options[self.right]
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True):
     """How a sitting went.
 
     Attributes:
@@ -96,8 +93,7 @@ class Score:
         return ", ".join([*parts, f"{self.open} not answered"] if self.open else parts)
 
 
-@dataclass(slots=True)
-class Results:
+class Results(Struct):
     """The verdicts of one sitting, in the order in which they were given; a question is answered once."""
 
     asked: int

@@ -18,10 +18,9 @@ that is a finding too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.ops import pick
@@ -43,8 +42,7 @@ NEAR_STEPS: Final = 200
 """How far wrong options are looked for in what follows."""
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(Struct):
     """What was worked out for a question.
 
     Attributes:

@@ -11,10 +11,9 @@ to the very end.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from virtviz.engine.counters import COUNTERS, count, of_arc
 from virtviz.engine.ops import pick
@@ -36,8 +35,7 @@ STEPS_MAX: Final = 100_000
 from filling memory, and takes seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """An entry of the script that fired.
 
     Attributes:
@@ -58,8 +56,7 @@ class Moment:
     predict: Predict | None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something in a lesson's script that does not work out when it is run.
 
     Attributes:
@@ -74,7 +71,6 @@ class Finding:
         return f"{self.where}: {self.what}"
 
 
-@dataclass(slots=True)
 class Run:
     """A lesson that has been run, and what its script did.
 
@@ -87,19 +83,18 @@ class Run:
         truncated: the run was ended at `STEPS_MAX`.
     """
 
-    lesson: Lesson
-    simulation: Simulation
-    header: Header
-    machine: RecordingMachine
-    trace: Trace = field(init=False)
-    moments: list[Moment] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    truncated: bool = False
-    _holds_from: list[int] = field(default_factory=list)
-    _held_names: list[tuple[str, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.trace = Trace(self.machine, self.held_after)
+    def __init__(self, lesson: Lesson, simulation: Simulation, header: Header, machine: RecordingMachine) -> None:
+        self.lesson = lesson
+        self.simulation = simulation
+        self.header = header
+        self.machine = machine
+        self.trace = Trace(machine, self.held_after)
+        self.moments: list[Moment] = []
+        self.findings: list[Finding] = []
+        self.truncated = False
+        # From which positions on which threads are held.
+        self._holds_from: list[int] = []
+        self._held_names: list[tuple[str, ...]] = []
 
     @property
     def length(self) -> int:
@@ -211,8 +206,9 @@ class _Director:
         step = self.run.step(n)
         fired = [w for w in candidates if w[2].feed(step, self.counters)]
         for watcher in fired:
-            self.waiting.remove(watcher)
-            self._candidates.clear()
+            for watchers in (self.waiting, *self._candidates.values()):
+                if watcher in watchers:
+                    watchers.remove(watcher)
             self._fire(watcher[0])
 
     def _let_go_at_rest(self) -> bool:

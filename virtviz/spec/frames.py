@@ -8,8 +8,9 @@ Source: IEEE 802.3 (Ethernet II), RFC 791 (IPv4), RFC 792 (ICMP), RFC 768 (UDP),
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,7 @@ _UDP = struct.Struct("!HHHH")
 _U16 = struct.Struct("!H")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One end of a conversation: its Ethernet and IPv4 addresses."""
 
     mac: bytes

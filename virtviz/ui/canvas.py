@@ -1,7 +1,8 @@
-"""A widget that shows a part of the screen's grid and sends to the terminal only what differs from what it showed before.
+"""A widget that shows a part of the screen's grid and sends only what differs from what it showed before.
 
-Textual sends a changed row of a widget from the widget's left edge on. So the screen is cut into tiles, along the edges of what changes
-together, and each tile is a widget: a step changes a few dozen cells of two thousand, and little more than those is sent.
+Textual sends a changed row of a widget from the widget's left edge on. So the screen is cut into tiles, along the
+edges of what changes together, and each tile is a widget: a step changes a few dozen cells of two thousand, and
+little more than those is sent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from virtviz.ui.plan import Rect
 
 Zone = tuple[int, int, int, str]
-"""Something that can be clicked: column, row, width, and the action it stands for, with `{x}` for the column within it."""
+"""Something that can be clicked: column, row, width, and the action, with `{x}` for the column within it."""
 
 
 class Tile(Widget):

@@ -1,6 +1,7 @@
 """Everything that can be done, once: its keys, its action, its name and what it is for.
 
-Bindings, command palette, help and key hints all come from this list, so that whatever has a key can also be found and clicked.
+Bindings, command palette, help and key hints all come from this list, so that whatever has a key can also be found
+and clicked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ class Command:
     title: str
     help: str
     hint: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a user's own key map calls it."""
+        return self.title.lower().replace(" ", "-")
 
 
 COMMANDS: Final = (

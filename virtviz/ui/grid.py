@@ -1,7 +1,8 @@
 """A grid of character cells: what the drawing functions write on, without colours and without widgets.
 
-A cell holds a character and the name of a style, such as `dim` or `changed bold`; what the name looks like is the palette's affair. Text that
-comes from elsewhere is made harmless here: control characters are shown as pictures of themselves, and wide characters take two cells.
+A cell holds a character and the name of a style, such as `dim` or `changed bold`; what the name looks like is the
+palette's affair. Text that comes from elsewhere is made harmless here: control characters are shown as pictures of
+themselves, and wide characters take two cells.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ _ODD: Final = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *ra
 
 ASCII: Final = str.maketrans(
     {
-        **dict.fromkeys("─╌┄–—", "-"),
+        **dict.fromkeys("─╌┄\N{EN DASH}\N{EM DASH}", "-"),
         **dict.fromkeys("━═", "="),
         **dict.fromkeys("│║▌▏▕", "|"),
         **dict.fromkeys("┌┐└┘├┤┬┴┼┷", "+"),
         **dict.fromkeys("┏┓┗┛┃■█", "#"),
-        **dict.fromkeys("▶→›", ">"),
-        **dict.fromkeys("◀←‹", "<"),
+        **dict.fromkeys("▶→", ">"),
+        **dict.fromkeys("◀←", "<"),
         **dict.fromkeys("▲↑", "^"),
         **dict.fromkeys("▼↓", "v"),
         **dict.fromkeys("“”", '"'),
-        **dict.fromkeys("‘’°", "'"),
+        **dict.fromkeys("\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}°", "'"),
         "□": "=",
         "◆": "*",
         "●": "o",
         "·": ".",
         "…": "~",
-        "×": "x",
+        "\N{MULTIPLICATION SIGN}": "x",
         "✓": "v",
         "✗": "x",
         "‖": "|",
@@ -49,7 +50,7 @@ ASCII: Final = str.maketrans(
 
 
 def harmless(text: str) -> str:
-    """Give a text in which nothing does anything: control characters, and marks that turn text around, become visible."""
+    """Give a text in which nothing does anything: control characters and marks that turn text become visible."""
     if text.isascii() and text.isprintable():
         return text
     return text.translate(_CONTROL).translate(_ODD)
@@ -139,7 +140,8 @@ class Grid:
         """Write a text, cut at the edge or after `room` cells; answers the column behind it.
 
         Args:
-            x, y: where it begins.
+            x: the column in which it begins.
+            y: the row.
             text: what to write.
             style: its style; None leaves the style of the cells as it is.
             room: cells it may take.
@@ -221,7 +223,8 @@ class Grid:
 def runs_of(chars: Sequence[str], styles: Sequence[str]) -> list[Run]:
     """Give cells as stretches of one style each.
 
-    What colour a space would be written in cannot be seen, so on the common ground spaces join whatever is before them, or after them
+    What colour a space would be written in cannot be seen, so on the common ground spaces join whatever is before
+    them, or after them
     at the left edge: fewer stretches are fewer bytes.
     """
     made: list[Run] = []

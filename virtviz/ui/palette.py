@@ -1,18 +1,21 @@
 """Colours: the themes, and what the names of styles look like in each.
 
-Drawing functions say what a thing is (`guest`, `changed`, `packet`); this module says how that looks. Blue is the guest, sand the host, orange
-what happens now; they differ in lightness as well as in hue, so that they can be told apart by people who see red and green alike. Nothing is said
-by colour alone: whatever has a colour has a sign, a word or a kind of line too, which is all that remains where there are no colours.
+Drawing functions say what a thing is (`guest`, `changed`, `packet`); this module says how that looks. Blue is the
+guest, sand the host, orange what happens now; they differ in lightness as well as in hue, so that they can be told
+apart by people who see red and green alike. Nothing is said by colour alone: whatever has a colour has a sign, a word
+or a kind of line too, which is all that remains where there are no colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.style import Style
 from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PLAIN_THEME: Final = "ansi-dark"
 """The theme for terminals without colours; Textual's own, so that it is there before any theme can be registered."""

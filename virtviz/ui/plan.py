@@ -1,6 +1,7 @@
 """The plan of the screen: which panel lies where at which size.
 
-At 80x24 everything has its least size. More rows and columns go first to the stage and the ring, then to panels that a small screen shows on a key
+At 80x24 everything has its least size. More rows and columns go first to the stage and the ring, then to panels that
+a small screen shows on a key
 only: the ledger and the thread lanes.
 """
 
@@ -63,7 +64,8 @@ def make_plan(width: int, height: int) -> Mapping[str, Rect]:
     column = left if wide else width
     stage = GRAND_HEIGHT if height >= GRAND and width >= 160 else TALL_HEIGHT if tall else SMALL_HEIGHT
     ring = FULL_ROWS if tall and left >= LEFT_WIDTH else SMALL_ROWS
-    # What is left over goes, in this order: to the sentence, to the lanes, to the sources, and between the parts as air.
+    # What is left over goes, in this order: to the sentence, to the lanes, to the sources, and between the parts as
+    # air.
     spare = height - 1 - stage - ring - 1 - 2 - SENTENCE_ROWS
     sentence = SENTENCE_ROWS + min(spare, 1 + max(height - 40, 0) // 10)
     spare -= sentence - SENTENCE_ROWS
@@ -111,7 +113,7 @@ def make_tiles(plan: Mapping[str, Rect], stage: Stage, width: int, height: int) 
     below = ring.y + ring.height
     cut(0, 1, width - TITLE_RIGHT)
     boxes = sorted(spot.x for spot in stage.spots.values() if spot.shape == BOX and spot.domain.endswith("kernel"))
-    cut(1, 1 + stage.height, *boxes[1:])
+    cut(1, 1 + stage.height, *boxes[1:], stage.gates["guest-host"].at[0] - 1)
     cut(1 + stage.height, below, ring.x + LABEL, counters.x, counters.x + 13)
     column = who.width
     if "lanes" in plan:

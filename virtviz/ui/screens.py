@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
@@ -15,8 +15,6 @@ from virtviz.ui.grid import to_ascii
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-
-    from virtviz.ui.palette import Palette
 
 _SIGNS = (
     ("┏━━┓", "the place whose code runs; the thread's name is on its frame"),
@@ -37,16 +35,16 @@ class Help(ModalScreen[None]):
 
     CSS: ClassVar[str] = """
     Help { align: center middle; }
-    Help VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 92%; padding: 1 2; background: $surface; border: round $primary; }
-    Help Static { width: 100%; }
+    Help VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 92%; padding: 1 2; background:
+    $surface; border: round $primary; } Help Static { width: 100%; }
     """
-    BINDINGS: ClassVar[list[Binding]] = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", show=False),
     ]
 
-    def __init__(self, palette: Palette, *, plain: bool) -> None:
+    def __init__(self, *, plain: bool) -> None:
         super().__init__()
-        self._palette, self._ascii = palette, plain
+        self._plain = plain
 
     def compose(self) -> ComposeResult:
         """Give one table of keys and one of signs."""
@@ -57,7 +55,7 @@ class Help(ModalScreen[None]):
         lines += ["", "Escape closes this."]
         text = "\n".join(lines)
         with VerticalScroll():
-            yield Static(to_ascii(text) if self._ascii else text, markup=False)
+            yield Static(to_ascii(text) if self._plain else text, markup=False)
 
     def on_click(self, event: events.Click) -> None:
         """Close when something beside the window is clicked."""
@@ -72,7 +70,7 @@ class GoTo(ModalScreen[int | None]):
     GoTo { align: center middle; }
     GoTo Vertical { width: 40; height: auto; padding: 1 2; background: $surface; border: round $primary; }
     """
-    BINDINGS: ClassVar[list[Binding]] = [Binding("escape", "cancel", "Close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Close", show=False)]
 
     def __init__(self, position: int, length: int) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ _COUNTER_AT: Final = {name: i for i, name in enumerate(COUNTERS)}
 
 
 class PacketState(Struct, frozen=True):
-    """A packet so far; the fields are those of `PacketFrame`, and `put_by`: the thread that put it into the queue it lies in."""
+    """A packet so far: the fields of `PacketFrame`, and `put_by`, the thread that put it into the queue it lies in."""
 
     number: int
     where: str = ""

@@ -1,8 +1,7 @@
 """A virtqueue as people see it, decoded from the bytes of guest memory.
 
 Three stretches of memory are read: descriptor table, available ring, used ring. What the two sides keep to themselves
-    (their positions, what
-is outstanding) comes from their cells. What the step read and wrote comes from the step.
+(their positions, what is outstanding) comes from their cells. What the step read and wrote comes from the step.
 """
 
 from __future__ import annotations

@@ -1,21 +1,34 @@
 """The stage: where places, queues and borders are drawn, and along which ways packets go.
 
-The stage is a plan in character cells, without colours: two rooms side by side (guest and host), each with a user and a kernel floor, memory
-that both share under the border between them, and hardware in the corner. Every place of the world has its spot on it; a place that the plan
-does not know stands at the name of its domain. Spots never move while the size stays the same.
+The stage is a plan in character cells, without colours: two rooms side by side (guest and host), each with a user and
+a kernel floor, memory that both share under the border between them, and hardware in the corner. Every place of the
+world has its spot on it; a place that the plan does not know stands at the name of its domain. Spots never move while
+the size stays the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BOX, CHIP, LABEL, LANE, WIRE = "box", "chip", "label", "lane", "wire"
 """Shapes of spots: a box with a border, a word in brackets, the name of a region, a queue, the way out of the stage."""
 
 Point = tuple[int, int]
+
+_PACKETS_OF_LABELS = {
+    "netlink": "switch",
+    "guest-user": "app",
+    "guest-kernel": "stack",
+    "host-user": "vswitchd",
+    "host-kernel": "far",
+    "hardware": "nic",
+}
 
 
 class Spot(Struct, frozen=True):
@@ -124,15 +137,16 @@ class Stage(Struct, frozen=True):
         return self.spots.get(self.places.get(where, where))
 
     def packet_spot(self, where: str) -> Spot | None:
-        """Give the spot at which a packet is drawn: a name in a border has no room for one, so the box beside it has it."""
+        """Give the spot at which a packet is drawn; a region's name has no room for one, so a box in it has it."""
         spot = self.spot(where)
-        return self.spots["switch"] if spot is not None and spot.name == "netlink" else spot
+        return self.spots[_PACKETS_OF_LABELS.get(spot.name, spot.name)] if spot is not None else None
 
     def gate(self, source: str, target: str, place: str) -> Gate | None:
         """Give the gate through which a thread goes from one domain to another.
 
         Args:
-            source, target: the domains.
+            source: the domain it comes from.
+            target: the domain it goes to.
             place: the place it comes from, which tells apart gates in the same border.
         """
         if source.startswith("guest") != target.startswith("guest"):

@@ -1,7 +1,8 @@
 """Making the plan of a stage: from what a world is made of, and a size, to spots, ways, borders and gates.
 
-There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from 34 rows on everything is a box,
-and packets have a row of their own inside; on the largest screens the boxes say what they are.
+There are three plans. On a screen of 24 rows user places are chips of one row and kernel places boxes of three; from
+34 rows on everything is a box, and packets have a row of their own inside; on the largest screens the boxes say what
+they are.
 """
 
 from __future__ import annotations
@@ -207,8 +208,10 @@ class _Planner:
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
         self.ways.append(Way("nic", "wire", (nic.at, wire.at)))
         for name in ("tx", "rx"):
-            queue = f"{self.far}.{name}"
-            self.spots[queue] = Spot(queue, "", LABEL, "", down, lane, 1, 1, (down, lane))
+            queue, at = f"{self.far}.{name}", (down, lane)
+            self.spots[queue] = Spot(queue, "", LABEL, "", down, lane, 1, 1, at)
+            self.ways.append(Way("far", queue, (far.at, (down, far.at[1]), at)))
+            self.ways.append(Way(queue, "nic", (at, (down, nic.y), nic.at)))
 
     # Borders
 

@@ -29,7 +29,8 @@ def draw_ledger(
         entries: the last ones, oldest first; as many as there are rows for, or fewer.
         total: how many there are.
         position: the present one; entries of this step are marked.
-        width, rows: of the panel.
+        width: of the panel.
+        rows: of the panel.
     """
     grid = Grid(width, rows)
     zones: list[Zone] = []

@@ -132,7 +132,8 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "
     Args:
         frame: the frame.
         said: what the lesson says.
-        width, rows: of the panel.
+        width: of the panel.
+        rows: of the panel.
         aside: said in place of the step at the beginning, and in place of its source at the end.
     """
     grid = Grid(width, rows)

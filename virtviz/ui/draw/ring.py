@@ -1,7 +1,7 @@
 """The ring: descriptors, available ring and used ring as three bands with the same slots under one another.
 
-What the last step wrote has an asterisk and a colour of its own, what it read a degree sign. Each band is written by one side only: the first two by the
-driver, the third by the device.
+What the last step wrote has an asterisk and a colour of its own, what it read a degree sign. Each band is written by
+one side only: the first two by the driver, the third by the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OWNERS: Final = {"driver": ("drv", "guest"), "device": ("dev", "host"), "used":
 
 
 def slots_for(width: int, rows: int) -> int:
-    """Say how many slots a panel of that size shows: a power of two, so that pages of the ring end where the ring ends."""
+    """Say how many slots a panel of that size shows: a power of two, so that pages end where the ring ends."""
     room = (width - LABEL) // cell_width(rows)
     slots = 1
     while slots * 2 <= room:

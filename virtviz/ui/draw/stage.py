@@ -1,7 +1,7 @@
 """The stage: borders, places, the thread that runs, and packets where they are.
 
-The place whose code runs has a heavy frame with the thread's name in it; a border that the step crosses is drawn heavy from end to end, with an arrow
-and the crossing's name. Packets are the only things that move.
+The place whose code runs has a heavy frame with the thread's name in it; a border that the step crosses is drawn
+heavy from end to end, with an arrow and the crossing's name. Packets are the only things that move.
 """
 
 from __future__ import annotations
@@ -58,18 +58,11 @@ class _StageDrawing:
         gate = self._gate()
         self._borders(gate)
         self._ways()
-        for spot in self.stage.spots.values():
-            if spot.shape == LANE:
-                self._lane(spot)
-            elif spot.shape == WIRE:
-                self._wire(spot)
-            elif spot.shape == LABEL:
-                self._label(spot)
-        for spot in self.stage.spots.values():
-            if spot.shape == BOX:
-                self._box(spot)
-            elif spot.shape == CHIP:
-                self._chip(spot)
+        drawing = {LANE: self._lane, WIRE: self._wire, LABEL: self._label, BOX: self._box, CHIP: self._chip}
+        for shapes in ((LANE, WIRE, LABEL), (BOX, CHIP)):
+            for spot in self.stage.spots.values():
+                if spot.shape in shapes:
+                    drawing[spot.shape](spot)
         for point, note in self.stage.notes.items():
             self.grid.put(*point, note, "dim")
         if gate is not None:
@@ -136,10 +129,10 @@ class _StageDrawing:
             if a.shape == BOX and b.shape == BOX and a.y == b.y:
                 left, right = (a, b) if a.x < b.x else (b, a)
                 start, end = left.x + left.width, right.x
-                if way.carries and not (left.name == "virtio-net" or left.name == "kvm"):
+                if way.carries and left.name not in ("virtio-net", "kvm"):
                     grid.line(start, a.y + 1, end - start, "─", "dim")
                 continue
-            if LANE in (a.shape, b.shape) or WIRE in (a.shape, b.shape):
+            if {LANE, WIRE, LABEL} & {a.shape, b.shape}:
                 continue
             upper, lower = (a, b) if a.y < b.y else (b, a)
             column = lower.middle if way.a != "far" and way.b != "nic" else way.points[1][0]
@@ -244,7 +237,7 @@ class _StageDrawing:
         state = min((t.state for t in residents), key=order.index)
         if spot.name == "far" and state != "ready":
             return "", ""
-        return STATES[state], "changed" if state in ("held",) else "text bold" if state == "ready" else "dim"
+        return STATES[state], "changed" if state == "held" else "text bold" if state == "ready" else "dim"
 
     def _home(self, thread: ThreadFrame) -> str:
         if thread.kind == "hardware":
@@ -272,7 +265,7 @@ class _StageDrawing:
         shown = current if len(alive) > 1 and current in alive else alive[-1]
         text = self._sign(shown) + shown.name
         if len(alive) > 1:
-            text = f"{self._sign(shown)}×{len(alive)}"
+            text = f"{self._sign(shown)}\N{MULTIPLICATION SIGN}{len(alive)}"
         text = fit(text, room)
         at = x + room - len(text) if right or keep else x + (room - len(text)) // 2
         style = "packet" if current in alive else "other"

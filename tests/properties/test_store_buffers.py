@@ -1,0 +1,34 @@
+"""Store buffers change when others see a store, and in the readable order nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from simulated import STEPS_MAX, traffics, worlds
+
+from virtviz.engine.recording import RecordingMachine
+from virtviz.paths.knobs import make_world
+from virtviz.paths.wiring import simulate
+
+if TYPE_CHECKING:
+    from virtviz.paths.knobs import World
+    from virtviz.paths.traffic import Traffic
+
+
+def way(world: World, traffic: Traffic) -> list[tuple[str, str, str]]:
+    """Give thread, op and outcome of every step of a run in the readable order, but of those in which stores drain."""
+    machine = simulate(world, traffic).machine
+    assert isinstance(machine, RecordingMachine)
+    machine.run(STEPS_MAX)
+    names = [thread.name for thread in machine.threads]
+    rows = zip(machine.timeline.threads, map(machine.arc_at, range(machine.length)), strict=True)
+    taken = [(names[index], arc.op.path, arc.outcome) for index, arc in rows]
+    assert world.on("store_buffer") == any(path.endswith(".stores.drain/drain") for _, path, _ in taken)
+    return [step for step in taken if not step[0].endswith(".stores")]
+
+
+@given(worlds(store_buffer="off"), traffics())
+def test_in_the_readable_order_store_buffers_only_add_their_draining(world: World, traffic: Traffic):
+    if traffic.packets:
+        assert way(make_world(world.plain(), {"store_buffer": "on"}), traffic) == way(world, traffic)

@@ -1,0 +1,91 @@
+from itertools import combinations, pairwise
+
+import pytest
+from live_source import Live
+
+from virtviz.view import make_frame
+from virtviz.view.stage import BOX, CHIP, short_thread
+from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT, make_stage
+
+HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
+WIDTHS = (80, 81, 97, 120, 163, 200, 240)
+WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"})
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy"])
+def live(request):
+    return Live(**({"items": Live.__init__.__defaults__[0][:1]} if "far_port" in request.param else {}), **request.param)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("height", HEIGHTS)
+def test_boxes_lie_inside_the_stage_and_apart(live, width, height):
+    stage = make_stage(live.header, width, height)
+    shapes = [spot for spot in stage.spots.values() if spot.shape in (BOX, CHIP)]
+    for spot in shapes:
+        assert spot.x >= 0
+        assert spot.x + spot.width <= stage.width
+        assert spot.y + spot.height <= stage.height
+    for a, b in combinations(shapes, 2):
+        apart = a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
+        assert apart, (a.name, b.name)
+
+
+def test_every_place_and_queue_of_a_run_has_its_spot(live):
+    stage = make_stage(live.header, 80, SMALL_HEIGHT)
+    for position in range(live.length + 1):
+        frame = make_frame(live, position)
+        for thread in frame.threads:
+            assert stage.spot(thread.place), thread
+        for packet in frame.packets:
+            assert not packet.where or stage.packet_spot(packet.where), packet
+
+
+@pytest.mark.parametrize("height", HEIGHTS)
+def test_a_packet_can_go_everywhere_it_goes_cell_by_cell(live, height):
+    stage = make_stage(live.header, 120, height)
+    for position in range(live.length + 1):
+        for packet in make_frame(live, position).packets:
+            if packet.came_from in ("", "nowhere"):
+                continue
+            source, target = stage.packet_spot(packet.came_from), stage.packet_spot(packet.where)
+            if source == target:
+                continue
+            route = stage.route(source.name, target.name)
+            assert route, (packet.came_from, packet.where)
+            assert (route[0], route[-1]) == (source.at, target.at)
+            assert all(abs(x2 - x1) + abs(y2 - y1) == 1 for (x1, y1), (x2, y2) in pairwise(route))
+
+
+def test_every_crossing_of_a_run_has_a_gate_in_a_border(live):
+    stage = make_stage(live.header, 80, SMALL_HEIGHT)
+    for n in range(1, live.length + 1):
+        step = live.trace.step(n)
+        for crossing in step.crossings:
+            gate = stage.gate(crossing.source, crossing.target, step.place)
+            assert gate is not None
+            x, y = gate.at
+            assert any(
+                b.x == x and b.y <= y < b.y + b.length if b.upright else b.y == y and b.x <= x < b.x + b.length
+                for b in stage.borders
+            )
+
+
+def test_packets_never_go_through_kvm_or_qemu():
+    stage = make_stage(Live().header, 80, SMALL_HEIGHT)
+    assert stage.route("virtio-net", "kvm") == ()
+    assert stage.route("kvm", "qemu") == ()
+
+
+def test_without_a_network_card_there_is_no_hardware_border():
+    kinds = {border.kind for border in make_stage(Live(profile="recorded").header, 80, SMALL_HEIGHT).borders}
+    assert "hardware" not in kinds
+    assert "hardware" in {border.kind for border in make_stage(Live().header, 80, SMALL_HEIGHT).borders}
+
+
+def test_thread_names_are_shortened_from_the_outside_in():
+    assert short_thread("vm1.vcpu0", 11) == "vm1.vcpu0"
+    assert short_thread("vm1.vcpu0", 6) == "vcpu0"
+    assert short_thread("vhost-4002", 7) == "vhost"
+    assert short_thread("softirq/cpu1", 7) == "softirq"
+    assert short_thread("handler1", 7) == "hndlr1"
