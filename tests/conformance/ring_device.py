@@ -18,7 +18,7 @@ from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.packed_device import PackedDevice
-from virtviz.ring.split import SplitLayout
+from virtviz.ring.rings import lay_out
 from virtviz.ring.split_device import SplitDevice
 from virtviz.spec.virtio import VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_PCI_ISR_QUEUE, Feature
 
@@ -36,8 +36,8 @@ CONTROL = 2
 
 def device_ring(
     state: State, name: str, memory: Port, queue: Mapping[str, Any], features: int, back_end: BackEnd, start: int = 0
-) -> DeviceRing:
-    """Make the device's side of a queue, split or packed as was negotiated.
+) -> DeviceRing | None:
+    """Make the device's side of a queue, split or packed as was negotiated; None if there can be no such queue.
 
     vhost's knows memory that begins at address 0 only.
     """
@@ -46,19 +46,21 @@ def device_ring(
         return bool(features >> feature & 1)
 
     event_idx, indirect = has(Feature.RING_F_EVENT_IDX), has(Feature.RING_F_INDIRECT_DESC)
-    size, areas = queue["size"], (queue["desc"], queue["driver"], queue["device"])
-    if has(Feature.F_RING_PACKED):
+    areas = (queue[area] for area in ("desc", "driver", "device"))
+    layout = lay_out(queue["size"], *areas, packed=has(Feature.F_RING_PACKED))
+    if layout == "queue not allowed":
+        return None
+    if isinstance(layout, PackedLayout):
         return PackedDevice(
             state,
             name,
             memory,
-            PackedLayout(size, *areas),
+            layout,
             back_end=back_end,
             event_idx=event_idx,
             indirect=indirect,
             in_order=has(Feature.F_IN_ORDER),
         )
-    layout = SplitLayout(size, *areas)
     if back_end == "vhost":
         return SplitDevice(state, name, memory, layout, event_idx=event_idx, start=start)
     return CheckedSplitDevice(
@@ -85,21 +87,14 @@ class Device:
         self._features = features
         self._queues = {queue["index"]: queue for queue in queues}
         self._back_end: BackEnd = back_end
-        self.rings = {
-            index: device_ring(
-                self.state,
-                f"queue{index}",
-                self._memory,
-                queue,
-                features,
-                "qemu" if back_end == "vhost" and index == CONTROL else back_end,
-            )
-            for index, queue in self._queues.items()
-        }
+        made = {index: self._ring(index) for index in self._queues}
+        self.rings = {index: ring for index, ring in made.items() if ring}
         self.net = NetDevice(
             self.state, "net", self.rings, features=features, back_end=back_end, mac=MAC, vnet_hdr=False
         )
         self.net.set_status(VIRTIO_CONFIG_S_DRIVER_OK)
+        for index in made.keys() - self.rings.keys():
+            self.net.refuse_queue(index)
         self._out: list[bytes] = []
         self._backlog: deque[bytes] = deque()
 
@@ -137,7 +132,11 @@ class Device:
 
     def start_at(self, queue: int, index: int) -> None:
         """Let a queue stand at an index, as if so many buffers had been served."""
-        name = f"queue{queue} from {index}"
-        self.rings[queue] = self.net.rings[queue] = device_ring(
-            self.state, name, self._memory, self._queues[queue], self._features, self._back_end, index
-        )
+        ring = self._ring(queue, index)
+        if ring:
+            self.rings[queue] = self.net.rings[queue] = ring
+
+    def _ring(self, queue: int, start: int = 0) -> DeviceRing | None:
+        back_end: BackEnd = "qemu" if self._back_end == "vhost" and queue == CONTROL else self._back_end
+        name = f"queue{queue} from {start}"
+        return device_ring(self.state, name, self._memory, self._queues[queue], self._features, back_end, start)

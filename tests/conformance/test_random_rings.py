@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from random_rings import MEMORY, Plan, Watch, random_memory, random_plan
+from random_rings import MEMORY, Plan, TrespassError, Watch, random_memory, random_plan
 from ring_device import Device
 
 from virtviz.engine.state import State
@@ -17,6 +18,7 @@ from virtviz.ring.packed_driver import PackedDriver
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 from virtviz.ring.verdicts import BackEnd, what_of
+from virtviz.spec.virtio import Feature
 
 if TYPE_CHECKING:
     from virtviz.engine.memory import Port
@@ -90,6 +92,25 @@ def search(seed: int, rings: int) -> dict[str, Counter[str]]:
                 found[back_end][subject.serve(content, Random(seed))] += 1
             done += 1
     return found
+
+
+def test_the_watch_notices_what_it_is_there_for():
+    plan = Plan(1 << Feature.F_VERSION_1, 4)
+    subject = Subject(plan, "qemu")
+    watch = subject.watch
+    assert watch is not None
+    struct.pack_into("<QIHH", subject.memory, 16, 0x2000, 32, 2, 0)
+    watch.begin()
+    watch.write(0x2000, bytes(32))
+    watch.u16[plan.queues()[1]["device"] // 2] = 1
+    for address, length in ((0x2000, 33), (0, 2), (plan.queues()[0]["driver"], 2)):
+        with pytest.raises(TrespassError, match="written at"):
+            watch.write(address, bytes(length))
+    with pytest.raises(TrespassError, match="written at"):
+        watch.u16[0] = 1
+    watch.most = watch.accesses
+    with pytest.raises(TrespassError, match="accesses"):
+        watch.read(0, 1)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -97,6 +97,17 @@ def replay(vector: dict[str, Any], device: Device, memory: bytearray) -> None:
         memory[:] = wanted
 
 
+@pytest.mark.parametrize(("size", "features"), [(3, 1 << 32), (0, 1 << 32), (0, 5 << 32), (65536, 5 << 32)])
+def test_a_queue_that_cannot_be_is_left_alone(size: int, features: int):
+    queue = {"index": 1, "size": size, "desc": BASE, "driver": BASE + 0x1000, "device": BASE + 0x2000}
+    device = Device(bytearray(LENGTH), BASE, features, [queue])
+    device.kick(1)
+    verdict = device.verdict()
+    assert verdict is not None
+    assert (verdict.problem, verdict.what) == ("queue not allowed", "stops until the next kick")
+    assert device.frames() == []
+
+
 def test_all_44_vectors_are_here():
     assert (len(WELL_FORMED), len(MALFORMED)) == (27, 17)
 

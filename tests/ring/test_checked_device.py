@@ -239,6 +239,15 @@ def test_virtio_2_7_5_3_2_a_chain_may_end_in_a_table_but_qemu_takes_it_for_a_pie
     assert pieces["qemu"] == [(BUFFERS, 8), (TABLE, 16)]
 
 
+def test_what_lies_outside_memory_is_gathered_as_zeros():
+    ring = make_ring()
+    ring.memory.write(0x3FFC, b"last")
+    ring.put(0, 0x3FFC, 6, 0)
+    ring.offer(0)
+    assert take(ring.device) == "buffer"
+    assert ring.device.gather() == b"last\0\0"
+
+
 def test_a_strict_device_has_no_memory_to_lend():
     ring = make_ring(back_end="strict")
     ring.put(0, 1 << 40, 8, 0)

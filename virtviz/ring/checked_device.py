@@ -86,7 +86,7 @@ class CheckedSplitDevice(SplitDevice):
 
     # Taking buffers
 
-    def look(self) -> Literal["new", "empty"] | Malformed:
+    def read_avail_idx(self) -> Literal["new", "empty"] | Malformed:
         """Read avail.idx."""
         mine = self.cells
         index = self._u16[self._avail_idx]
@@ -99,7 +99,7 @@ class CheckedSplitDevice(SplitDevice):
             return self._found.refuse("avail.idx jumped") or "new"
         return "new"
 
-    def begin(self) -> Literal["head"] | Malformed:
+    def read_head(self) -> Literal["head"] | Malformed:
         """Read the next head from the available ring, and begin with its chain."""
         mine = self.cells
         if mine.in_flight >= self._size:
@@ -184,6 +184,12 @@ class CheckedSplitDevice(SplitDevice):
     def pieces(self) -> list[tuple[int, int]]:
         """Give address and length of each piece of the buffer just read; one of them may lie outside memory."""
         return self._found.found()
+
+    def gather(self) -> bytearray:
+        """Copy the bytes of all pieces of the buffer just read; zeros stand for what lies outside memory."""
+        memory = self.memory
+        parts = (memory.read(at, size) if memory.holds(at, size) else bytes(size) for at, size in self.pieces())
+        return bytearray().join(parts)
 
     def room(self, wanted: int) -> Literal["enough", "short"] | Malformed:
         """Say whether the buffers that wait can take so many bytes, by walking their chains without taking them.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from virtviz.ring.packed import PackedLayout
+from virtviz.ring.split import SplitLayout
 from virtviz.ring.verdicts import is_malformed
 
 if TYPE_CHECKING:
@@ -205,6 +207,24 @@ class RoomyRing(DeviceRing, Protocol):
     def room(self, wanted: int) -> Literal["enough", "short"] | Malformed:
         """Say whether the buffers that wait can take so many bytes."""
         ...
+
+
+def lay_out(
+    size: int, desc: int, driver: int, device: int, *, packed: bool
+) -> SplitLayout | PackedLayout | Literal["queue not allowed"]:
+    """Make the layout of a queue from what a driver says of it.
+
+    Args:
+        size: descriptors.
+        desc: address of the Descriptor Area: descriptor table or descriptor ring.
+        driver: address of the Driver Area: available ring or the driver's event suppression structure.
+        device: address of the Device Area: used ring or the device's event suppression structure.
+        packed: VIRTIO_F_RING_PACKED was negotiated.
+    """
+    try:
+        return PackedLayout(size, desc, driver, device) if packed else SplitLayout(size, desc, driver, device)
+    except ValueError:
+        return "queue not allowed"
 
 
 def take(ring: DeviceRing) -> Literal["buffer", "empty"] | Malformed:

@@ -130,7 +130,7 @@ class SplitDevice:
         """Say whether avail.idx, as last read, already told of a buffer not yet taken."""
         return self.cells.avail_idx != self.cells.last_avail_idx
 
-    def read_avail_idx(self) -> Literal["new", "empty", "avail.idx jumped"]:
+    def read_avail_idx(self) -> Literal["new", "empty"] | Malformed:
         """Read avail.idx; an index further ahead than the queue is long cannot be right."""
         mine = self.cells
         index = self._u16[self._avail_idx]
@@ -145,7 +145,7 @@ class SplitDevice:
         """Read avail.idx; see `read_avail_idx`."""
         return self.read_avail_idx()
 
-    def read_head(self) -> Literal["head", "head out of range"]:
+    def read_head(self) -> Literal["head"] | Malformed:
         """Read the next head from the available ring, and begin with its chain."""
         mine = self.cells
         head = self._u16[self._avail_ring + (mine.last_avail_idx & self._mask)]

@@ -56,6 +56,7 @@ NetMalformed = Literal[
     "too many buffers",
     "command incomplete",
     "not ready",
+    "queue not allowed",
 ]
 """What can be wrong with a buffer of virtio-net, as seen by the device."""
 
@@ -312,6 +313,15 @@ ROWS: Final[Mapping[Problem, Row]] = {
         "",
         "The driver used a queue before it set DRIVER_OK. The device leaves it alone until then.",
         "2.1.2",
+    ),
+    "queue not allowed": Row(
+        STOPS,
+        STOPS,
+        "",
+        "The driver gave a queue a size that no such queue can have, or an area that is not aligned. vhost refuses to "
+        "start it (EINVAL), and here nobody else starts it either, though QEMU does not look whether a split queue's "
+        "size is a power of two.",
+        "2.7",
     ),
     "used id out of range": Row(
         RESET,

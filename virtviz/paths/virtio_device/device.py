@@ -192,6 +192,10 @@ class NetDevice:
         # The control queue is QEMU's even where vhost has the others.
         return "qemu" if self.back_end == "vhost" and queue == 2 * self.max_pairs else self.back_end
 
+    def refuse_queue(self, queue: int) -> None:
+        """Note that the driver set a queue up as no queue can be; it is not among `rings`, and stays as it is."""
+        self._fail("queue not allowed", queue)
+
     # Kicks
 
     def kick(self, queue: int) -> list[bytes]:
