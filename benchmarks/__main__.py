@@ -1,7 +1,7 @@
 """Run the measurements and print one table: all of them, or the groups named as arguments.
 
-Exit code 1 if a row of the engine is over its budget. The other groups depend on how fast terminal programs are on the
-machine at hand: they are shown, and judged by people.
+Exit code 1 if a row of the engine is over its budget, or if a program that is to be measured does not run. The other
+groups depend on how fast terminal programs are on the machine at hand: they are shown, and judged by people.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import engine, rings, screen, startup
 from benchmarks.table import draw
+from benchmarks.terminal import TerminalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +33,19 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no group {unknown[0]!r}; there is {', '.join(GROUPS)}", file=sys.stderr)
         return 2
-    found = []
+    found: list[Row] = []
+    failures = []
     for name in names or GROUPS:
-        for row in GROUPS[name]():
-            print(f"{row.what}: {row.measured}", file=sys.stderr, flush=True)
-            found.append(row)
+        try:
+            for row in GROUPS[name]():
+                print(f"{row.what}: {row.measured}", file=sys.stderr, flush=True)
+                found.append(row)
+        except TerminalError as error:
+            failures.append(f"[{name}] could not be measured: {error}")
     print(draw(found))
-    return int(any(row.group == engine.GROUP and not row.holds for row in found))
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return int(bool(failures) or any(row.group == engine.GROUP and not row.holds for row in found))
 
 
 if __name__ == "__main__":

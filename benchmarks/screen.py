@@ -78,21 +78,14 @@ def _step(player: Terminal, bare: Terminal) -> Step:
     """Take one step in both programs, in turns."""
     before = position(player)
     for _ in range(3):
-        pressed = player.send("n")
-        chunks = player.settle(QUIET)
+        answered, chunks = player.press("n", QUIET)
         if position(player) == before + 1:
             break
-        player.send("0")
-        player.settle(QUIET)
+        player.press("0", QUIET)
     else:
         raise TerminalError(f"step {before} is not followed by another:\n" + "\n".join(player.screen.lines()))
-    pressed_bare = bare.send("n")
-    return Step(
-        sum(len(chunk.data) for chunk in chunks),
-        len(redrawn(player.screen)),
-        chunks[0].when - pressed,
-        bare.settle(QUIET)[0].when - pressed_bare,
-    )
+    written = sum(len(chunk.data) for chunk in chunks)
+    return Step(written, len(redrawn(player.screen)), answered, bare.press("n", QUIET)[0])
 
 
 def _bytes_a_step(steps: Sequence[Step]) -> Row:

@@ -194,6 +194,21 @@ class Terminal:
             pass
         return self.chunks[begin:]
 
+    def press(self, keys: str, quiet: float) -> tuple[float, list[Chunk]]:
+        """Press keys and read what comes of it, until nothing has come for so many seconds.
+
+        Returns:
+            Seconds to the first byte, and everything that came.
+
+        Raises:
+            TerminalError: nothing comes of it.
+        """
+        pressed, begin = self.send(keys), len(self.chunks)
+        if self.read(PATIENCE) is None:
+            raise TerminalError(f"{' '.join(self.command)} does not answer {keys!r}")
+        self.settle(quiet)
+        return self.chunks[begin].when - pressed, self.chunks[begin:]
+
     def read_for(self, seconds: float) -> int:
         """Read for some time; answers how many bytes came."""
         end, total = perf_counter() + seconds, 0

@@ -1,7 +1,7 @@
 """How hard properties are searched for counter-examples.
 
-`quick` is what every run of the suite does, the same examples each time; `campaign`, chosen by HYPOTHESIS_PROFILE=campaign,
-tries many new ones.
+`quick` is what every run of the suite does, the same examples each time. `campaign` tries many new ones; it is what the
+tests marked so use, and all others with HYPOTHESIS_PROFILE=campaign.
 """
 
 import os

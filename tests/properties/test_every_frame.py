@@ -75,8 +75,21 @@ def test_a_wait_for_a_frame_that_was_lost_ends(vcpu: str):
     assert count_of(simulation, "vcpu_wakeups") == 2 * (vcpu == "halted")
 
 
-@pytest.mark.campaign
-@given(worlds(), traffics(longest=30), habits())
-@settings(settings.get_profile("campaign"))
-def test_campaign_every_frame_has_its_fate(world: World, traffic: Traffic, schedule: Habits):
-    follow(world, traffic, schedule)
+def test_regression_nothing_arrives_before_the_first_step():
+    simulation = simulate(make_world({"flows": "known"}), make_traffic([Item("in", outgoing=False)]))
+    simulation.machine.run()
+    found = fates(simulation)
+    assert (list(found.began.values()), found.arrived) == ([[1]], {1: 1})
+
+
+@pytest.mark.parametrize("apicv", ["on", "off"])
+def test_regression_an_interrupt_between_the_last_look_and_hlt_is_not_slept_through(apicv: str):
+    traffic = make_traffic([Item("echo"), Item("reply", outgoing=False, answers=0)])
+    simulation = simulate(make_world({"vcpu": "halted", "apicv": apicv, "flows": "known"}), traffic)
+    machine, (vm,) = simulation.machine, simulation.vms
+    vcpu = vm.vcpu.me.index
+    while machine.op_next(vcpu).name != "exit_hlt":
+        assert machine.move(vcpu)
+    machine.run(held={vcpu})
+    machine.run()
+    assert vm.program.cells.received == 1

@@ -85,6 +85,11 @@ TestTravel.settings = settings(max_examples=12, stateful_step_count=15)
 
 @given(worlds(), traffics(), habits(), st.floats(0, 1))
 def test_a_jump_equals_a_fresh_run_to_there(world: World, traffic: Traffic, schedule: Habits, part: float):
+    jump_equals_a_fresh_run(world, traffic, schedule, part)
+
+
+def jump_equals_a_fresh_run(world: World, traffic: Traffic, schedule: Habits, part: float) -> None:
+    """Run a world, jump to a part of its way, and compare with a run that ends there."""
     machine = simulate(world, traffic).machine
     assert isinstance(machine, RecordingMachine)
     machine.run(STEPS_MAX, schedule.scheduler())
@@ -114,6 +119,11 @@ def test_a_jump_in_a_long_run_equals_a_fresh_run_to_there():
 
 @given(worlds(), traffics(), habits())
 def test_a_machine_that_only_counts_takes_the_same_arcs(world: World, traffic: Traffic, schedule: Habits):
+    counting_takes_the_same_arcs(world, traffic, schedule)
+
+
+def counting_takes_the_same_arcs(world: World, traffic: Traffic, schedule: Habits) -> None:
+    """Run a world in both kinds of machine, and compare how often each arc was taken."""
     recording = simulate(world, traffic)
     counting = simulate(world, traffic, recording=False)
     steps = recording.machine.run(STEPS_MAX, schedule.scheduler())

@@ -52,6 +52,11 @@ def account(vm: Vm, driver: SplitDriver, device: SplitDevice) -> tuple[int, int]
 
 @given(worlds(store_buffer="off"), traffics(longest=6), habits())
 def test_free_plus_in_flight_is_the_queue_size_at_every_step(world: World, traffic: Traffic, schedule: Habits):
+    accounts_hold(world, traffic, schedule)
+
+
+def accounts_hold(world: World, traffic: Traffic, schedule: Habits) -> None:
+    """Run a world step by step, and check both queues at each."""
     simulation = simulate(world, traffic)
     (vm,) = simulation.vms
     scheduler = schedule.scheduler()

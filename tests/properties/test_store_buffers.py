@@ -30,5 +30,10 @@ def way(world: World, traffic: Traffic) -> list[tuple[str, str, str]]:
 
 @given(worlds(store_buffer="off"), traffics())
 def test_in_the_readable_order_store_buffers_only_add_their_draining(world: World, traffic: Traffic):
+    only_draining_is_added(world, traffic)
+
+
+def only_draining_is_added(world: World, traffic: Traffic) -> None:
+    """Compare the ways of a world with and without store buffers."""
     if traffic.packets:
         assert way(make_world(world.plain(), {"store_buffer": "on"}), traffic) == way(world, traffic)

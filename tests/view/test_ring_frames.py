@@ -104,9 +104,7 @@ def test_a_chain_belongs_to_whoever_has_its_head():
 
 def test_the_window_is_the_page_of_the_slot_worked_on():
     live = Live(items=[Item(f"p{i}", kind="udp", length=18) for i in range(12)])
-    pages = [
-        [slot.slot for slot in make_frame(live, p, TX).ring.slots] for p in range(0, live.length + 1, 25)
-    ]
+    pages = [[slot.slot for slot in make_frame(live, p, TX).ring.slots] for p in range(0, live.length + 1, 25)]
     assert list(range(8)) in pages
     assert list(range(8, 16)) in pages
     assert all(page[0] % 8 == 0 for page in pages)

@@ -1,7 +1,7 @@
 from itertools import combinations, pairwise
 
 import pytest
-from live_source import Live
+from live_source import PING, Live
 
 from virtviz.view import make_frame
 from virtviz.view.stage import BOX, CHIP, short_thread
@@ -14,7 +14,8 @@ WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy
 
 @pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy"])
 def live(request):
-    return Live(**({"items": Live.__init__.__defaults__[0][:1]} if "far_port" in request.param else {}), **request.param)
+    items = PING[:1] if "far_port" in request.param else PING
+    return Live(items, **request.param)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -393,6 +393,8 @@ class _Linker:
 
 def _linked(target: Target, links: Mapping[str, str]) -> Target:
     """Fill in where a base class left open what comes next; an empty name means the way back to the caller."""
+    if not links:
+        return target
     if isinstance(target, Goto):
         name = links.get(target.op, target.op)
         return Goto(name) if name else Return()

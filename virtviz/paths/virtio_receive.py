@@ -375,7 +375,7 @@ class PollReceive(ReceiveRoutine):
         cost="ring cold",
     )
     def last_look(self, me: Context) -> str:
-        if not self.ring.more_used():
+        if self.mine.broken or not self.ring.more_used():
             return "nothing"
         if self.q.schedule():
             self.ring.disable_callbacks()

@@ -234,8 +234,10 @@ class SplitDriver:
         return self._u16[self._used_idx] != self.cells.last_used_idx
 
     def too_many_used(self) -> bool:
-        """Read used.idx: say whether more has come back than a delayed interrupt was asked for."""
+        """Read used.idx: say whether more came back than a delayed interrupt was asked for; never of a broken queue."""
         mine = self.cells
+        if mine.broken:
+            return False
         last_used = mine.last_used_idx
         came_back = self._u16[self._used_idx] - last_used & U16
         return came_back > (mine.avail_idx_shadow - last_used & U16) * 3 // 4

@@ -19,8 +19,11 @@ Run = tuple[str, str]
 """Text and the name of its style."""
 
 _CONTROL: Final = {**{c: chr(0x2400 + c) for c in range(32)}, 127: "␡", **dict.fromkeys(range(128, 160), "�")}
+_SPELT: Final = {ord("¼"): "1/4", ord("½"): "1/2", ord("¾"): "3/4"}
+"""What a console without these characters could not show in one cell."""
 _ODD: Final = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF), "�")
 """Characters that take no cell or turn text around."""
+_READABLE: Final = {**_CONTROL, **_SPELT, **_ODD}
 
 ASCII: Final = str.maketrans(
     {
@@ -53,7 +56,7 @@ def harmless(text: str) -> str:
     """Give a text in which nothing does anything: control characters and marks that turn text become visible."""
     if text.isascii() and text.isprintable():
         return text
-    return text.translate(_CONTROL).translate(_ODD)
+    return text.translate(_READABLE)
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -10,13 +10,15 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from virtviz.ui.commands import COMMANDS
-from virtviz.ui.grid import to_ascii
+from virtviz.ui.grid import to_ascii, wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from textual import events
     from textual.app import ComposeResult
 
-_SIGNS = (
+_SIGNS: Final = (
     ("┏━━┓", "the place whose code runs; the thread's name is on its frame"),
     ("▶", "who runs, and where a thread or packet goes"),
     ("■ □", "a packet being worked on, a packet waiting in a queue"),
@@ -28,6 +30,17 @@ _SIGNS = (
     ("+1", "what the step added to a counter"),
     ("◆ ┴ ?", "on the track: milestones, crossings, questions"),
 )
+
+
+_KEYS: Final = tuple((command.shown, f"{command.title}. {command.help}") for command in COMMANDS)
+TEXT_WIDTH: Final = 68
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Give rows of a sign and its meaning, the meaning broken into lines under one another."""
+    for sign, meaning in rows:
+        for i, line in enumerate(wrap(meaning, TEXT_WIDTH - 15)):
+            yield f"  {sign if i == 0 else '':<13}{line}"
 
 
 class Help(ModalScreen[None]):
@@ -48,12 +61,7 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Give one table of keys and one of signs."""
-        lines = ["Keys", ""]
-        lines += [f"  {c.shown:<10} {c.title:<22} {c.help}" for c in COMMANDS]
-        lines += ["", "Signs", ""]
-        lines += [f"  {sign:<14} {meaning}" for sign, meaning in _SIGNS]
-        lines += ["", "Escape closes this."]
-        text = "\n".join(lines)
+        text = "\n".join(["Keys", "", *_table(_KEYS), "", "Signs", "", *_table(_SIGNS), "", "Escape closes this."])
         with VerticalScroll():
             yield Static(to_ascii(text) if self._plain else text, markup=False)
 

@@ -252,7 +252,7 @@ class _Planner:
         ]
         if not self.veth:
             nic = self.spots["nic"]
-            lines.append(Border("hardware", "host", nic.x - 2, lane, width - nic.x + 2))
+            lines.append(Border("hardware", "host", nic.x - 6, lane, width - nic.x + 6))
         return tuple(lines)
 
     def _gates(self) -> dict[str, Gate]:
@@ -260,10 +260,10 @@ class _Planner:
         guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
         switch = self.spots["switch"].middle
         return {
-            "guest": Gate((guest, under), (guest + 2, under), wall - guest - 14),
+            "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
             "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-            "kvm": Gate((kvm, under), (kvm + 2, under), 8),
-            "switch": Gate((switch, under), (switch + 2, under), self.width - switch - 3),
+            "kvm": Gate((kvm, under), (kvm + 1, under), 8),
+            "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
         }
 
     def _places(self) -> dict[str, str]:

@@ -50,7 +50,7 @@ def draw_ledger(
             grid.put(width - len(detail) - 1, y, detail, "dim")
         zones.append((0, y, width, f"seek({entry.n})"))
     if not shown and rows > 1:
-        grid.put(2, 1, "nothing has been crossed, woken or copied yet", "dim", width - 3)
+        grid.put(2, 1, "nothing crossed, woken or copied yet", "dim", width - 3)
     return grid, zones
 
 
@@ -60,9 +60,10 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
     zones: list[Zone] = []
     columns = lane_columns(width)
     grid.line(0, 0, width, "─", "faint")
-    grid.put(1, 0, f" threads · from step {lanes.first} ", "dim")
-    legend = " u user  k kernel  h hardware "
-    grid.put(width - len(legend) - 1, 0, legend, "dim")
+    title, legend = f" threads · from step {lanes.first} ", " u user  k kernel  h hardware "
+    grid.put(1, 0, title, "dim")
+    if len(title) + len(legend) + 3 < width:
+        grid.put(width - len(legend) - 1, 0, legend, "dim")
     shown = list(lanes.lanes)
     if len(shown) > rows - 1:
         # The idle ones are left out first, the last of them before the others.
@@ -103,7 +104,7 @@ def draw_sources(frame: Frame, width: int, rows: int) -> Grid:
         grid.put(1, 1, "No step has been taken yet.", "dim")
         return grid
     lines: list[tuple[str, str, str]] = [
-        ("code", f"{step.function}()  {step.source}", "text"),
+        ("code", f"{step.function}  {step.source}", "text"),
         ("table", f"{step.row}, operation {step.op}, ended with “{step.outcome}”", "text"),
     ]
     if step.spec:

@@ -123,7 +123,8 @@ def draw_who(frame: Frame, width: int) -> Grid:
 def source_of(step: Step) -> str:
     """Give where a step comes from, in one line: row of the table, function, file."""
     file = step.source.rpartition(" ")[2].rpartition("/")[2]
-    return f"{step.row}  {step.function}()  {file}"
+    function = f"{step.function}()" if step.function.isidentifier() else step.function
+    return f"{step.row}  {function}  {file}"
 
 
 def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "") -> Grid:

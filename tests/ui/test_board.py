@@ -1,0 +1,227 @@
+"""What can be read from every single frame of the lesson, at the smallest screen and at larger ones."""
+
+from typing import NamedTuple
+
+import pytest
+from opened import after_questions, opened, position_of, reach
+
+from virtviz.ui.board import Board
+from virtviz.ui.draw.stage import HEAVY, LIGHT
+from virtviz.ui.grid import to_ascii
+from virtviz.view.stage import BOX, CHIP, LABEL, short_thread
+from virtviz.view.words import CROSSINGS
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+@pytest.fixture(scope="module")
+def session():
+    return after_questions(opened())
+
+
+class Shown(NamedTuple):
+    frame: object
+    stage: object
+    said: str
+    zones: list
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def screens(request, session):
+    """What the board shows at every position, and its text."""
+    board = Board(session)
+    board.lay_out(*request.param)
+    shown = []
+    for position in range(session.length + 1):
+        session.go_to(position)
+        board.draw()
+        lines = [board.grid.text(y) for y in range(request.param[1])]
+        shown.append((Shown(board.frame, board.stage, session.said, board.zones), lines))
+    return shown
+
+
+def test_every_frame_says_which_step_it_is(screens, session):
+    for shown, lines in screens:
+        assert f"step {shown.frame.position} of {session.length}" in lines[0]
+
+
+def test_every_frame_shows_the_running_thread_at_its_place(screens):
+    for shown, lines in screens:
+        frame, stage = shown.frame, shown.stage
+        if frame.step is None:
+            continue
+        spot = stage.spot(frame.step.place)
+        rows = [line[max(spot.x - 1, 0) : spot.x + spot.width] for line in lines[1 + spot.y : 1 + spot.y + spot.height]]
+        assert any("▶" in row for row in rows), frame.step
+        if spot.shape == BOX:
+            assert short_thread(frame.step.thread, spot.width - 2) in rows[0]
+            assert HEAVY[0] in rows[0]
+
+
+def test_every_frame_names_thread_and_title_and_cost(screens):
+    for shown, lines in screens:
+        frame = shown.frame
+        if frame.step is None:
+            continue
+        who = next(line for line in lines if f"▶ {frame.step.thread} " in line and "cost" in line)
+        assert frame.step.title in who
+        assert ("nothing" in who) == (not frame.cost)
+
+
+def test_every_packet_under_way_is_on_the_stage(screens):
+    for shown, lines in screens:
+        frame, stage = shown.frame, shown.stage
+        under_way = [p for p in frame.packets if p.where and not p.done]
+        for packet in under_way:
+            spot = stage.packet_spot(packet.where)
+            together = [p for p in under_way if stage.packet_spot(p.where) == spot]
+            sign = "□" if packet.waiting else "■"
+            row = lines[1 + spot.at[1]]
+            there = row[max(spot.x - 4, 0) : spot.x + spot.width + 8]
+            wanted = f"{sign}{packet.name}"[:6] if len(together) == 1 else f"\N{MULTIPLICATION SIGN}{len(together)}"
+            assert wanted in there, (frame.position, packet)
+
+
+def test_every_crossing_is_seen_to_cross_its_border(screens):
+    for shown, lines in screens:
+        frame, stage = shown.frame, shown.stage
+        if frame.step is None or not frame.step.crossings:
+            continue
+        crossing = frame.step.crossings[-1]
+        gate = stage.gate(crossing.source, crossing.target, frame.step.place)
+        x, y = gate.at
+        assert lines[1 + y][x] in "▲▼▶◀"
+        names = CROSSINGS[crossing.kind]
+        row = lines[1] if gate.upright else lines[1 + y]
+        assert any(name in row for name in names)
+        assert "┃" in [line[x] for line in lines[1:7]] if gate.upright else "━" in lines[1 + y]
+
+
+def test_a_border_that_is_not_crossed_is_not_lit(screens):
+    for shown, lines in screens:
+        step = shown.frame.step
+        if step is None or not step.crossings:
+            assert "━" not in lines[1 + next(s.y for s in shown.stage.spots.values() if s.name == "guest-kernel")]
+
+
+def test_what_the_step_wrote_in_the_ring_has_a_sign(screens):
+    for shown, lines in screens:
+        ring = shown.frame.ring
+        words = (ring.avail_idx, ring.used_idx, *((ring.used_event, ring.avail_event) if ring.event_idx else ()))
+        written = [c for slot in ring.slots for c in (slot.avail, slot.used_id, slot.addr) if c.written]
+        if written or any(c.written for c in words):
+            assert any("*" in line for line in lines[8:-2]), shown.frame.step
+
+
+def test_every_counter_that_grew_says_by_how_much(screens):
+    shown = {"user_kernel.guest", "user_kernel.host", "guest_copies", "host_copies", "wakeups", "interrupts"}
+    for shown, lines in screens:
+        for counter in shown.frame.counters:
+            if counter.name in shown and counter.delta:
+                assert any(f"{counter.value}{counter.delta:+}" in line for line in lines), counter
+
+
+def test_places_never_move(screens):
+    corners = None
+    for shown, lines in screens:
+        found = {
+            (spot.name, x, y)
+            for spot in shown.stage.spots.values()
+            if spot.shape in (BOX, CHIP)
+            for x, y in ((spot.x, spot.y), (spot.x + spot.width - 1, spot.y))
+            if lines[1 + y][x] in "[]" + HEAVY[0] + HEAVY[2] + LIGHT[0] + LIGHT[2]
+        }
+        corners = found if corners is None else corners
+        assert found == corners
+
+
+def test_every_region_is_named(screens):
+    for shown, lines in screens:
+        for spot in shown.stage.spots.values():
+            if spot.shape == LABEL and spot.name in ("guest-user", "guest-kernel", "host-user", "host-kernel"):
+                assert spot.title in lines[1 + spot.y]
+
+
+def test_everything_drawn_has_a_likeness_in_ascii(screens):
+    for _, lines in screens:
+        for line in lines:
+            assert line.count("?") == to_ascii(line).count("?")
+            assert len(to_ascii(line)) == len(line)
+
+
+def test_the_text_of_every_step_is_there_whole_unless_the_lesson_speaks(screens):
+    for shown, lines in screens:
+        step = shown.frame.step
+        if step is not None and not shown.said:
+            assert step.text.split()[-1] in " ".join(lines)
+
+
+def test_every_cell_that_can_be_clicked_stands_for_an_action(screens):
+    for shown, lines in screens:
+        assert all(0 <= y < len(lines) and x >= 0 and width >= 0 for x, y, width, _ in shown.zones)
+        assert (1, len(lines) - 1, 6, "next") in shown.zones
+
+
+@pytest.mark.parametrize("width", [80, 93, 110, 131, 240])
+@pytest.mark.parametrize("height", [24, 27, 33, 34, 41, 50, 70])
+def test_tiles_cover_every_cell_of_the_screen_once(session, width, height):
+    cells = [[0] * width for _ in range(height)]
+    for tile in Board(session).lay_out(width, height):
+        for y in range(tile.y, tile.y + tile.height):
+            for x in range(tile.x, tile.x + tile.width):
+                cells[y][x] += 1
+    assert {count for row in cells for count in row} == {1}
+
+
+@pytest.mark.parametrize("size", [(79, 24), (80, 23), (20, 5), (1, 1)])
+def test_a_screen_that_is_too_small_says_what_it_needs(session, size):
+    board = Board(session)
+    board.lay_out(*size)
+    board.draw()
+    assert board.grid.text(0).startswith("This needs 80x24"[: size[0]])
+
+
+def test_a_question_shows_its_options_and_hides_the_rest_of_the_sentence():
+    session = opened()
+    session.end()
+    board = Board(session)
+    board.lay_out(80, 24)
+    board.draw()
+    text = "\n".join(board.grid.text(y) for y in range(24))
+    for i, option in enumerate(session.question.options):
+        assert f"[{i + 1}] {option}" in text
+    assert "[0] not sure" in text
+    board.hints = 1
+    board.draw()
+    assert session.question.hints[0].split()[0] in "\n".join(board.grid.text(y) for y in range(24))
+
+
+def test_after_an_answer_what_was_said_stands_beside_what_it_did():
+    session = opened()
+    session.end()
+    board = Board(session)
+    board.lay_out(80, 24)
+    question = session.question
+    board.answered = question.id
+    verdict = session.answer(0)
+    board.draw()
+    text = "\n".join(board.grid.text(y) for y in range(24))
+    assert f"You said {question.options[0]}" in text
+    if not verdict.is_right:
+        assert f"It is {question.options[verdict.right]}" in text
+
+
+def test_the_end_tells_how_many_answers_were_right(session):
+    session.go_to(session.length)
+    board = Board(session)
+    board.lay_out(80, 24)
+    board.draw()
+    assert "This is the end. 0 of 10 answers were right." in "\n".join(board.grid.text(y) for y in range(24))
+
+
+def test_a_held_thread_is_shown_as_held(session):
+    reach(session, position_of(session, "publish_avail_idx", packet=4))
+    board = Board(session)
+    board.lay_out(80, 24)
+    board.draw()
+    assert "held" in board.grid.text(6)
