@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from bare_guest import MAC, BareGuest, frame_to
+from hypothesis import given
+from hypothesis import strategies as st
 
-from virtviz.paths.virtio_device.control import GUEST_OFFLOADS
+from virtviz.paths.virtio_device.control import GUEST_OFFLOADS, run_command
 from virtviz.spec.virtio import Feature
 
 OK, ERR = 0, 1
@@ -195,6 +197,16 @@ def test_what_is_unknown_or_incomplete_is_an_error_and_changes_nothing(group: in
 def test_offloads_too_short_are_an_error_even_where_they_can_be_set():
     guest = guest_with(Feature.NET_F_CTRL_GUEST_OFFLOADS)
     assert guest.command(5, 0, bytes(7)) == ERR
+
+
+@given(st.binary(min_size=2, max_size=40), st.sampled_from((0, 1, 2, 3, 4, 5, 6, 255)), st.binary(max_size=40))
+def test_any_bytes_are_a_command_that_is_carried_out_or_not(data, group, frame):
+    guest = guest_with(Feature.NET_F_MQ, Feature.NET_F_CTRL_VLAN, Feature.NET_F_CTRL_GUEST_OFFLOADS, pairs=2)
+    for command in (data, bytes([group]) + data, bytes([group, 0]) + data):
+        assert run_command(guest.net, command) in (OK, ERR)
+        assert guest.net.filter.passes(frame) in (True, False)
+    assert 1 <= guest.net.cells.pairs <= 2
+    assert guest.net.filter.cells.first_multi <= guest.net.filter.cells.in_use <= 64
 
 
 def test_several_commands_of_one_kick_are_all_carried_out():

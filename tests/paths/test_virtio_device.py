@@ -54,6 +54,7 @@ def test_a_frame_waits_until_there_are_buffers_enough(layout: Any, back_end: Any
     guest = BareGuest(MERGEABLE, EVENT_IDX, layout=layout, back_end=back_end)
     guest.offer_room(600, 600)
     frame = frame_to(OURS, length=1514)
+    guest.drivers[0].kick_needed()
     assert guest.net.receive(frame) == "no room"
     assert guest.back(0) == []
     guest.offer(0, [(guest.at(2), 600)], 1, 3)

@@ -10,10 +10,11 @@ import pytest
 
 from virtviz.engine.state import State
 from virtviz.ring.checked_device import CheckedSplitDevice
-from virtviz.ring.rings import DeviceRing, readable_bytes, restart, take, writable_bytes
+from virtviz.ring.rings import DeviceRing, DriverRing, readable_bytes, restart, take, writable_bytes
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_device import SplitDevice
-from virtviz.ring.verdicts import NAMES, BackEnd
+from virtviz.ring.split_driver import SplitDriver
+from virtviz.ring.verdicts import NAMES, BackEnd, DriverMalformed, judge
 
 if TYPE_CHECKING:
     from virtviz.engine.memory import Region
@@ -288,6 +289,21 @@ def test_a_queue_begins_anew_after_a_reset():
     restart(ring.device)
     mine = ring.device.cells
     assert (mine.last_avail_idx, mine.last_used_idx, mine.in_flight, mine.readable) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [(4, "used id out of range"), (0xFFFFFFFF, "used id out of range"), (1, "used id not outstanding")],
+)
+def test_a_split_driver_says_by_what_it_was_broken(head: int, problem: DriverMalformed):
+    state = State(recording=False)
+    memory = state.region("ram", 0x4000)
+    layout = SplitLayout.at(0x100, 4)
+    driver: DriverRing = SplitDriver(state, "q", memory, layout, event_idx=True)
+    struct.pack_into("<HII", memory.bytes, layout.used_idx, 1, head, 0)
+    assert not driver.take_used()
+    assert driver.broken_by() == (problem, head)
+    assert judge(problem, "vhost", seen=head).message.startswith(f"id {head} ")
 
 
 def test_vhost_is_used_as_any_other_ring_is():

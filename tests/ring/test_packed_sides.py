@@ -172,7 +172,7 @@ def test_a_used_id_that_is_not_outstanding_breaks_the_packed_queue(buffer_id: in
     assert ring.driver.peek_token() == 0
     assert ring.driver.more_used()
     assert not ring.driver.take_used()
-    assert (ring.driver.cells.broken, ring.driver.broken_by()) == (1, problem)
+    assert (ring.driver.cells.broken, ring.driver.broken_by()) == (1, (problem, buffer_id))
     assert ring.driver.cells.num_free == 3
 
 
@@ -451,6 +451,22 @@ def test_room_counts_what_waits_in_chains_and_tables_without_taking_it():
     assert ring.device.room(161) == "enough"
     assert ring.device.room(162) == "short", "all round the ring"
     assert ring.device.cells.next_avail == 0
+
+
+def test_virtio_2_8_10_a_kick_is_wanted_behind_what_waits_already():
+    ring = make_ring()
+    ring.send(1, 60, writable=1)
+    ring.send(2, 60, writable=1)
+    ring.driver.kick_needed()
+    assert ring.device.room(1000) == "short"
+    ring.device.enable_kicks()
+    assert ring.event("device") == (2, 1, 2)
+    ring.send(3, 60, writable=1)
+    assert ring.driver.kick_needed()
+    assert take(ring.device) == "buffer"
+    ring.device.put_back([ring.device.cells.head])
+    ring.device.enable_kicks()
+    assert ring.event("device") == (1, 1, 2)
 
 
 # Pieces outside memory

@@ -56,6 +56,7 @@ class PackedDeviceCells(Cells):
         used_wrap: the device's wrap counter.
         signalled_used: next_used when an interrupt was last considered.
         signalled_used_valid: 0 until the first time.
+        filled, filled_wrap: as far as the ring was seen to be filled: where the next kick is wanted.
         kicks_off: 1 while the device asks not to be kicked.
         hidden: 1 while used descriptors are written whose first is not yet marked as used.
         hidden_slot: slot of that first one.
@@ -76,6 +77,8 @@ class PackedDeviceCells(Cells):
     used_wrap: int = 1
     signalled_used: int = 0
     signalled_used_valid: int = 0
+    filled: int = 0
+    filled_wrap: int = 1
     kicks_off: int = 0
     hidden: int = 0
     hidden_slot: int = 0
@@ -216,7 +219,7 @@ class PackedDevice:
         # The buffer's id is the one in its last descriptor (2.8.6).
         mine = self.cells
         mine.head = mine.found << 16 | buffer_id
-        mine.next_avail, mine.avail_wrap = mine.slot, mine.wrap
+        mine.next_avail, mine.avail_wrap = mine.filled, mine.filled_wrap = mine.slot, mine.wrap
         mine.in_flight += mine.found
 
     def _enter(self, address: int, length: int, buffer_id: int, flags: int) -> Literal["indirect"] | Malformed:
@@ -245,7 +248,10 @@ class PackedDevice:
         return "last"
 
     def put_back(self, heads: Sequence[int]) -> None:
-        """Take the buffers taken last as not taken; nothing in memory changes."""
+        """Take the buffers taken last as not taken; nothing in memory changes.
+
+        The next kick is still wanted behind them: that they are there is known.
+        """
         mine = self.cells
         slots = sum(handle >> 16 for handle in heads)
         mine.in_flight -= slots
@@ -266,7 +272,7 @@ class PackedDevice:
         for _ in range(self._size):
             address, length, _, flags = self._read_desc(self._ring + DESC_BYTES * slot)
             if not goes_on and not is_available(flags, wrap):
-                return "short"
+                break
             if flags & VIRTQ_DESC_F_INDIRECT and not goes_on:
                 problem = self._found.wrong_table(address, length)
                 if problem:
@@ -278,6 +284,7 @@ class PackedDevice:
             if total >= wanted:
                 return "enough"
             slot, wrap = (slot + 1, wrap) if slot + 1 < self._size else (0, 1 - wrap)
+        mine.filled, mine.filled_wrap = slot, wrap
         return "descriptor loop" if goes_on else "short"
 
     def _table_room(self, address: int, length: int) -> int:
@@ -357,7 +364,7 @@ class PackedDevice:
         mine = self.cells
         was_off, mine.kicks_off = mine.kicks_off, 0
         if self.event_idx:
-            off_wrap = mine.next_avail | mine.avail_wrap << 15
+            off_wrap = mine.filled | mine.filled_wrap << 15
             self._write_event(self.layout.device_event, off_wrap, RING_EVENT_FLAGS_DESC)
         elif was_off:
             self._u16[self.layout.device_event // 2 + 1] = RING_EVENT_FLAGS_ENABLE

@@ -10,7 +10,7 @@ Source: virtio 1.4, 2.8; Linux drivers/virtio/virtio_ring.c (the functions whose
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.ring.index import U16, need_event
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.ring.packed import PackedLayout
     from virtviz.ring.split_driver import Segment
+    from virtviz.ring.verdicts import DriverMalformed
 
 _ALL_BUT_FLAGS: Final = struct.Struct("<QIH")
 """addr, len, id."""
@@ -305,9 +306,10 @@ class PackedDriver:
         mine.last_used = slot
         return True
 
-    def broken_by(self) -> Literal["used id out of range", "used id not outstanding"]:
-        """Say what was wrong with the id that broke the queue."""
-        return "used id out of range" if self.cells.seen >= self._size else "used id not outstanding"
+    def broken_by(self) -> tuple[DriverMalformed, int]:
+        """Say what was wrong with the id that broke the queue, and which it was. For people only."""
+        seen = self.cells.seen
+        return "used id out of range" if seen >= self._size else "used id not outstanding", seen
 
     def _first_of_batch(self, written: int, last_id: int) -> tuple[int, int]:
         """Give the oldest outstanding buffer, which is the first of a batch that a used descriptor ends (2.8.9).

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.memory import Bytes, Port
     from virtviz.ring.split_driver import Segment
-    from virtviz.ring.verdicts import Malformed
+    from virtviz.ring.verdicts import DriverMalformed, Malformed
 
 
 class DriverRingCells(Protocol):
@@ -99,6 +99,10 @@ class DriverRing(Protocol):
 
     def take_used(self) -> bool:
         """Take a buffer back; False if what the device returned is impossible."""
+        ...
+
+    def broken_by(self) -> tuple[DriverMalformed, int]:
+        """Say what was wrong with the id that broke the queue, and which it was."""
         ...
 
     def note_interrupt(self) -> None:

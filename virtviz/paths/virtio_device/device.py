@@ -194,7 +194,7 @@ class NetDevice:
 
     def refuse_queue(self, queue: int) -> None:
         """Note that the driver set a queue up as no queue can be; it is not among `rings`, and stays as it is."""
-        self._fail("queue not allowed", queue)
+        self.fail("queue not allowed", queue)
 
     # Kicks
 
@@ -246,18 +246,19 @@ class NetDevice:
         if taken == "empty":
             return "empty"
         if taken != "buffer":
-            self._fail(taken, queue)
+            self.fail(taken, queue)
             return "malformed"
-        problem = self._wrong_to_send(ring)
+        problem = self.wrong_to_send(ring)
         if problem:
-            self._fail(problem, queue)
+            self.fail(problem, queue)
             return "refused"
-        self._note_overlooked(queue)
+        self.note_overlooked(queue)
         frame = read_buffer(ring)[self.header_bytes :]
-        self._give_back(ring, [ring.cells.head], [0])
+        self.give_back(ring, [ring.cells.head], [0])
         return frame
 
-    def _wrong_to_send(self, ring: DeviceRing) -> Problem | None:
+    def wrong_to_send(self, ring: DeviceRing) -> Problem | None:
+        """Say what is wrong with a buffer to send, if anything is."""
         length = readable_bytes(ring)
         if not ring.cells.readable:
             return "no header"
@@ -286,7 +287,7 @@ class NetDevice:
         if self.back_end == "vhost":
             return self._receive_as_vhost(queue, frame, header)
         ring: RoomyRing = self.rings[queue]  # type: ignore[assignment]  # so the constructor was told
-        if not self._has_room(ring, queue, len(frame) + self.header_bytes):
+        if not self.has_room(ring, queue, len(frame) + self.header_bytes):
             return "no room"
         if not self.filter.passes(frame):
             return "filtered"
@@ -297,7 +298,7 @@ class NetDevice:
         while done < len(frame) or not heads:
             problem = self._take_to_receive(ring, len(heads))
             if problem:
-                self._fail(problem, queue)
+                self.fail(problem, queue)
                 return "no room"
             skip = 0
             if not heads:
@@ -310,12 +311,13 @@ class NetDevice:
             if done < len(frame) and not self.mergeable:
                 ring.put_back(heads)
                 return "too long"
-        self._note_overlooked(queue)
+        self.note_overlooked(queue)
         self._write_num_buffers(ring, first, len(heads))
-        self._give_back(ring, heads, written)
+        self.give_back(ring, heads, written)
         return "received"
 
-    def _has_room(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
+    def has_room(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
+        """Say whether a frame can be received; while it cannot, kicks are asked for (virtio_net_has_buffers)."""
         if not self._enough(ring, queue, wanted):
             # The driver may have added buffers between the first look and the asking for kicks.
             ring.enable_kicks()
@@ -330,14 +332,14 @@ class NetDevice:
         if self.mergeable:
             answer = ring.room(wanted)
             if is_malformed(answer):
-                self._fail(answer, queue)
+                self.fail(answer, queue)
             return answer == "enough"
         return ring.waiting() or self._looks_new(ring, queue)
 
     def _looks_new(self, ring: RoomyRing, queue: int) -> bool:
         answer = ring.look()
         if is_malformed(answer):
-            self._fail(answer, queue)
+            self.fail(answer, queue)
         return answer == "new"
 
     def _take_to_receive(self, ring: DeviceRing, taken: int) -> Problem | None:
@@ -346,8 +348,10 @@ class NetDevice:
         answer = take(ring)
         if answer == "empty":
             return "ring ran dry"
-        if answer != "buffer":
-            return answer
+        return self.wrong_to_receive(ring) if answer == "buffer" else answer
+
+    def wrong_to_receive(self, ring: DeviceRing) -> Problem | None:
+        """Say what is wrong with a buffer to receive into, if anything is."""
         if not ring.cells.writable:
             return "nothing writable"
         if ring.cells.readable and self.back_end != "qemu":
@@ -358,6 +362,7 @@ class NetDevice:
         """Take buffers until the frame fits, and only then write; what was taken for nothing is put back."""
         ring = self.rings[queue]
         wanted = len(frame) + self.header_bytes
+        ring.disable_kicks()
         heads, lengths, pieces, problem = self._collect(ring, wanted)
         if problem == "ring ran dry":
             ring.put_back(heads)
@@ -367,9 +372,9 @@ class NetDevice:
             if problem == "ring ran dry":
                 ring.put_back(heads)
                 return "no room"
-        ring.disable_kicks()
+            ring.disable_kicks()
         if problem:
-            self._fail(problem, queue)
+            self.fail(problem, queue)
             return "no room"
         if sum(lengths) < wanted:
             ring.put_back(heads)
@@ -378,7 +383,7 @@ class NetDevice:
         scatter(ring.memory, pieces, header)
         scatter(ring.memory, pieces, frame, self.header_bytes)
         self._write_num_buffers(ring, pieces, len(heads))
-        self._give_back(ring, heads, lengths)
+        self.give_back(ring, heads, lengths)
         return "received"
 
     def _collect(
@@ -424,23 +429,24 @@ class NetDevice:
         if not problem and (writable_bytes(ring) < 1 or readable_bytes(ring) < 2):
             problem = "command incomplete"
         if problem:
-            self._fail(problem, queue)
+            self.fail(problem, queue)
             return False
-        self._note_overlooked(queue)
+        self.note_overlooked(queue)
         answer = run_command(self, read_buffer(ring))
         write_buffer(ring, bytes([answer]))
-        self._give_back(ring, [ring.cells.head], [1])
+        self.give_back(ring, [ring.cells.head], [1])
         return True
 
     # What all of them do
 
-    def _give_back(self, ring: DeviceRing, heads: Sequence[int], written: Sequence[int]) -> None:
+    def give_back(self, ring: DeviceRing, heads: Sequence[int], written: Sequence[int]) -> None:
+        """Return buffers, and interrupt if that is wanted."""
         ring.write_used(heads, written)
         ring.publish()
         if ring.interrupt_wanted():
             self.cells.isr |= VIRTIO_PCI_ISR_QUEUE
 
-    def _fail(self, problem: Problem, queue: int) -> None:
+    def fail(self, problem: Problem, queue: int) -> None:
         """Do what the back-end does about a malformed ring."""
         self._note(problem, queue, refused=True)
         verdict = self.verdict()
@@ -457,7 +463,7 @@ class NetDevice:
         mine.problem, mine.queue, mine.refused = NAMES.index(problem) + 1, queue, int(refused)
         mine.seen, mine.expected = getattr(ring_cells, "seen", 0), getattr(ring_cells, "expected", 0)
 
-    def _note_overlooked(self, queue: int) -> None:
+    def note_overlooked(self, queue: int) -> None:
         """Keep for the learner what the ring let pass in the buffer just taken."""
         ring_cells = self.rings[queue].cells
         overlooked = getattr(ring_cells, "overlooked", 0)
