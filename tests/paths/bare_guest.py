@@ -78,7 +78,7 @@ class BareGuest:
             if self.layout == "packed":
                 self.drivers[queue] = PackedDriver(*at, event_idx=self.event_idx)
             else:
-                for word in (layout.avail_idx, layout.used_idx):
+                for word in (layout.avail_idx, layout.used_idx, layout.avail_event, layout.used_event):
                     self.ram.plain_u16[word // 2] = start
                 self.drivers[queue] = SplitDriver(*at, event_idx=self.event_idx, start=start)
 

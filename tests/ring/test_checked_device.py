@@ -124,6 +124,7 @@ def test_a_chain_that_comes_back_is_a_loop_after_as_many_as_there_are():
     ring.put(1, BUFFERS, 8, NEXT, 0)
     ring.offer(0)
     assert take(ring.device) == "descriptor loop"
+    assert len(ring.device.pieces()) == 5, "after as many as the queue has, and one"
     assert ring.device.room(1) == "descriptor loop"
 
 
@@ -156,6 +157,7 @@ def test_a_table_may_loop_or_lead_out_of_itself():
     ring.entry(1, BUFFERS, 1, NEXT, 0)
     ring.offer(0)
     assert take(ring.device) == "descriptor loop"
+    assert len(ring.device.pieces()) == 3, "noticed at the first entry that comes again"
     ring = make_ring()
     ring.put(0, TABLE, 32, INDIRECT)
     ring.entry(0, BUFFERS, 1, NEXT, 2)

@@ -275,6 +275,23 @@ def test_virtio_2_8_10_the_device_interrupts_for_the_descriptor_that_was_asked_f
     assert told == [True, False, True, False, True], "the first time in any case"
 
 
+@pytest.mark.parametrize(
+    ("slot", "wrap", "told"), [(1, 1, True), (2, 1, True), (0, 0, True), (0, 1, False), (1, 0, False), (2, 0, False)]
+)
+def test_a_whole_lap_at_once_passes_every_descriptor(slot: int, wrap: int, *, told: bool):
+    ring = make_ring(3)
+    ring.send(1, 60)
+    ring.serve()
+    assert ring.driver.take_used()
+    assert ring.device.interrupt_wanted()
+    # From slot 1 of the first lap to slot 0 of the second.
+    for token in (2, 3, 4):
+        ring.send(token, 60)
+    ring.put_event("driver", slot, wrap, 2)
+    ring.serve(3)
+    assert ring.device.interrupt_wanted() == told
+
+
 def test_kicks_are_asked_for_at_the_next_descriptor():
     ring = make_ring()
     assert ring.device.disable_kicks()
