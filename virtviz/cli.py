@@ -9,6 +9,7 @@ not valid; 130 interrupted; 141 nobody reads the output any more.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -408,6 +409,8 @@ def _prepare_streams() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; answers the exit code."""
     gc.set_threshold(COLLECT_AFTER)
+    # At the end everything goes at once, without being gone through for cycles again.
+    atexit.register(gc.freeze)
     _prepare_streams()
     try:
         result = cli.main(args=arguments, prog_name="virtviz", standalone_mode=False)

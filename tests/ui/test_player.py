@@ -162,7 +162,7 @@ def test_help_names_every_key_and_goes_away_again(key):
         await pilot.press(key)
         assert isinstance(app.screen, Help)
         shown = str(app.screen.query_one("Static").render())
-        assert all(command.title in shown for command in COMMANDS)
+        assert all(command.title.lower() in shown.lower() for command in COMMANDS)
         await pilot.press("escape")
         await pilot.pause()
         assert not isinstance(app.screen, Help)
@@ -216,10 +216,23 @@ def test_clicking_the_track_goes_there_and_clicking_a_hint_does_it():
         x, y, *_ = next(zone for zone in app.board.zones if zone[3] == "step_back")
         await pilot.click(offset=(x, y))
         assert app.session.position == half - 1
-        await pilot.click(offset=(30, 12))
+        await pilot.click(offset=(30, 5))
         assert app.session.position == half - 1
 
     run(scenario, after_questions(opened()))
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "shows"),
+    [(7, 30, "transmitq1 →"), (8, 30, "receiveq1 ←"), (11, 60, "ledger ·"), (18, 10, "sources"), (16, 5, "threads ·")],
+)
+def test_clicking_a_part_of_the_screen_looks_closer_at_it(row, column, shows):
+    async def scenario(app, pilot):
+        await pilot.press("n", "n")
+        await pilot.click(offset=(column, row))
+        assert shows in text(app)
+
+    run(scenario)
 
 
 def test_clicking_an_option_answers_and_clicking_on_goes_on():

@@ -1,8 +1,8 @@
 """The guest's virtio-net driver: its queues, the kick, and bringing the interface up.
 
 Blocks G-TX (rows 4 to 13), G-TXC and G-RX. What is done to the ring itself is `ring/`; the order in which it is done is
-Linux's, and stands in `virtio_xmit.py` (sending), `virtio_done.py` (getting sent packets back) and `virtio_receive.py`
-(receiving, refilling).
+Linux's, and stands in `virtio_xmit.py` and `virtio_add.py` (sending), `virtio_done.py` (getting sent packets back),
+`virtio_receive.py` and `virtio_refill.py` (receiving).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, virtio_done, virtio_net, virtio_receive, virtio_xmit
+from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
@@ -216,7 +216,7 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         f"{name}.deliver", stack, guest.collected, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu
     )
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
-    refill = virtio_receive.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
+    refill = virtio_refill.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
     poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
     poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
@@ -250,7 +250,7 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
         row: virtio_done.Reclaim(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
         for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
     }
-    add = virtio_xmit.AddBuffer(f"{name}.add", place, queue, notify)
+    add = virtio_add.AddBuffer(f"{name}.add", place, queue, notify)
     xmit_class = virtio_xmit.StartXmit if parts.world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
     return (
         xmit_class(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),

@@ -337,6 +337,12 @@ class Player(App[None]):
         board.panel = "ring"
         self._tell(f"Showing {board.queue}." if board.queue else "Following the action.")
 
+    def action_queue(self, name: str) -> None:
+        """Stay with the ring of a queue, or follow the action again."""
+        self.board.queue = None if self.board.queue == name else name
+        self.board.panel = "ring"
+        self._tell(f"Showing {name}." if self.board.queue else "Following the action.")
+
     def action_panel(self, name: str) -> None:
         """Put a panel in the ring's place, or the ring back."""
         self.board.panel = "ring" if self.board.panel == name else name

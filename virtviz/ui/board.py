@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from virtviz.ui.commands import COMMANDS
 from virtviz.ui.draw.lists import draw_lanes, draw_ledger, draw_sources, lane_columns
 from virtviz.ui.draw.panels import draw_counters, draw_hints, draw_sentence, draw_title, draw_track, draw_who
@@ -17,6 +19,7 @@ from virtviz.ui.grid import Grid
 from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, Rect, make_plan, make_tiles
 from virtviz.view.build import fold_of, make_frame
 from virtviz.view.lanes import make_lanes
+from virtviz.view.stage import LANE
 from virtviz.view.stage_plan import make_stage
 from virtviz.view.track import Track
 
@@ -98,6 +101,7 @@ class Board:
         self.frame = make_frame(session, session.position, self.queue, slots_for(ring.width, ring.height))
         self._put("title", draw_title(self.frame, session.lesson.id, session.lesson.title, plan["title"].width))
         self.draw_stage()
+        self._make_clickable(self.stage)
         for name in PANELS:
             if name in plan:
                 self._put(name, *self._draw_panel(self.panel if name == "ring" else name, plan[name], self.frame))
@@ -135,6 +139,20 @@ class Board:
         rect = self._plan[name]
         self.grid.blit(grid, rect.x, rect.y)
         self.zones += ((x + rect.x, y + rect.y, width, action) for x, y, width, action in zones)
+
+    def _make_clickable(self, stage: Stage | None) -> None:
+        """Say what a click on a panel leads to: closer to what it shows."""
+        plan = self._plan
+        title, ring = plan["title"], plan["ring"]
+        self.zones.append((title.width - 20, 0, 20, "goto"))
+        self.zones.append((ring.x, ring.y, ring.width, "ring"))
+        for panel, closer in (("counters", "ledger"), ("sentence", "sources"), ("who", "lanes")):
+            rect = plan[panel]
+            if closer not in plan:
+                rows = range(rect.y, rect.y + rect.height)
+                self.zones += ((rect.x, y, rect.width, f"panel('{closer}')") for y in rows)
+        lanes = (spot for spot in stage.spots.values() if spot.shape == LANE) if stage is not None else ()
+        self.zones += ((spot.x, 1 + spot.y, spot.width, f"queue('{spot.name}')") for spot in lanes)
 
     def _draw_too_small(self) -> None:
         """Say what is needed, in whatever room there is."""
@@ -184,7 +202,10 @@ class Board:
         asking = self.asking
         if asking is None or self.aside:
             return
-        grid, zones, rows = draw_question(asking, self.grid.width, bottom - top)
+        sentence = self._plan["sentence"]
+        bare = draw_question(replace(asking, said=""), self.grid.width, bottom - top)
+        covers = bottom - bare[2] < sentence.y + sentence.height
+        grid, zones, rows = draw_question(asking, self.grid.width, bottom - top) if asking.said and covers else bare
         start = max(bottom - rows, top)
         self.grid.blit(grid.top(rows), 0, start)
         self.zones = [zone for zone in self.zones if zone[1] < start]

@@ -6,12 +6,12 @@ and clicked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Command:
+
+class Command(Struct, frozen=True):
     """Something the learner can do.
 
     Attributes:
@@ -53,8 +53,8 @@ COMMANDS: Final = (
         "K,upper_k", "K", "notification(-1)", "Previous notification", "The last kick, wake-up or interrupt before."
     ),
     Command("enter", "Enter", "play", "Play or pause", "Let it run; it stops by itself at every question.", "play"),
-    Command("less_than_sign", "<", "speed(-1)", "Slower", "Fewer steps a second while it plays."),
     Command("greater_than_sign", ">", "speed(1)", "Faster", "More steps a second while it plays."),
+    Command("less_than_sign", "<", "speed(-1)", "Slower", "Fewer steps a second while it plays."),
     Command("p", "p", "predict", "Question", "Show the question again, or put it aside to look at the screen."),
     Command("h", "h", "hint", "Hint", "The next hint for the question that is open."),
     Command("r", "r", "ring", "Ring", "Follow the action, stay with transmitq1, or stay with receiveq1.", "ring"),

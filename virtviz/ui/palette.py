@@ -51,12 +51,12 @@ _LIGHT: Final = {
     "faint": "#b3b9bf",
     "guest": "#0a5ca8",
     "guest-ground": "#cfe4f8",
-    "host": "#6b4e0c",
+    "host": "#5a4208",
     "host-ground": "#f2e2b6",
     "hardware": "#4a545e",
     "hardware-ground": "#dde2e6",
-    "changed": "#a83e00",
-    "changed-ground": "#ffe0c2",
+    "changed": "#b83f00",
+    "changed-ground": "#ffeeda",
     "read": "#00695e",
     "packet": "#1c1600",
     "packet-ground": "#ffc933",
@@ -64,7 +64,7 @@ _LIGHT: Final = {
     "say": "#101a24",
     "say-ground": "#e3edf6",
     "good": "#0a5ca8",
-    "bad": "#a83e00",
+    "bad": "#b83f00",
 }
 
 

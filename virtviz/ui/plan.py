@@ -7,9 +7,10 @@ only: the ledger and the thread lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.ui.draw.lists import LANE_NAME
 from virtviz.ui.draw.panels import COUNTERS_WIDTH
@@ -41,8 +42,7 @@ LANES_ROWS: Final = 9
 SOURCES_LEAST_ROWS: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Rect:
+class Rect(Struct, frozen=True):
     """A rectangle of the screen."""
 
     x: int

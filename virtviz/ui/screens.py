@@ -32,8 +32,19 @@ _SIGNS: Final = (
 )
 
 
-_KEYS: Final = tuple((command.shown, f"{command.title}. {command.help}") for command in COMMANDS)
 TEXT_WIDTH: Final = 68
+
+
+def _keys() -> Iterator[tuple[str, str]]:
+    """Give keys and what they do; the two ways of one movement share a line."""
+    commands = list(COMMANDS)
+    while commands:
+        command = commands.pop(0)
+        if commands and command.action.endswith("(1)") and commands[0].action.endswith("(-1)"):
+            back = commands.pop(0)
+            yield f"{command.shown} {back.shown}", f"{command.title}; {back.title[0].lower()}{back.title[1:]}."
+        else:
+            yield command.shown, f"{command.title}. {command.help}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -61,7 +72,7 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Give one table of keys and one of signs."""
-        text = "\n".join(["Keys", "", *_table(_KEYS), "", "Signs", "", *_table(_SIGNS), "", "Escape closes this."])
+        text = "\n".join(["Keys", "", *_table(_keys()), "", "Signs", "", *_table(_SIGNS), "", "Escape closes this."])
         with VerticalScroll():
             yield Static(to_ascii(text) if self._plain else text, markup=False)
 

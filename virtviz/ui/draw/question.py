@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.ui.grid import Grid, wrap
 
@@ -15,8 +16,7 @@ NOT_SURE: Final = "not sure yet: show me"
 MARGIN: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """What the panel shows.
 
     Attributes:

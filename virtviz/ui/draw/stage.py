@@ -6,8 +6,9 @@ heavy from end to end, with an arrow and the crossing's name. Packets are the on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.ui.grid import Grid, fit
 from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, short_thread
@@ -22,8 +23,7 @@ HEAVY: Final = "┏━┓┃┗┛"
 MOVING, WAITING = "■", "□"
 
 
-@dataclass(frozen=True, slots=True)
-class Glide:
+class Glide(Struct, frozen=True):
     """A packet on its way between two spots."""
 
     packet: int
