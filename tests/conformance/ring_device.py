@@ -47,7 +47,7 @@ def device_ring(
 
     event_idx, indirect = has(Feature.RING_F_EVENT_IDX), has(Feature.RING_F_INDIRECT_DESC)
     areas = (queue[area] for area in ("desc", "driver", "device"))
-    layout = lay_out(queue["size"], *areas, packed=has(Feature.F_RING_PACKED))
+    layout = lay_out(memory, queue["size"], *areas, packed=has(Feature.F_RING_PACKED))
     if layout == "queue not allowed":
         return None
     if isinstance(layout, PackedLayout):

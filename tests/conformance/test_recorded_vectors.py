@@ -97,9 +97,20 @@ def replay(vector: dict[str, Any], device: Device, memory: bytearray) -> None:
         memory[:] = wanted
 
 
-@pytest.mark.parametrize(("size", "features"), [(3, 1 << 32), (0, 1 << 32), (0, 5 << 32), (65536, 5 << 32)])
-def test_a_queue_that_cannot_be_is_left_alone(size: int, features: int):
-    queue = {"index": 1, "size": size, "desc": BASE, "driver": BASE + 0x1000, "device": BASE + 0x2000}
+@pytest.mark.parametrize(
+    ("size", "features", "last"),
+    [
+        (3, 1 << 32, 0x2000),
+        (0, 1 << 32, 0x2000),
+        (0, 5 << 32, 0x2000),
+        (65536, 5 << 32, 0x2000),
+        (8, 5 << 32, 0x2002),
+        (8, 1 << 32, LENGTH - 8),
+        (8, 1 << 32, -BASE),
+    ],
+)
+def test_a_queue_that_cannot_be_is_left_alone(size: int, features: int, last: int):
+    queue = {"index": 1, "size": size, "desc": BASE, "driver": BASE + 0x1000, "device": BASE + last}
     device = Device(bytearray(LENGTH), BASE, features, [queue])
     device.kick(1)
     verdict = device.verdict()

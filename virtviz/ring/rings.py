@@ -214,17 +214,21 @@ class RoomyRing(DeviceRing, Protocol):
 
 
 def lay_out(
-    size: int, desc: int, driver: int, device: int, *, packed: bool
+    memory: Port, size: int, desc: int, driver: int, device: int, *, packed: bool
 ) -> SplitLayout | PackedLayout | Literal["queue not allowed"]:
     """Make the layout of a queue from what a driver says of it.
 
     Args:
+        memory: guest memory, in which all of it has to lie.
         size: descriptors.
         desc: address of the Descriptor Area: descriptor table or descriptor ring.
         driver: address of the Driver Area: available ring or the driver's event suppression structure.
         device: address of the Device Area: used ring or the device's event suppression structure.
         packed: VIRTIO_F_RING_PACKED was negotiated.
     """
+    lengths = (16 * size, 4, 4) if packed else (16 * size, 6 + 2 * size, 6 + 8 * size)
+    if not all(memory.holds(at, length) for at, length in zip((desc, driver, device), lengths, strict=True)):
+        return "queue not allowed"
     try:
         return PackedLayout(size, desc, driver, device) if packed else SplitLayout(size, desc, driver, device)
     except ValueError:

@@ -318,9 +318,9 @@ ROWS: Final[Mapping[Problem, Row]] = {
         STOPS,
         STOPS,
         "",
-        "The driver gave a queue a size that no such queue can have, or an area that is not aligned. vhost refuses to "
-        "start it (EINVAL), and here nobody else starts it either, though QEMU does not look whether a split queue's "
-        "size is a power of two.",
+        "The driver gave a queue a size that no such queue can have, or an area that is not aligned or lies outside "
+        "memory. vhost refuses to start it (EINVAL, EFAULT), and here nobody else starts it either, though QEMU does "
+        "not look whether a split queue's size is a power of two.",
         "2.7",
     ),
     "used id out of range": Row(

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 CONFIG: Final = struct.Struct("<6sHH")
 """The device's configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
-TX_BURST: Final = 256
-"""Frames that QEMU sends before it lets others run (TX_BURST)."""
 
 Received = Literal["received", "filtered", "too long", "no room"]
 """What became of a frame: it is in the guest's memory, the filter kept it away, it did not fit into a buffer and is
