@@ -213,6 +213,25 @@ def test_vhost_goes_back_by_as_many_buffers_as_were_good(layout: Any):
     refused(guest, "readable while receiving", "stops until the next kick")
 
 
+@every_kind
+def test_virtio_5_1_9_3_1_the_first_buffer_has_room_for_the_header(layout: Any, back_end: Any):
+    guest = BareGuest(MERGEABLE, layout=layout, back_end=back_end)
+    guest.offer_room(5, 100)
+    frame = frame_to(OURS)
+    answer = guest.net.receive(frame)
+    if back_end == "strict":
+        refused(guest, "no room for the header", "needs reset")
+        return
+    assert answer == "received"
+    if back_end == "vhost":
+        assert guest.back(0) == [(1, 5), (2, 67)]
+        assert guest.ram.read(guest.at(1), 67) == bytes(5) + b"\2\0" + frame
+    else:
+        assert guest.back(0) == [(1, 12), (2, 60)]
+        assert guest.ram.read(guest.at(1), 60) == frame
+        refused(guest, "no room for the header", "ignored")
+
+
 def test_qemu_passes_over_readable_pieces_of_a_buffer_to_receive_into():
     guest = BareGuest()
     guest.offer(0, [(guest.at(0), 20), (guest.at(1), 1526)], 1, 1)
@@ -277,7 +296,7 @@ def test_what_qemu_lets_pass_is_told_to_who_asks():
 
 @pytest.mark.parametrize("back_end", ["qemu", "vhost"])
 def test_a_frame_over_more_buffers_than_can_be_noted_is_refused(back_end: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("virtviz.paths.virtio_device.device.IOV_MAX", 2)
+    monkeypatch.setattr("virtviz.paths.virtio_device.receive.IOV_MAX", 2)
     guest = BareGuest(MERGEABLE, back_end=back_end)
     guest.offer_room(30, 30, 30)
     assert guest.net.receive(frame_to(OURS)) == "no room"
@@ -285,7 +304,7 @@ def test_a_frame_over_more_buffers_than_can_be_noted_is_refused(back_end: Any, m
 
 
 def test_vhost_counts_the_pieces_of_all_buffers_together(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("virtviz.paths.virtio_device.device.IOV_MAX", 3)
+    monkeypatch.setattr("virtviz.paths.virtio_device.receive.IOV_MAX", 3)
     guest = BareGuest(MERGEABLE, back_end="vhost")
     for i in range(2):
         guest.offer(0, [(guest.at(i), 20), (guest.at(i) + 20, 20)], 2, i + 1)

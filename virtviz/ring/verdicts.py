@@ -52,6 +52,7 @@ NetMalformed = Literal[
     "writable while sending",
     "readable while receiving",
     "nothing writable",
+    "no room for the header",
     "ring ran dry",
     "too many buffers",
     "command incomplete",
@@ -284,6 +285,15 @@ ROWS: Final[Mapping[Problem, Row]] = {
         "virtio-net receive queue contains no in buffers",
         "A buffer to receive into has no piece that the device may write.",
         "5.1.9.3",
+    ),
+    "no room for the header": Row(
+        IGNORED,
+        IGNORED,
+        "",
+        "The first buffer that a frame is received into must have room for the whole virtio-net header. vhost lets the "
+        "header go on in the next buffer; QEMU does not, and says that more was written than there is room for. Up to "
+        "QEMU 9 such a buffer ended QEMU itself: an assertion in iov_from_buf failed.",
+        "5.1.9.3.1",
     ),
     "ring ran dry": Row(
         RESET,

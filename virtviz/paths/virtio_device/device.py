@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from virtviz.engine.cells import Cells, cells
 from virtviz.paths.virtio_device.control import GUEST_OFFLOADS, run_command
 from virtviz.paths.virtio_device.filter import ReceiveFilter
-from virtviz.ring.rings import read_buffer, readable_bytes, restart, scatter, take, writable_bytes, write_buffer
-from virtviz.ring.split_device import IOV_MAX
-from virtviz.ring.verdicts import NAMES, RESET, is_malformed, judge
+from virtviz.paths.virtio_device.receive import Receiver
+from virtviz.ring.rings import read_buffer, readable_bytes, restart, take, writable_bytes, write_buffer
+from virtviz.ring.verdicts import NAMES, RESET, judge
 from virtviz.spec.virtio import (
-    NUM_BUFFERS_OFFSET,
     VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_NEEDS_RESET,
     VIRTIO_NET_HDR_BYTES,
@@ -40,15 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtviz.engine.state import State
-    from virtviz.ring.rings import DeviceRing, RoomyRing
+    from virtviz.paths.virtio_device.receive import Received
+    from virtviz.ring.rings import DeviceRing
     from virtviz.ring.verdicts import BackEnd, Problem, Verdict
 
 CONFIG: Final = struct.Struct("<6sHH")
 """The device's configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
-
-Received = Literal["received", "filtered", "too long", "no room"]
-"""What became of a frame: it is in the guest's memory, the filter kept it away, it did not fit into a buffer and is
-gone, or it was not taken and has to wait."""
 
 
 @cells
@@ -121,6 +117,7 @@ class NetDevice:
         long_header = self.mergeable or self.has(Feature.F_VERSION_1)
         self.header_bytes = VIRTIO_NET_HDR_BYTES if long_header else VIRTIO_NET_HDR_LEGACY_BYTES
         self.filter = ReceiveFilter(state, f"{name}.filter", mac, by_vlan=self.has(Feature.NET_F_CTRL_VLAN))
+        self.receiver = Receiver(self)
         self.cells = state.add(NetDeviceCells, name, offloads=features & GUEST_OFFLOADS)
 
     def has(self, feature: Feature) -> bool:
@@ -209,7 +206,7 @@ class NetDevice:
     def _ready(self, queue: int) -> bool:
         mine = self.cells
         if not mine.status & VIRTIO_CONFIG_S_DRIVER_OK:
-            self._note("not ready", queue, refused=False)
+            self.note("not ready", queue)
             return False
         return not mine.broken
 
@@ -282,137 +279,7 @@ class NetDevice:
         queue = 2 * pair
         if pair >= self.cells.pairs or queue not in self.rings or not self._ready(queue):
             return "no room"
-        if self.back_end == "vhost":
-            return self._receive_as_vhost(queue, frame, header)
-        ring: RoomyRing = self.rings[queue]  # type: ignore[assignment]  # so the constructor was told
-        if not self.has_room(ring, queue, len(frame) + self.header_bytes):
-            return "no room"
-        if not self.filter.passes(frame):
-            return "filtered"
-        heads: list[int] = []
-        written: list[int] = []
-        first: list[tuple[int, int]] = []
-        done = 0
-        while done < len(frame) or not heads:
-            problem = self._take_to_receive(ring, len(heads))
-            if problem:
-                self.fail(problem, queue)
-                return "no room"
-            skip = 0
-            if not heads:
-                first, skip = ring.pieces()[ring.cells.readable :], self.header_bytes
-                write_buffer(ring, header)
-            part = write_buffer(ring, frame[done:], skip)
-            done += part
-            heads.append(ring.cells.head)
-            written.append(part + skip)
-            if done < len(frame) and not self.mergeable:
-                ring.put_back(heads)
-                return "too long"
-        self.note_overlooked(queue)
-        self._write_num_buffers(ring, first, len(heads))
-        self.give_back(ring, heads, written)
-        return "received"
-
-    def has_room(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
-        """Say whether a frame can be received; while it cannot, kicks are asked for (virtio_net_has_buffers)."""
-        if not self._enough(ring, queue, wanted):
-            # The driver may have added buffers between the first look and the asking for kicks.
-            ring.enable_kicks()
-            if not self._enough(ring, queue, wanted):
-                return False
-        ring.disable_kicks()
-        return True
-
-    def _enough(self, ring: RoomyRing, queue: int, wanted: int) -> bool:
-        if self.cells.broken:
-            return False
-        if self.mergeable:
-            answer = ring.room(wanted)
-            if is_malformed(answer):
-                self.fail(answer, queue)
-            return answer == "enough"
-        return ring.waiting() or self._looks_new(ring, queue)
-
-    def _looks_new(self, ring: RoomyRing, queue: int) -> bool:
-        answer = ring.look()
-        if is_malformed(answer):
-            self.fail(answer, queue)
-        return answer == "new"
-
-    def _take_to_receive(self, ring: DeviceRing, taken: int) -> Problem | None:
-        if taken == IOV_MAX:
-            return "too many buffers"
-        answer = take(ring)
-        if answer == "empty":
-            return "ring ran dry"
-        return self.wrong_to_receive(ring) if answer == "buffer" else answer
-
-    def wrong_to_receive(self, ring: DeviceRing) -> Problem | None:
-        """Say what is wrong with a buffer to receive into, if anything is."""
-        if not ring.cells.writable:
-            return "nothing writable"
-        if ring.cells.readable and self.back_end != "qemu":
-            return "readable while receiving"
-        return None
-
-    def _receive_as_vhost(self, queue: int, frame: bytes, header: bytes) -> Received:
-        """Take buffers until the frame fits, and only then write; what was taken for nothing is put back."""
-        ring = self.rings[queue]
-        wanted = len(frame) + self.header_bytes
-        ring.disable_kicks()
-        heads, lengths, pieces, problem = self._collect(ring, wanted)
-        if problem == "ring ran dry":
-            ring.put_back(heads)
-            ring.enable_kicks()
-            # The driver may have added buffers between the last look and the asking for kicks.
-            heads, lengths, pieces, problem = self._collect(ring, wanted)
-            if problem == "ring ran dry":
-                ring.put_back(heads)
-                return "no room"
-            ring.disable_kicks()
-        if problem:
-            self.fail(problem, queue)
-            return "no room"
-        if sum(lengths) < wanted:
-            ring.put_back(heads)
-            return "too long"
-        lengths[-1] -= sum(lengths) - wanted
-        scatter(ring.memory, pieces, header)
-        scatter(ring.memory, pieces, frame, self.header_bytes)
-        self._write_num_buffers(ring, pieces, len(heads))
-        self.give_back(ring, heads, lengths)
-        return "received"
-
-    def _collect(
-        self, ring: DeviceRing, wanted: int
-    ) -> tuple[list[int], list[int], list[tuple[int, int]], Problem | None]:
-        """Take as many buffers as the frame needs; answers heads, lengths, pieces, and what was wrong."""
-        heads: list[int] = []
-        lengths: list[int] = []
-        pieces: list[tuple[int, int]] = []
-        while sum(lengths) < wanted and (self.mergeable or not heads):
-            problem = self._take_to_receive(ring, len(heads))
-            if problem in ("nothing writable", "readable while receiving") and heads:
-                # vhost goes back by as many buffers as were good, so it is the first of them that is lost.
-                ring.put_back([*heads[1:], ring.cells.head])
-                return [], [], [], problem
-            if problem is None and len(pieces) + ring.cells.writable > IOV_MAX:
-                ring.put_back([*heads, ring.cells.head])
-                return [], [], [], "too many pieces"
-            if problem:
-                if problem != "ring ran dry":
-                    ring.put_back(heads)
-                return heads, lengths, pieces, problem
-            heads.append(ring.cells.head)
-            lengths.append(writable_bytes(ring))
-            pieces += ring.pieces()
-        return heads, lengths, pieces, None
-
-    def _write_num_buffers(self, ring: DeviceRing, first: list[tuple[int, int]], count: int) -> None:
-        # The specification wants 1 there without MRG_RXBUF too (5.1.9.4); QEMU 7.2 leaves it alone.
-        if self.mergeable or (self.back_end == "strict" and self.header_bytes == VIRTIO_NET_HDR_BYTES):
-            scatter(ring.memory, first, count.to_bytes(2, "little"), NUM_BUFFERS_OFFSET)
+        return self.receiver.receive(queue, frame, header)
 
     # Commands (5.1.9.5)
 
@@ -455,6 +322,10 @@ class NetDevice:
                 mine.status |= VIRTIO_CONFIG_S_NEEDS_RESET
             self.change_config()
 
+    def note(self, problem: Problem, queue: int) -> None:
+        """Keep for the learner what was let pass."""
+        self._note(problem, queue, refused=False)
+
     def _note(self, problem: Problem, queue: int, *, refused: bool) -> None:
         mine = self.cells
         ring_cells = self.rings[queue].cells if queue in self.rings else None
@@ -466,5 +337,5 @@ class NetDevice:
         ring_cells = self.rings[queue].cells
         overlooked = getattr(ring_cells, "overlooked", 0)
         if overlooked:
-            self._note(NAMES[overlooked - 1], queue, refused=False)
+            self.note(NAMES[overlooked - 1], queue)
             setattr(ring_cells, "overlooked", 0)  # noqa: B010 - vhost's ring has no such cell
