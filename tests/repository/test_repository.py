@@ -18,7 +18,9 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def test_every_module_says_what_it_is():
-    silent = [path for path in tracked("virtviz/*.py") if not path.read_text(encoding="utf-8").lstrip().startswith('"""')]
+    silent = [
+        path for path in tracked("virtviz/*.py") if not path.read_text(encoding="utf-8").lstrip().startswith('"""')
+    ]
     assert not silent
 
 
@@ -35,11 +37,12 @@ def test_what_is_installed_contains_lessons_and_assets():
 
 
 def test_documents_link_only_to_files_that_exist():
-    broken = []
-    for path in tracked("*.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
-            if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists():
-                broken.append(f"{path.relative_to(ROOT)}: {target}")
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in tracked("*.md")
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+        if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists()
+    ]
     assert not broken
 
 

@@ -225,3 +225,44 @@ def test_a_held_thread_is_shown_as_held(session):
     board.lay_out(80, 24)
     board.draw()
     assert "held" in board.grid.text(6)
+
+
+def test_the_screen_says_at_every_step_when_a_setting_departs_from_linux():
+    departing = opened(queue__size=8, tx_stop_threshold=2)
+    assert "This departs from Linux:" in " ".join(text_of(departing).split())
+    departing.next()
+    assert "(departs from Linux)" in text_of(departing).splitlines()[0]
+    assert "departs" not in text_of(opened())
+
+
+def text_of(session):
+    board = Board(session)
+    board.lay_out(80, 24)
+    board.draw()
+    return "\n".join(board.grid.text(y) for y in range(24))
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"flows": "unknown"},
+        {"profile": "recorded"},
+        {"features": "none"},
+        {"apicv": "off"},
+        {"cpu": "amd", "apicv": "off", "vcpu": "halted"},
+        {"napi_tx": "off"},
+        {"guest_if": "off"},
+        {"queue__start": 65534},
+        {"queue__size": 4, "tx_stop_threshold": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(80, 24), (132, 43)])
+def test_every_world_can_be_drawn_at_every_step(knobs, size):
+    session = after_questions(opened(**knobs))
+    board = Board(session)
+    board.lay_out(*size)
+    for position in range(0, session.length + 1, 3):
+        session.go_to(position)
+        board.draw()
+        assert f"step {position} of" in board.grid.text(0)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PANELS: Final = ("ring", "counters", "who", "sentence", "lanes", "ledger", "sources")
 """The panels between stage and track."""
+DEPARTS: Final = " (departs from Linux)"
+"""Stands behind the title while a setting is one that no real Linux has."""
 
 
 class Board:
@@ -99,7 +101,8 @@ class Board:
             return
         ring = plan["ring"]
         self.frame = make_frame(session, session.position, self.queue, slots_for(ring.width, ring.height))
-        self._put("title", draw_title(self.frame, session.lesson.id, session.lesson.title, plan["title"].width))
+        lesson, tag = session.lesson, DEPARTS if session.header.departures else ""
+        self._put("title", draw_title(self.frame, lesson.id, lesson.title, tag, plan["title"].width))
         self.draw_stage()
         self._make_clickable(self.stage)
         for name in PANELS:
@@ -190,12 +193,14 @@ class Board:
         """Say what can be done where there is no step to tell about, or nothing more to come."""
         session = self.session
         if session.position == 0:
-            return "Press → for the first step, Enter to let it play, ? for help."
+            departures = " ".join(f"This departs from Linux: {text}." for text in session.header.departures)
+            return f"Press → for the first step, Enter to let it play, ? for help. {departures}".strip()
         if session.position < session.length:
             return ""
         score = session.score
         answers = f" {score.right} of {score.asked} answers were right." if score.asked else ""
-        return f"This is the end.{answers} Home begins again."
+        end = "The run was ended here because it is too long." if session.truncated else "This is the end."
+        return f"{end}{answers} Home begins again."
 
     def _draw_question(self, top: int, bottom: int) -> None:
         """Lay the question over the lower part of the screen, if there is one."""

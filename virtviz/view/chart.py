@@ -31,9 +31,7 @@ def make_chart(program: Program) -> nx.MultiDiGraph[str]:
     chart: nx.MultiDiGraph[str] = nx.MultiDiGraph()
     for op in program.ops:
         title = op.spec.title if isinstance(op.spec.title, str) else op.name
-        chart.add_node(
-            op.path, title=title, routine=op.routine.name, place=op.place.name, domain=str(op.place.domain)
-        )
+        chart.add_node(op.path, title=title, routine=op.routine.name, place=op.place.name, domain=str(op.place.domain))
     for arc in program.arcs:
         source = arc.op.path
         target = program.ops[arc.next].path if arc.next >= 0 else source
@@ -46,6 +44,7 @@ def make_chart(program: Program) -> nx.MultiDiGraph[str]:
             effect=str(arc.effect or ""),
         )
         if arc.then >= 0:
-            chart.add_edge(source, program.ops[arc.then].path, key=f"{arc.outcome}, then", kind="then", crossing="",
-            effect="")
+            chart.add_edge(
+                source, program.ops[arc.then].path, key=f"{arc.outcome}, then", kind="then", crossing="", effect=""
+            )
     return chart

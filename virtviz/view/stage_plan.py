@@ -100,8 +100,9 @@ class _Planner:
         self.spots: dict[str, Spot] = {}
         self.ways: list[Way] = []
         titles = {p.title: p.name for p in header.places}
-        self.veth = "veth" in titles
-        self.far = titles.get("veth") or titles.get("NIC driver") or ""
+        self.has_card = "NIC" in titles
+        self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
+        self.far = titles.get("veth") or titles.get("NIC driver") or "dummy0"
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
         self.grow = min(extra // 18, 6)
@@ -158,7 +159,7 @@ class _Planner:
         x = self.wall + 2 + (gaps[1] + 1) // 2
         names = (("kvm", "KVM", 8), ("vhost-net", "vhost-net", 12), ("tap", "tap0", 9), ("switch", "OVS", 9))
         before = driver
-        for (name, title, width), gap in zip((*names, ("far", self.far or "port", 9)), gaps[2:], strict=True):
+        for (name, title, width), gap in zip((*names, ("far", self.far, 9)), gaps[2:], strict=True):
             box = self._box(name, title, "host-kernel", x, floor, width + grow)
             x += box.width + 1 + gap
             if before.name not in ("virtio-net", "kvm"):
@@ -197,10 +198,10 @@ class _Planner:
                 self.ways.append(Way(box.name, queue.name, (box.at, (x, box.at[1]), (x, y), at)))
 
     def _hardware(self) -> None:
-        """Place what lies behind the far port: a card and its wire, or the other end of a veth pair."""
+        """Place what lies behind the far port: a card and its wire, the other end of a veth pair, or nothing."""
         far, lane = self.spots["far"], self.rows.lanes[0]
-        title, domain = ("peer", "host-kernel") if self.veth else ("NIC", "hardware")
-        nic = self._chip("nic", title, domain, far.x - 8, lane + 1, 12)
+        domain = "hardware" if self.has_card else "host-kernel"
+        nic = self._chip("nic", self.behind, domain, far.x - 8, lane + 1, 12)
         x = nic.x + nic.width
         wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
         self.spots["wire"] = wire
@@ -250,7 +251,7 @@ class _Planner:
             Border("user-kernel", "host", wall + 1, under, width - wall - 1),
             Border("guest-host", "", wall, 0, lane, upright=True),
         ]
-        if not self.veth:
+        if self.has_card:
             nic = self.spots["nic"]
             lines.append(Border("hardware", "host", nic.x - 6, lane, width - nic.x + 6))
         return tuple(lines)
@@ -274,8 +275,7 @@ class _Planner:
             known = _TITLES.get(place.title) or _KNOWN.get(short)
             places[place.name] = known or str(place.domain)
         places |= {"wire": "wire", "tap0.queue": "tap", "socket": "stack", "qdisc": "stack", "backlog": "far"}
-        if self.far:
-            places[f"{self.far}.qdisc"] = "far"
+        places[f"{self.far}.qdisc"] = "far"
         for thread in self.header.threads:
             if thread.name.startswith("handler"):
                 places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"

@@ -33,8 +33,8 @@ _MORE: Final = (
 )
 
 
-def draw_title(frame: Frame, name: str, title: str, width: int) -> Grid:
-    """Draw the first line: which lesson, which packet on which way, which step."""
+def draw_title(frame: Frame, name: str, title: str, tag: str, width: int) -> Grid:
+    """Draw the first line: which lesson, something to know about it, which packet on which way, which step."""
     grid = Grid(width, 1, "title")
     step = f"step {frame.position} of {frame.length} "
     packet = next((p for p in frame.packets if p.number == frame.packet), None)
@@ -42,7 +42,8 @@ def draw_title(frame: Frame, name: str, title: str, width: int) -> Grid:
     if packet is not None:
         way = f"■{packet.name} {'out →' if frame.direction == 'out' else 'in ←'}  "
     at = grid.put(1, 0, name, "title bold")
-    grid.put(at + 2, 0, fit(title, width - at - len(way) - len(step) - 4), "title")
+    at = grid.put(at + 2, 0, fit(title, width - at - len(tag) - len(way) - len(step) - 4), "title")
+    grid.put(at, 0, tag, "title bold")
     grid.put(width - len(way) - len(step), 0, way, "title")
     grid.put(width - len(step), 0, step, "title bold")
     return grid
