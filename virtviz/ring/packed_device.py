@@ -166,7 +166,10 @@ class PackedDevice:
             problem = self._found.refuse("too many in flight")
             if problem:
                 return problem
-        mine.slot, mine.wrap = mine.next_avail, mine.avail_wrap
+        if mine.slot != mine.next_avail:
+            mine.slot = mine.next_avail
+        if mine.wrap != mine.avail_wrap:
+            mine.wrap = mine.avail_wrap
         if mine.found:
             mine.found = 0
         if mine.entries:
@@ -219,7 +222,12 @@ class PackedDevice:
         # The buffer's id is the one in its last descriptor (2.8.6).
         mine = self.cells
         mine.head = mine.found << 16 | buffer_id
-        mine.next_avail, mine.avail_wrap = mine.filled, mine.filled_wrap = mine.slot, mine.wrap
+        slot, wrap = mine.slot, mine.wrap
+        mine.next_avail = mine.filled = slot
+        if mine.avail_wrap != wrap:
+            mine.avail_wrap = wrap
+        if mine.filled_wrap != wrap:
+            mine.filled_wrap = wrap
         mine.in_flight += mine.found
 
     def _enter(self, address: int, length: int, buffer_id: int, flags: int) -> Literal["indirect"] | Malformed:

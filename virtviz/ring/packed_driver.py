@@ -193,8 +193,8 @@ class PackedDriver:
         return buffer_id
 
     def write_single(self, address: int, length: int, flags: int, token: int) -> None:
-        """Write the descriptor of a buffer of one piece; as `write_chain`."""
-        self.write_chain([(address, length)], 1 if flags & VIRTQ_DESC_F_WRITE else 0, token)
+        """Write the descriptor of a buffer of one piece; as `write_chain`, and quicker."""
+        self._write_one(address, length, flags, token, length if flags & VIRTQ_DESC_F_WRITE else 0)
 
     def write_indirect(self, table: int, segments: Sequence[Segment], writable: int) -> None:
         """Write an indirect table at an address of the driver's own; its entries simply follow one another."""
@@ -212,11 +212,16 @@ class PackedDriver:
             token: what to give back when the buffer comes back, not 0.
             room: bytes that the device may write into its pieces.
         """
+        return self._write_one(table, DESC_BYTES * entries, VIRTQ_DESC_F_INDIRECT, token, room)
+
+    def _write_one(self, address: int, length: int, flags: int, token: int, room: int) -> int:
         mine = self.cells
         buffer_id, slot, wrap = mine.free_head, mine.next_avail, mine.avail_wrap
-        self._begin(slot, table, DESC_BYTES * entries, VIRTQ_DESC_F_INDIRECT | AVAILABLE[wrap])
-        after = slot + 1
-        self._take(1, 0 if after == self._size else after, 1 - wrap if after == self._size else wrap, room, token)
+        self._begin(slot, address, length, flags | AVAILABLE[wrap])
+        slot += 1
+        if slot == self._size:
+            slot, wrap = 0, 1 - wrap
+        self._take(1, slot, wrap, room, token)
         return buffer_id
 
     def _begin(self, slot: int, address: int, length: int, flags: int) -> None:
@@ -234,11 +239,15 @@ class PackedDriver:
         mine.free_head = mine.next[last]
         mine.num_free -= count
         mine.next_avail = slot
-        mine.avail_wrap = wrap
+        if mine.avail_wrap != wrap:
+            mine.avail_wrap = wrap
         mine.head = buffer_id
-        mine.chain[buffer_id] = count
-        mine.last[buffer_id] = last
-        mine.room[buffer_id] = room
+        if mine.chain[buffer_id] != count:
+            mine.chain[buffer_id] = count
+        if mine.last[buffer_id] != last:
+            mine.last[buffer_id] = last
+        if mine.room[buffer_id] != room:
+            mine.room[buffer_id] = room
         mine.tokens[buffer_id] = token
         if self.in_order:
             mine.order[(mine.oldest + mine.outstanding) % self._size] = buffer_id
