@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from virtviz.cli_options import Options, everywhere, lesson_argument
-from virtviz.errors import LearnerError, LessonError, Problem
+from virtviz.errors import LearnerError, LessonError, Problem, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -362,7 +362,8 @@ def _check(name: str, options: Options) -> int:
         click.echo(str(checked.at(finding.where, finding.what)), err=True)
     if session.problems:
         return FAILED
-    click.echo(f"{name}: fine; {session.length} steps, {session.questions} questions")
+    asked = "1 question" if session.questions == 1 else f"{session.questions} questions"
+    click.echo(f"{printable(name)}: fine; {session.length} steps, {asked}")
     return 0
 
 

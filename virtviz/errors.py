@@ -20,6 +20,11 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+def printable(name: str) -> str:
+    """Spell a file's name with nothing in it that a terminal would obey: control characters become escapes."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
 class VirtvizError(Exception):
     """Base of everything virtviz raises on purpose."""
 
@@ -48,7 +53,7 @@ class Problem(Struct, frozen=True, order=True):
     def __str__(self) -> str:
         """Give `file:line:column: where: what`, the form editors and terminals turn into a link."""
         where = f"{self.where}: " if self.where else ""
-        return f"{self.path}:{self.line}:{self.column}: {where}{self.what}"
+        return f"{printable(self.path)}:{self.line}:{self.column}: {where}{self.what}"
 
 
 class LessonError(LearnerError):

@@ -219,6 +219,17 @@ def test_check_plays_a_lesson_and_says_that_it_is_fine(call, lesson):
     assert checked.out.startswith(f"{lesson}: fine; ")
 
 
+def test_nothing_in_a_files_name_is_obeyed_by_the_terminal(call, tmp_path, lesson):
+    good = lesson.rename(lesson.with_name("98-\x1b[31m\n.yaml"))
+    bad = tmp_path / "bad\x1b[31m.yaml"
+    bad.write_text("- 1\n", encoding="utf-8")
+    checked = call("check", good, bad)
+    said = checked.out + checked.err
+    assert "\x1b" not in said
+    assert "98-\\x1b[31m\\n.yaml:2:5: id: the file is called " in said
+    assert "bad\\x1b[31m.yaml:1:1: " in said
+
+
 def test_check_gives_advice_that_does_not_change_the_exit_code(call, lesson):
     advice = f"{lesson}:2:5: id: advice: no `sources`; say where the lesson's facts are from\n"
     assert call("check", lesson).err.startswith(advice)

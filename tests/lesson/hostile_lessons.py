@@ -101,6 +101,8 @@ EXAMPLES: dict[str, bytes] = {
     "yes is a word": changed(("minutes: 5", "minutes: yes")),
     "true is no text": changed(("title: A small lesson", "title: true")),
     "a number is no text": changed(("title: A small lesson", "title: 2024")),
+    "nothing where a condition is needed": changed(("when: {milestone: notified, packet: echo}", "when:")),
+    "a text behind a quoted text": changed(("title: A small lesson", 'title: "A small" lesson')),
     "nothing where a text is needed": changed(
         ("title: A small lesson", "title:"), ("packet: echo}\n    say:", "packet: echo}\n    say: ~ #")
     ),
@@ -118,6 +120,12 @@ EXAMPLES: dict[str, bytes] = {
     "settings that contradict": changed(("flows: known", "cpu: amd")),
     "a setting given twice": changed(("{show: 8}", "{show: 8}, queue.show: 16")),
     "an unknown profile": changed(("flows: known", "profile: defualt")),
+    "a reply before its packet": changed(
+        (
+            "  - send: {id: echo, kind: icmp-echo, bytes: 56}\n  - reply: {to: echo}\n",
+            "  - reply: {to: echo}\n  - send: {id: echo, kind: icmp-echo, bytes: 56}\n",
+        )
+    ),
     "a reply to nothing": changed(("{to: echo}", "{to: ecco}")),
     "two replies": changed(("  - reply: {to: echo}", "  - reply: {to: echo}\n  - reply: {to: echo, id: other}")),
     "a packet's name twice": changed(("  - reply: {to: echo}", "  - receive: {id: echo}")),

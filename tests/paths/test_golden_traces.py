@@ -122,6 +122,14 @@ def test_without_mergeable_buffers_the_same_packet_is_thrown_away():
     assert world.counters()["interrupts"] == 0
 
 
+def test_without_mergeable_buffers_linux_builds_the_socket_buffer_around_the_buffer_and_copies_nothing():
+    for features, copies, function in (("event_idx,mergeable", 2, "page_to_skb"), ("event_idx", 1, "receive_small")):
+        world = Driven([IN], KNOWN, {"features": features}).run()
+        assert world.counters()["guest_copies"] == copies
+        assert {step.function for step in world.steps() if step.op == "build_skb"} == {function}
+        assert ("copy_to_user", "copied") in world.ops()
+
+
 @pytest.mark.parametrize("length", [18, 576, 1188, 1200, 1472])
 def test_used_lengths_of_merged_buffers_add_up_to_packet_and_header(length):
     packet = Item(kind="udp", length=length, outgoing=False)

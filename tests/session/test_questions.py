@@ -151,6 +151,12 @@ def test_count_is_a_counter_at_the_moment_asked_about():
     assert verdict.answer == str(session.counters(n)["light_exits"]) == "2"
 
 
+def test_count_until_the_end_is_what_the_whole_run_costs():
+    session, _, verdict = the_one("{ask: count, text: How many, counter: wakeups, until: end}")
+    assert not session.problems
+    assert verdict.answer == str(session.counters(session.length)["wakeups"])
+
+
 def test_count_adds_up_the_parts_of_a_counter():
     session, question, verdict = the_one("{ask: count, text: How many, counter: user_kernel}")
     counters = session.counters(question.position)

@@ -173,7 +173,8 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
                 count = counts[event.reply.to]
             else:
                 sends = [e.send.id for e in lesson.scenario if isinstance(e.send, Send)]
-                hint = did_you_mean(event.reply.to, sends, "; send it first")
+                later = event.reply.to in sends
+                hint = "; send it first" if later else did_you_mean(event.reply.to, sends, "; send it first")
                 marks.add((*at, "to"), f"no packet {shown(event.reply.to)} is sent before this{hint}")
             answered.add(event.reply.to)
             key = "id" if event.reply.id is not UNSET else "to"

@@ -62,6 +62,7 @@ _EXPLAINED: Final[tuple[tuple[str, str], ...]] = (
     ("that cannot start any token", "a text cannot begin with this character; put it in quotes"),
     ("but found ']'", "a bracket that was never opened; take it out, or put the text in quotes"),
     ("but found '}'", "a bracket that was never opened; take it out, or put the text in quotes"),
+    ("expected <block end>, but found '<scalar>'", "nothing can follow a closed quotation mark; quote the whole text"),
     ("expected <block end>", "this line does not line up with the ones it belongs to; indent it like them"),
     ("expected ',' or ']'", "the list that opens with `[` is not closed; write `]`, or `,` between its items"),
     ("expected ',' or '}'", "the mapping that opens with `{` is not closed; write `}`, or `,` between its keys"),

@@ -180,9 +180,13 @@ class Predict(Model, frozen=True):
         UNSET
     )
     counter: Annotated[str, Meta(description="The counter that is asked for; for `count`.")] | UnsetType = UNSET
-    until: Annotated[When, Meta(description="The moment that is asked about; for `value` and `count`.")] | UnsetType = (
-        UNSET
-    )
+    until: (
+        Annotated[
+            When | Literal["end"],
+            Meta(description="The moment that is asked about, `end` for the end of the run; for `value` and `count`."),
+        ]
+        | UnsetType
+    ) = UNSET
     of: (
         Annotated[
             dict[str, When],

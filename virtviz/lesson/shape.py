@@ -149,6 +149,9 @@ class _Teller:
                         self.tell(inner, at)
                 return
         expected = self.expected({"anyOf": branches})
+        if value is None:
+            self.marks.add(at, f"nothing stands here; write {expected}")
+            return
         if "text" in expected and isinstance(value, int | float):
             self.marks.add(at, _no_text(value))
             return

@@ -18,7 +18,7 @@ from virtviz.engine.ops import RETURN, OpSpec, Return, Routine, call, call_any, 
 from virtviz.engine.places import Domain
 from virtviz.paths.context import Level
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import CORE_DEV, ENTRY, IRQ, SOFTIRQ, X86_APIC, X86_ENTRY, X86_IDLE
+from virtviz.spec.citation import CORE_DEV, ENTRY, IDLE, IRQ, SOFTIRQ, X86_APIC, X86_ENTRY, X86_IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -334,8 +334,8 @@ class PollingIdle(Idle):
     @op(
         "G-RX.9",
         "leave the idle loop",
-        "default_idle",
-        X86_IDLE,
+        "cpu_idle_poll",
+        IDLE,
         text="The program can run again: the idle loop gives way.",
         to=RETURN,
         guard="has_work",

@@ -11,7 +11,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.guest_cpu import Waits
-from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, IP_UDP
+from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, CORE_SOCK
 from virtviz.spec.frames import application_part
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Deliver(Routine):
     @op(
         "G-RX.8",
         "put it on the socket",
-        "__udp_enqueue_schedule_skb",
-        IP_UDP,
+        "sock_def_readable",
+        CORE_SOCK,
         text={
             WOKE_PROCESS: "The packet is on the socket's queue and the program that waits for it can run again.",
             "queued": "The packet is on the socket's queue; the program will find it there.",
@@ -115,8 +115,8 @@ class Recvmsg(Routine):
     @op(
         "G-RX.9",
         "look for a packet",
-        "__skb_recv_udp",
-        IP_UDP,
+        "__skb_try_recv_from_queue",
+        CORE_DATAGRAM,
         text={
             "packet": "A packet is in the socket's queue.",
             "wait": "Nothing has come yet: the program sleeps, and the guest has nothing else to run.",

@@ -15,7 +15,7 @@ from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.context import Level
 from virtviz.paths.guest_cpu import Waits
 from virtviz.paths.guest_stack import LARGE_TRUESIZE, SMALL_FRAME, SMALL_TRUESIZE
-from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, CORE_SOCK, IP_OUTPUT, SOFTIRQ
+from virtviz.spec.citation import CORE_DEV, CORE_SOCK, IP_OUTPUT, SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,8 +87,8 @@ class Sendmsg(Routine):
     @op(
         "G-TX.2",
         "copy the payload",
-        "skb_copy_datagram_from_iter",
-        CORE_DATAGRAM,
+        "ip_generic_getfrag",
+        IP_OUTPUT,
         text="The payload is copied from the program's memory into the socket buffer: one copy, inside the guest.",
         to={COPIED: goto("add_headers")},
         size="copied_in",
@@ -156,8 +156,8 @@ class Sendmsg(Routine):
     @op(
         "G-TX.1",
         "return to the program",
-        "__local_bh_enable_ip",
-        SOFTIRQ,
+        "__sys_sendmsg",
+        SOCKET,
         text={
             "softirq": "Softirqs were held off while the packet was sent; one is waiting and runs now.",
             "return": (

@@ -60,14 +60,14 @@ class HandleKick(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the address."""
-        return {"address": f"{self.address:#x}", "counter": self.eventfd.counter}
+        return {"address": f"{self.address:#x}"}
 
     @op(
         "KICK.3",
         "signal the eventfd",
         "ioeventfd_write",
         KVM_EVENTFD,
-        text="The address belongs to an ioeventfd: KVM adds 1 to its counter (now {counter}). QEMU is not involved.",
+        text="The address belongs to an ioeventfd: KVM adds 1 to its counter. QEMU is not involved.",
         to={SIGNALLED: call("waiter", "done_with")},
         cost="eventfd",
     )

@@ -188,7 +188,7 @@ class Operate(Routine):
                 "to ask."
             ),
             "table full": "The kernel's flow table is full: nothing is installed, and such packets will go on asking.",
-            "message done": "The operations of this message are carried out; a further one has the rest.",
+            "message done": "The operations of this sendmsg() are carried out; another one has the rest.",
             "done": "All operations are carried out.",
         },
         to={

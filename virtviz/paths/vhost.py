@@ -323,11 +323,15 @@ class VhostRoutine(Routine):
             "length": queue.length,
             "missing": queue.missing,
             "wish": self._wish(),
+            "kicks": f"to be kicked for entry {mine.avail_idx}"
+            if self.ring.event_idx
+            else "for kicks (used.flags = 0)",
+            "unasked": " (the first time vhost does not even ask)" if self.ring.event_idx else "",
         }
 
     def _wish(self) -> str:
         """Name what a guest says whether it wants interrupts by, and with event indices its value."""
         ring = self.ring
         if not ring.event_idx:
-            return "avail.flags"
+            return f"avail.flags {int.from_bytes(ring.memory.read(ring.layout.avail_flags, 2), 'little')}"
         return f"used_event {int.from_bytes(ring.memory.read(ring.layout.used_event, 2), 'little')}"

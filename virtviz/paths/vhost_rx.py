@@ -91,13 +91,13 @@ class HandleRx(VhostRoutine):
 
     @op(
         "V-RX.4",
-        "read avail.idx",
+        {"known": "go on with the next entry", "": "read avail.idx"},
         "vhost_get_avail_idx",
         VHOST,
         spec="2.7.13",
         text={
-            "known": "avail.idx was {avail} when it was last read: entry {next} is still to be taken.",
-            "new": "avail.idx is {avail}: the guest has offered entry {next}.",
+            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
+            "new": "avail.idx is {avail}: entry {next} is on offer, and the next to be taken.",
             "empty": "avail.idx is still {avail}: the guest has no empty buffer left.",
             "bad": (
                 "avail.idx has jumped further than the ring is long. vhost reports an error and stops until the "
@@ -276,7 +276,7 @@ class HandleRx(VhostRoutine):
         "vhost_exceeds_weight",
         VHOST,
         text={
-            "more": "{count} buffer(s) are filled and not yet given back. On to the next frame.",
+            "more": "Buffers filled and not yet given back: {count}. On to the next frame.",
             "flush": "More than 64 buffers are filled: they are given back before the next frame.",
             "weight": (
                 "{weight} packets, or 512 KiB, in one go: the worker queues itself again and lets other work have "

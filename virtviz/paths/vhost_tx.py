@@ -69,13 +69,13 @@ class HandleTx(VhostRoutine):
 
     @op(
         "V-TX.4",
-        "read avail.idx",
+        {"known": "go on with the next entry", "": "read avail.idx"},
         "vhost_get_avail_idx",
         VHOST,
         spec="2.7.13",
         text={
-            "known": "avail.idx was {avail} when it was last read: entry {next} is still to be taken.",
-            "new": "avail.idx is {avail}: the guest has made entry {next} available.",
+            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
+            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.",
             "empty": "avail.idx is still {avail}: the ring is empty.",
             "bad": (
                 "avail.idx has jumped further than the ring is long. vhost reports an error and stops until the "
@@ -235,9 +235,7 @@ class HandleTx(VhostRoutine):
         "vhost_enable_notify",
         VHOST,
         spec="2.7.10",
-        text=(
-            "Before it sends anything, the worker asks to be kicked for entry {avail}: from now on the guest must tell."
-        ),
+        text=("Before it sends what it has collected, the worker asks {kicks}: from now on the guest must tell."),
     )
     def enable_kicks(self, me: Context) -> None:
         self.ring.enable_kicks()
@@ -297,7 +295,7 @@ class FlushTx(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the number of frames."""
-        return {"count": self.q.cells.done}
+        return {"count": self.q.cells.done, "batch": self.q.batch}
 
     @op(
         "V-TX.10",
@@ -306,8 +304,8 @@ class FlushTx(Routine):
         VHOST_NET,
         text={
             "batch": (
-                "{count} frame(s) go to the TAP in one call inside the kernel, tun_sendmsg. It is no system call, "
-                "and all that follows runs in this thread."
+                "A batch of {count} (at most {batch}) goes to the TAP in one call inside the kernel, tun_sendmsg: no "
+                "system call, and all that follows runs in this thread."
             ),
             "nothing": "There is nothing to send: the round is over.",
         },

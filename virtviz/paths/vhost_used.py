@@ -54,8 +54,8 @@ class ReturnBuffers(VhostRoutine):
         spec="2.7.8",
         text={
             "written": (
-                "Head and bytes written of each buffer go into the used ring, only now that its packet is done "
-                "with. Still invisible: used.idx has not moved."
+                "Each buffer's head and the bytes written into it, 0 for one that was sent, go into the used ring. "
+                "Still invisible: used.idx has not moved."
             ),
             "nothing": "There is no buffer to give back: the round is over.",
         },
@@ -101,8 +101,7 @@ class ReturnBuffers(VhostRoutine):
         spec="2.7.7.2",
         text={
             "interrupt": (
-                "The guest asked to be interrupted when this entry is used (or was never asked before): it gets "
-                "its interrupt."
+                "By its {wish}, the guest wants to hear of what was just published{unasked}: it gets its interrupt."
             ),
             "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
         },

@@ -28,7 +28,7 @@ class Reclaim(TransmitRoutine):
         spec="2.7.14",
         text={
             "more": "used.idx has moved past {last_used}: the device has returned a buffer.",
-            "none": "used.idx is still {last_used}: nothing (more) has come back.",
+            "none": "used.idx is still {last_used}: there is nothing to take back.",
         },
         to={"more": goto("take_used"), "none": RETURN},
         cost="ring cold",
@@ -106,8 +106,8 @@ class TransmitDone(TransmitRoutine):
         spec="5.1.9.2.3",
         text={
             "scheduled": (
-                "Further interrupts are unwanted until the poll is done. With event indices that needs no write: "
-                "an interrupt came, so none follows."
+                "Further interrupts are unwanted until the poll is done. Event indices need no write for that: one "
+                "came, so none follows; else avail.flags says it."
             ),
             "scheduled already": "The poll is scheduled or at work already: it is only told to look once more.",
         },
@@ -126,7 +126,7 @@ class TransmitDoneWithoutNapi(TransmitDone):
         "let the queue go on",
         "skb_xmit_done",
         VIRTIO_NET,
-        text="The driver was waiting for free descriptors: the stack may send again.",
+        text="Without transmit NAPI nothing is freed here: only a queue that waited for free descriptors may go on.",
         to={"done": RETURN},
     )
     def schedule_poll(self, me: Context) -> str:
@@ -181,7 +181,7 @@ class PollTransmit(TransmitRoutine):
         "virtqueue_enable_cb_prepare_split",
         VIRTIO_RING,
         spec="2.7.7",
-        text="used_event = {last_used}: the next buffer that comes back shall interrupt.",
+        text="{asked}: the next buffer that comes back shall interrupt.",
     )
     def enable_callbacks(self, me: Context) -> None:
         self.ring.enable_callbacks()
@@ -273,7 +273,7 @@ class CleanTransmit(TransmitRoutine):
         "virtqueue_enable_cb_delayed",
         VIRTIO_RING,
         spec="2.7.14",
-        text="used_event of the transmit queue = last used + ¾ of the {outstanding} outstanding.",
+        text="The transmit queue's {late}",
     )
     def enable_callbacks_delayed(self, me: Context) -> None:
         self.ring.enable_callbacks_delayed()

@@ -117,7 +117,8 @@ class TransmitRoutine(Routine):
             "last_used": mine.last_used_idx,
             "num_free": mine.num_free,
             "threshold": self.q.threshold,
-            "outstanding": (mine.avail_idx_shadow - mine.last_used_idx) & 0xFFFF,
+            "asked": _asked(self.ring),
+            "late": _asked_late(self.ring),
             "wish": _wish(self.ring),
         }
 
@@ -125,8 +126,25 @@ class TransmitRoutine(Routine):
 def _wish(ring: SplitDriver) -> str:
     """Name what a device says whether it wants kicks by, and with event indices its value."""
     if not ring.event_idx:
-        return "used.flags"
+        return f"used.flags {int.from_bytes(ring.memory.read(ring.layout.used_flags, 2), 'little')}"
     return f"avail_event {int.from_bytes(ring.memory.read(ring.layout.avail_event, 2), 'little')}"
+
+
+def _asked(ring: SplitDriver) -> str:
+    """Name what a driver asks for an interrupt by, and its value."""
+    return f"used_event = {ring.cells.last_used_idx}" if ring.event_idx else "avail.flags = 0"
+
+
+def _asked_late(ring: SplitDriver) -> str:
+    """Say what a driver that wants to hear late has asked for."""
+    mine = ring.cells
+    if not ring.event_idx:
+        return "avail.flags = 0: without event indices a late interrupt cannot be asked for, only one each time."
+    outstanding = mine.avail_idx_shadow - mine.last_used_idx & 0xFFFF
+    return (
+        f"used_event = last used + ¾ of the {outstanding} outstanding: one interrupt for many packets, if there are "
+        "many."
+    )
 
 
 @cells
@@ -218,6 +236,7 @@ class ReceiveRoutine(Routine):
         return {
             "head": mine.head,
             "written": mine.written,
+            "asked": _asked(self.ring),
             "last_used": mine.last_used_idx,
             "num_free": mine.num_free,
             "threshold": self.q.refill_above,

@@ -83,6 +83,9 @@ class PollReceive(ReceiveRoutine):
         self.clean = clean
         self.refill = refill
         self.deliver = deliver
+        if not queue.mergeable:
+            small = ("receive_small", VIRTIO_NET)
+            self.functions = {"receive_mergeable": small, "page_to_skb": small}
 
     @op(
         "G-RX.2",
@@ -109,7 +112,7 @@ class PollReceive(ReceiveRoutine):
         text={
             "more": "used.idx has moved past {last_used}: a buffer has come back with something in it.",
             "refill": (
-                "used.idx is still {last_used}: all packets are taken. Half the buffers of a poll are gone, so "
+                "used.idx is still {last_used}: all packets are taken. More than {threshold} buffers are used up, so "
                 "the queue is refilled."
             ),
             "none": (
@@ -162,10 +165,16 @@ class PollReceive(ReceiveRoutine):
         spec="5.1.9.4",
         text={
             "whole": "num_buffers is 1: the packet lies in this one buffer.",
+            "alone": "Buffers are not merged: the packet lies in this one buffer, and num_buffers is not looked at.",
             "pieces": "num_buffers says that {missing} more buffers belong to the packet.",
             DROPPED: "The buffer holds no complete packet: it is dropped and counted as an error.",
         },
-        to={"whole": goto("build_skb"), "pieces": goto("next_piece"), DROPPED: goto("read_used_idx")},
+        to={
+            "whole": goto("build_skb"),
+            "alone": goto("build_skb"),
+            "pieces": goto("next_piece"),
+            DROPPED: goto("read_used_idx"),
+        },
     )
     def read_header(self, me: Context) -> str:
         queue, poll = self.q, self.q.cells
@@ -176,10 +185,12 @@ class PollReceive(ReceiveRoutine):
             poll.done += 1
             buffers.release(slot)
             return DROPPED
-        count = buffers.memory.u16[(buffers.at[slot] + NUM_BUFFERS_OFFSET) // 2] if queue.mergeable else 1
         buffers.cells.skip[slot] = VIRTIO_NET_HDR_BYTES
         buffers.cells.length[slot] = written - VIRTIO_NET_HDR_BYTES
         poll.length = written - VIRTIO_NET_HDR_BYTES
+        if not queue.mergeable:
+            return "alone"
+        count = buffers.memory.u16[(buffers.at[slot] + NUM_BUFFERS_OFFSET) // 2]
         poll.missing = max(count, 1) - 1
         return "pieces" if poll.missing else "whole"
 
@@ -232,7 +243,7 @@ class PollReceive(ReceiveRoutine):
     @op(
         "G-RX.4",
         "make a socket buffer of it",
-        "receive_buf",
+        "page_to_skb",
         VIRTIO_NET,
         spec="5.1.9.4",
         text={
@@ -240,13 +251,16 @@ class PollReceive(ReceiveRoutine):
             "kept": (
                 "The packet is large ({length} bytes): its buffer becomes part of the socket buffer, without a copy."
             ),
+            "built around": "Buffers are not merged: the socket buffer is built around it, and nothing is copied.",
         },
-        to={COPIED: goto("collect"), "kept": goto("collect")},
+        to={COPIED: goto("collect"), "kept": goto("collect"), "built around": goto("collect")},
         size="length",
         private=True,
     )
     def build_skb(self, me: Context) -> str:
         poll, queue = self.q.cells, self.q
+        if not queue.mergeable:
+            return "built around"
         if poll.length > COPYBREAK:
             return "kept"
         data = queue.buffers.data(poll.first)
@@ -306,7 +320,7 @@ class PollReceive(ReceiveRoutine):
         "virtqueue_enable_cb_prepare_split",
         VIRTIO_RING,
         spec="2.7.7",
-        text="used_event = {last_used}: the next packet shall interrupt.",
+        text="{asked}: the next packet shall interrupt.",
     )
     def enable_callbacks(self, me: Context) -> None:
         self.ring.enable_callbacks()

@@ -22,6 +22,8 @@ class Refill(ReceiveRoutine):
     def __init__(self, name: str, place: Place, queue: Receiveq, notify: Routine) -> None:
         super().__init__(name, place, queue)
         self.notify = notify
+        if not queue.mergeable:
+            self.functions = {"add_recvbuf_mergeable": ("add_recvbuf_small", VIRTIO_NET)}
 
     @op(
         "G-RX.6",
@@ -88,8 +90,8 @@ class Refill(ReceiveRoutine):
         VIRTIO_RING,
         spec="2.7.13.4",
         text={
-            "kick": "By its {wish}, the device, having run out of buffers, wants to be told: a kick is needed.",
-            "no kick": "By its {wish}, the device need not be told, as it never ran out: refilling costs no exit.",
+            "kick": "By its {wish}, the device wants to be told, as it does once buffers run out: a kick is needed.",
+            "no kick": "By its {wish}, the device need not be told, as it has not run out: refilling costs no exit.",
         },
         to={"kick": call("notify", None), "no kick": RETURN},
         cost="ring cold",

@@ -6,6 +6,7 @@ none and frees old packets whenever it sends new ones.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
@@ -125,7 +126,7 @@ class _Xmit(TransmitRoutine):
         spec="2.7.13.4",
         text={
             "kick": "By its {wish}, the device wants to hear of this entry: a kick is needed.",
-            "no kick": "By its {wish}, the device need not hear of this entry; it is busy and will come by. No kick.",
+            "no kick": "By its {wish}, the device has been told already or is awake: it will find this entry. No kick.",
         },
         to={"kick": call("notify", None), "no kick": RETURN},
         cost="ring cold",
@@ -166,10 +167,7 @@ class StartXmit(_Xmit):
         VIRTIO_RING,
         spec="2.7.7",
         text={
-            "asked": (
-                "used_event = last used + ¾ of the {outstanding} outstanding: one interrupt for many packets, if "
-                "there are many."
-            ),
+            "asked": "{late}",
             "more to come": "Another packet follows at once: asking for an interrupt is left to the last of them.",
         },
         to={"asked": goto("mb_before_delayed_recheck"), "more to come": goto("fill_header")},
@@ -200,8 +198,8 @@ class StartXmit(_Xmit):
         VIRTIO_RING,
         spec="2.7.14",
         text={
-            "enough": "Too little has come back to need anything: go on.",
-            "too late": "More has come back than the interrupt was asked for: free it first.",
+            "enough": "used.idx has not passed used_event: the interrupt is still to come. Go on.",
+            "too late": "used.idx has passed used_event meanwhile: what came back is freed first, no interrupt tells.",
         },
         to={"enough": goto("fill_header"), "too late": goto("disable_callbacks")},
         cost="ring cold",
@@ -234,6 +232,7 @@ class StartXmitWithoutNapi(_Xmit):
     """Send one packet with napi_tx=0: nothing is asked for, and the packet is given up as soon as it is in the ring."""
 
     first = "begin"
+    functions = MappingProxyType({"__netdev_tx_sent_queue": ("start_xmit", VIRTIO_NET)})
 
     @op(
         "G-TX.5",

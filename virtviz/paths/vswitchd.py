@@ -211,7 +211,7 @@ class HandlerLoop(Routine):
         text={
             "fresh": (
                 "For each packet: install the flow first, then execute the packet. Up to 50 of these operations go "
-                "into one message."
+                "into one sendmsg()."
             ),
             "stale": (
                 "Install, then execute. But the number of kernel flows was last asked for more than 100 ms ago: "
@@ -268,7 +268,7 @@ class HandlerLoop(Routine):
         "poll_block",
         POLL_LOOP,
         text={
-            "more operations": "50 operations were carried; the next sendmsg() carries on where that one ended.",
+            "more operations": "50 operations have been carried out: the next sendmsg() begins where this one ended.",
             "round": (
                 "Before it sleeps, {handler} goes round once more, for upcalls that came meanwhile; first a "
                 "poll() that does not wait."

@@ -228,6 +228,8 @@ def _looked_at(run: Run, moment: Moment, until: When | object) -> tuple[int, lis
     """Give the position at which something is looked at, and what is wrong with it."""
     if until is UNSET:
         return moment.position, []
+    if until == "end":
+        return run.length, []
     found = run.first_match(until, moment.position)  # type: ignore[arg-type]
     return (found, []) if found else (run.length, ["`until` does not come true after this"])
 
