@@ -91,7 +91,7 @@ class Telling:
     def more(self) -> bool:
         return bool(self.device.waiting() or self.device.look() == "new")
 
-    # A point in time: where the teller stands (two steps a buffer), where the sleeper does, whether it was told, and how
+    # A point in time: where the teller stands (two steps a buffer) and where the sleeper, was it told, how many it has.
     # many buffers it has.
 
     def successors(self, point: tuple[int, str, bool, int]) -> list[tuple[int, str, bool, int]]:
