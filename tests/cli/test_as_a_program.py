@@ -40,7 +40,7 @@ def answers_to_the_first_question(start, is_right):
     """Go to the first question of 3-vhost and answer it, by what not answering it tells."""
     told = start("lesson", "3", "--plain", input="end\ns\nq\n").stdout
     line = next(line for line in told.splitlines() if "Answer:" in line)
-    right = int(line.split("Answer:")[1].split(",")[0])
+    right = int(line.split("(option ")[1].split(")")[0])
     choice = right if is_right else right % 2 + 1
     return start("lesson", "3", "--plain", input=f"end\n{choice}\nq\n")
 

@@ -5,6 +5,7 @@ from small_lesson import GOLDENS, golden, open_small, open_with, transcript
 
 from virtviz.session import run as running
 from virtviz.session.plain import HELP, play, to_ascii
+from virtviz.session.session import Session
 
 
 def talk(session, *typed, **how):
@@ -117,6 +118,16 @@ def test_what_is_passed_over_and_was_to_be_seen_is_shown():
     assert "publish avail.idx" not in text
 
 
+def test_settings_that_are_not_the_lessons_own_are_named():
+    settings = [{"flows": "known", "features": "none"}, {"queue.size": "64"}]
+    session = Session.open(open_small().lesson, settings=settings)
+    assert session.changed == ("features=none", "queue.size=64")
+    assert "  Not as in this lesson: features=none, queue.size=64. What the lesson says" in said(session, "q")
+    assert Session.open(open_small().lesson, settings=[{"profile": "recorded"}]).changed == ("profile=recorded",)
+    assert not open_small().changed
+    assert "Not as in this lesson" not in said(open_small(), "q")
+
+
 def test_a_question_is_answered_by_number():
     session = open_small()
     text = said(session, "end", "4")
@@ -124,12 +135,12 @@ def test_a_question_is_answered_by_number():
     assert session.verdicts[0].is_right
     assert "  ??  What comes next? (the next step of vm1.vcpu0)" in text
     assert "      4  stop the queue if it is nearly full" in text
-    assert "  !!  Right: 4, stop the queue if it is nearly full." in text
+    assert "  !!  Right: stop the queue if it is nearly full (option 4)." in text
     assert text.endswith("Questions: 1 of 7 right, 6 not answered")
 
 
 def test_a_wrong_answer_hears_the_right_one():
-    assert "  !!  No: 4, stop the queue" in said(open_small(), "end", "1")
+    assert "  !!  No: stop the queue" in said(open_small(), "end", "1")
 
 
 def test_hints_come_one_by_one_and_end():

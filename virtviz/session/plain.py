@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.trace import MEM
+from virtviz.spec.virtio import VIRTQ_USED_ELEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from virtviz.engine.trace import Effect, Step
+    from virtviz.engine.trace import Access, Effect, Step
     from virtviz.session.grading import Question, Verdict
     from virtviz.session.run import Moment
     from virtviz.session.session import Session
@@ -99,13 +100,21 @@ def step_line(session: Session, n: int) -> str:
 def _marks(step: Step) -> list[str]:
     """Give what a step changed in a ring, reached and cost, each in brackets."""
     changed = [
-        f"{access.field} {access.old} -> {access.new}" if isinstance(access.new, int) else access.field
-        for access in step.writes
-        if access.space == MEM and step.queue and access.owner == step.queue
+        _change(access) for access in step.writes if access.space == MEM and step.queue and access.owner == step.queue
     ]
     marks = [*changed, *([f"milestone {step.milestone}"] if step.milestone else [])]
     marks += [f"+{crossing.kind}" for crossing in step.crossings] + [_effect_mark(effect) for effect in step.effects]
     return [f"[{mark}]" for mark in marks]
+
+
+def _change(access: Access) -> str:
+    """Say what was written: a number as it was and is, a used element by its parts, and of more bytes only where."""
+    if not isinstance(access.new, int):
+        return access.field
+    if access.field.startswith("used.ring["):
+        head, written = VIRTQ_USED_ELEM.unpack(access.new.to_bytes(VIRTQ_USED_ELEM.size, "little"))
+        return f"{access.field} -> id {head}, len {written}"
+    return f"{access.field} {access.old} -> {access.new}"
 
 
 def _effect_mark(effect: Effect) -> str:
@@ -165,6 +174,9 @@ class _Player:
             self.say(f"  - {objective}", "    ")
         for departure in header.departures:
             self.say(f"  Not as in Linux: {departure}", "    ")
+        if self.session.changed:
+            changed = ", ".join(self.session.changed)
+            self.say(f"  Not as in this lesson: {changed}. What the lesson says was written without that.", "    ")
         if self.session.truncated:
             self.say("  This run is longer than a lesson may be; it was ended early.", "    ")
         self.say("")
@@ -272,7 +284,7 @@ class _Player:
         if moment.say:
             self.say(f"  >>  {' '.join(moment.say.split())}", INDENT)
         if moment.held:
-            self.say(f"  >>  Held from here on: {', '.join(moment.held)} cannot move until it is released.", INDENT)
+            self.say(f"  >>  Held from here on: {', '.join(moment.held)} cannot move until released.", INDENT)
         if moment.released:
             self.say(f"  >>  Released: {', '.join(moment.released)} can move again.", INDENT)
 
@@ -284,7 +296,7 @@ class _Player:
 
     def show_verdict(self, verdict: Verdict) -> None:
         """Say whether an answer was right, what the machine did, and why."""
-        right = f"{verdict.right + 1}, {verdict.answer.rstrip('.')}"
+        right = f"{verdict.answer.rstrip('.')} (option {verdict.right + 1})"
         word = {True: "Right", False: "No", None: "Answer"}[verdict.is_right]
         self.say(f"  !!  {word}: {right}. {' '.join(verdict.why.split())}".rstrip(), INDENT)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.ops import pick
 from virtviz.errors import LearnerError
-from virtviz.lesson.build import build
+from virtviz.lesson.build import build, flat
+from virtviz.paths.knobs import make_world
 from virtviz.paths.wiring import simulate
 from virtviz.session.grading import Results
 from virtviz.session.run import run_lesson
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from virtviz.engine.trace import Step, Trace
     from virtviz.lesson.model import Lesson, When
     from virtviz.paths.describe import Header
+    from virtviz.paths.knobs import World
     from virtviz.paths.wiring import Simulation
     from virtviz.session.grading import Asked, Question, Score, Verdict
     from virtviz.session.run import Finding, Moment, Run
@@ -48,11 +50,14 @@ class Session:
     Attributes:
         run: the lesson's run; it never changes.
         lesson, simulation, header, trace: of the run.
+        changed: settings that are not those of the lesson, as `name=value`. What happens and what is right follows
+            them; what the lesson says was written without them.
         position: 0 before the first step, up to `length`.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, changed: tuple[str, ...] = ()) -> None:
         self.run = run
+        self.changed = changed
         self.lesson: Lesson = run.lesson
         self.simulation: Simulation = run.simulation
         self.header: Header = run.header
@@ -87,7 +92,7 @@ class Session:
             CaptureError: there is no frame, or one that no network card would take.
         """
         world, traffic = build(lesson, settings, frames=input_frames)
-        return cls(run_lesson(lesson, simulate(world, traffic), seed))
+        return cls(run_lesson(lesson, simulate(world, traffic), seed), _changed(lesson, world, settings))
 
     # What there is
 
@@ -308,6 +313,16 @@ class Session:
     def _go_to_previous(self, wanted: Callable[[Arc], bool]) -> bool:
         found = next((n for n in range(self.position - 1, 0, -1) if wanted(self.run.arc(n))), None)
         return found is not None and self._go_back(found)
+
+
+def _changed(lesson: Lesson, world: World, settings: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """Name the settings that make the world another one than the lesson's own."""
+    given = {name: value for more in settings for name, value in more.items()}
+    if not given:
+        return ()
+    own = make_world(dict(flat(lesson.world)))
+    before, after = ({"profile": made.profile, **made} for made in (own, world))
+    return tuple(f"{name}={value}" for name, value in given.items() if before[name] != after[name])
 
 
 def _crosses(arc: Arc) -> bool:

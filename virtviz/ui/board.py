@@ -194,7 +194,10 @@ class Board:
         session = self.session
         if session.position == 0:
             departures = " ".join(f"This departs from Linux: {text}." for text in session.header.departures)
-            return f"Press → for the first step, Enter to let it play, ? for help. {departures}".strip()
+            changed = ", ".join(session.changed)
+            other = f"The lesson was not written for {changed}." if changed else ""
+            aside = "Press → for the first step, Enter to let it play, ? for help."
+            return " ".join(part for part in (departures, other, aside) if part)
         if session.position < session.length:
             return ""
         score = session.score
