@@ -92,7 +92,6 @@ class Telling:
         return bool(self.device.waiting() or self.device.look() == "new")
 
     # A point in time: where the teller stands (two steps a buffer) and where the sleeper, was it told, how many it has.
-    # many buffers it has.
 
     def successors(self, point: tuple[int, str, bool, int]) -> list[tuple[int, str, bool, int]]:
         teller, sleeper, told, got = point
