@@ -128,7 +128,9 @@ def lesson(options: Options, lesson: str, *, plain: bool, at: int | None) -> int
     if at is not None and session.go_to(at) != at:
         reason = "where a question waits" if session.question else "which is the last one"
         click.echo(f"virtviz: this is step {session.position}, {reason}", err=True)
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    # Textual reads standard input and draws on standard error.
+    on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    on_terminal = on_terminal and os.environ.get("TERM") != "dumb"
     if plain or not on_terminal:
         _play_plain(session, options)
     else:
@@ -152,7 +154,13 @@ def _play_plain(session: Session, options: Options) -> None:
         """Ask; once the input has ended, go on by itself to the end, without answering anything."""
         nonlocal over
         if interactive:
-            return input(prompt)
+            # `input` would write the prompt to standard error.
+            sys.stdout.write(prompt)
+            sys.stdout.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise EOFError
+            return line
         line = "" if over else sys.stdin.readline()
         over = over or not line
         if over:

@@ -61,7 +61,7 @@ def everywhere(command: Command) -> Command:
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
     for option in (
         click.option("--lang", type=click.Choice(["en"]), help="Language of the screen.", **kept),
-        click.option("--theme", metavar="NAME", help="Colours of the screen.", **kept),
+        click.option("--theme", metavar="NAME", help="Colours of the screen: dark, light, ...", **kept),
         click.option("--ascii", "ascii_only", is_flag=True, default=None, help="Use ASCII characters only.", **kept),
         click.option(
             "--motion", type=click.Choice(["full", "basic", "none"]), help="How much moves on the screen.", **kept
