@@ -229,7 +229,9 @@ def run(
     settings = [*([{"profile": profile}] if profile is not None else []), *options.settings]
     world, traffic = headless.world_and_traffic(opened, settings, packets, source)
     if packets is not None and traffic.packets != packets:
-        click.echo(f"virtviz: {traffic.rounds} whole rounds of the scenario are {traffic.packets} packets", err=True)
+        one = traffic.rounds == 1
+        rounds = f"{traffic.rounds} whole round{'' if one else 's'} of the scenario {'is' if one else 'are'}"
+        click.echo(f"virtviz: {rounds} {traffic.packets} packets", err=True)
     if counters:
         totals = _count(opened, world, traffic)
         _write_totals(totals, form)
@@ -345,7 +347,7 @@ def _print_shelf() -> None:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="F...")
+@click.argument("files", nargs=-1, required=True, metavar="F...", type=click.Path())
 @everywhere
 @click.pass_obj
 def check(options: Options, files: tuple[str, ...]) -> int:

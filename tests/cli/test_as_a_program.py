@@ -209,7 +209,17 @@ def test_an_interrupted_run_exits_130_without_a_traceback():
     assert "Traceback" not in said
 
 
-def test_completion_offers_lessons_and_knobs(start):
-    for line, offered in (("virtviz run 3", "3-vhost"), ("virtviz run 3 --set queue.s", "queue.size=")):
-        env = {"_VIRTVIZ_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-        assert offered in start(env=env).stdout
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("virtviz run 3", "plain,3-vhost"),
+        ("virtviz run --set queue.s", "plain,queue.size="),
+        ("virtviz lesson /tmp/le", "file,/tmp/le"),
+        ("virtviz check le", "file,le"),
+    ],
+)
+def test_completion_offers_lessons_knobs_and_files(start, line, offered):
+    env = {"_VIRTVIZ_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    completed = start(env=env)
+    assert offered in completed.stdout.splitlines()
+    assert not completed.stderr

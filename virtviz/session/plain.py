@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 HELP: Final = """\
 enter, n   next step                    b      step back
-g N        go to step N                 home   to the beginning        end   to the end
+home       to the beginning             end    to the end
+g N        go to step N
 m, M       next, previous milestone     c, C   next, previous crossing
 k, K       next, previous notification  t      totals so far
 h          this help                    q      quit"""
