@@ -262,7 +262,7 @@ def _record(
     to_the_end: bool,
 ) -> None:
     """Run, and write the trace as it is gone through."""
-    from virtviz.export.headless import check_places, recorded_steps, recorded_totals  # noqa: PLC0415
+    from virtviz.export.headless import find_places, recorded_steps, recorded_totals  # noqa: PLC0415
     from virtviz.export.jsonl import header_json, write_document, write_jsonl  # noqa: PLC0415
     from virtviz.export.table import write_counters, write_table  # noqa: PLC0415
     from virtviz.paths.describe import initial_state  # noqa: PLC0415
@@ -270,7 +270,7 @@ def _record(
     from virtviz.session.run import run_lesson  # noqa: PLC0415
 
     done = run_lesson(opened, simulate(world, traffic), seed)
-    check_places(done, [place for place, _ in places])
+    caught = find_places(done, [place for place, _ in places])
     steps = recorded_steps(done, to_the_end=to_the_end)
     if form == "table":
         write_table(sys.stdout, done.header, steps)
@@ -287,7 +287,7 @@ def _record(
         )
     if done.truncated:
         click.echo(f"virtviz: the run is longer than {done.length} steps; it was ended there", err=True)
-    for place, path in places:
+    for place, (_, path) in zip(caught, places, strict=True):
         from virtviz.paths.capture import frames_at, write_capture  # noqa: PLC0415
 
         write_capture(path, frames_at(done.simulation, done.trace, place))
