@@ -89,8 +89,8 @@ def world_and_traffic(
 def find_places(run: Run, names: Sequence[str]) -> list[str]:
     """Find the places that packets are to be caught at.
 
-    A place is one of the header's, a queue that a packet waits in, or `wire`; one of a virtual machine may be named without the
-    machine's name, as in lessons, if only one machine has it.
+    A place is one of the header's, a queue that a packet waits in, or `wire`; one of a virtual machine may be named
+    without the machine's name, as in lessons, if only one machine has it.
 
     Raises:
         CaptureError: there is no such place; the message names the nearest, or all.
