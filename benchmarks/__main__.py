@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import engine, screen, startup
+from benchmarks import engine, rings, screen, startup
 from benchmarks.table import draw
 from benchmarks.terminal import TerminalError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REPETITIONS = 5
 GROUPS: Mapping[str, Callable[[], Iterator[Row]]] = {
     engine.GROUP: lambda: engine.rows(REPETITIONS),
+    rings.GROUP: lambda: rings.rows(REPETITIONS),
     startup.GROUP: lambda: startup.rows(REPETITIONS),
     screen.GROUP: screen.rows,
 }

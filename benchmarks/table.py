@@ -14,7 +14,7 @@ class Row:
     """A line of the table.
 
     Attributes:
-        group: `engine`, `start-up` or `screen`.
+        group: `engine`, `rings`, `start-up` or `screen`.
         what: what is measured.
         measured: the measured value with its unit.
         baseline: the value it is compared with, and what that is.

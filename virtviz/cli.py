@@ -128,7 +128,9 @@ def lesson(options: Options, lesson: str, *, plain: bool, at: int | None) -> int
     if at is not None and session.go_to(at) != at:
         reason = "where a question waits" if session.question else "which is the last one"
         click.echo(f"virtviz: this is step {session.position}, {reason}", err=True)
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    # Textual reads standard input and draws on standard error.
+    on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    on_terminal = on_terminal and os.environ.get("TERM") != "dumb"
     if plain or not on_terminal:
         _play_plain(session, options)
     else:
@@ -152,7 +154,13 @@ def _play_plain(session: Session, options: Options) -> None:
         """Ask; once the input has ended, go on by itself to the end, without answering anything."""
         nonlocal over
         if interactive:
-            return input(prompt)
+            # `input` would write the prompt to standard error.
+            sys.stdout.write(prompt)
+            sys.stdout.flush()
+            line = sys.stdin.readline()
+            if not line:
+                raise EOFError
+            return line
         line = "" if over else sys.stdin.readline()
         over = over or not line
         if over:
@@ -221,7 +229,9 @@ def run(
     settings = [*([{"profile": profile}] if profile is not None else []), *options.settings]
     world, traffic = headless.world_and_traffic(opened, settings, packets, source)
     if packets is not None and traffic.packets != packets:
-        click.echo(f"virtviz: {traffic.rounds} whole rounds of the scenario are {traffic.packets} packets", err=True)
+        one = traffic.rounds == 1
+        rounds = f"{traffic.rounds} whole round{'' if one else 's'} of the scenario {'is' if one else 'are'}"
+        click.echo(f"virtviz: {rounds} {traffic.packets} packets", err=True)
     if counters:
         totals = _count(opened, world, traffic)
         _write_totals(totals, form)
@@ -252,7 +262,7 @@ def _record(
     to_the_end: bool,
 ) -> None:
     """Run, and write the trace as it is gone through."""
-    from virtviz.export.headless import check_places, recorded_steps, recorded_totals  # noqa: PLC0415
+    from virtviz.export.headless import find_places, recorded_steps, recorded_totals  # noqa: PLC0415
     from virtviz.export.jsonl import header_json, write_document, write_jsonl  # noqa: PLC0415
     from virtviz.export.table import write_counters, write_table  # noqa: PLC0415
     from virtviz.paths.describe import initial_state  # noqa: PLC0415
@@ -260,7 +270,7 @@ def _record(
     from virtviz.session.run import run_lesson  # noqa: PLC0415
 
     done = run_lesson(opened, simulate(world, traffic), seed)
-    check_places(done, [place for place, _ in places])
+    caught = find_places(done, [place for place, _ in places])
     steps = recorded_steps(done, to_the_end=to_the_end)
     if form == "table":
         write_table(sys.stdout, done.header, steps)
@@ -277,7 +287,7 @@ def _record(
         )
     if done.truncated:
         click.echo(f"virtviz: the run is longer than {done.length} steps; it was ended there", err=True)
-    for place, path in places:
+    for place, (_, path) in zip(caught, places, strict=True):
         from virtviz.paths.capture import frames_at, write_capture  # noqa: PLC0415
 
         write_capture(path, frames_at(done.simulation, done.trace, place))
@@ -337,7 +347,7 @@ def _print_shelf() -> None:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="F...")
+@click.argument("files", nargs=-1, required=True, metavar="F...", type=click.Path())
 @everywhere
 @click.pass_obj
 def check(options: Options, files: tuple[str, ...]) -> int:

@@ -10,6 +10,8 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.shell_completion import CompletionItem
+
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 
@@ -50,10 +52,19 @@ def _complete_knob(context: click.Context, parameter: click.Parameter, incomplet
     return [f"{name}=" for name in KNOBS if name.startswith(incomplete)]
 
 
-def _complete_lesson(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    from virtviz.resources import data_folder  # noqa: PLC0415 - only where it is needed
+def _complete_lesson(
+    context: click.Context,  # noqa: ARG001
+    parameter: click.Parameter,  # noqa: ARG001
+    incomplete: str,
+) -> list[CompletionItem]:
+    """Offer the lessons of the shelf; what begins like none of them is the path of a file, which the shell knows."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only where it is needed
 
-    return sorted(path.stem for path in data_folder("lessons").glob(f"{incomplete}*.yaml"))
+    from virtviz.resources import data_folder  # noqa: PLC0415
+
+    names = sorted(path.stem for path in data_folder("lessons").glob("*.yaml"))
+    fit = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return fit or [CompletionItem(incomplete, type="file")]
 
 
 def everywhere(command: Command) -> Command:
@@ -61,7 +72,7 @@ def everywhere(command: Command) -> Command:
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
     for option in (
         click.option("--lang", type=click.Choice(["en"]), help="Language of the screen.", **kept),
-        click.option("--theme", metavar="NAME", help="Colours of the screen.", **kept),
+        click.option("--theme", metavar="NAME", help="Colours of the screen: dark, light, ...", **kept),
         click.option("--ascii", "ascii_only", is_flag=True, default=None, help="Use ASCII characters only.", **kept),
         click.option(
             "--motion", type=click.Choice(["full", "basic", "none"]), help="How much moves on the screen.", **kept

@@ -129,10 +129,10 @@ def terminal():
     """Give a function that runs the command line on a terminal, types something when it waits, and reads to the end."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals exist on Unix only")
 
-    def run(*arguments, until, typed=b"", sent=None, **env):
+    def run(*arguments, until, typed=b"", sent=None, stderr=None, **env):
         inner, outer = pty.openpty()
         command = [sys.executable, "-m", "virtviz", *arguments]
-        where = {"stdin": outer, "stdout": outer, "stderr": outer}
+        where = {"stdin": outer, "stdout": outer, "stderr": stderr or outer}
         with subprocess.Popen(command, cwd=ROOT, env={**ENV, **env}, **where) as running:
             os.close(outer)
             said = read_until(inner, until)
@@ -168,6 +168,14 @@ def test_on_a_plain_terminal_one_is_asked_for_commands(terminal, arguments, term
     assert "Counted up to step 0 of" in said
 
 
+def test_where_the_screen_could_not_be_seen_one_is_asked_for_commands(terminal, tmp_path):
+    with (tmp_path / "errors").open("wb") as errors:
+        code, said = terminal("lesson", "3", typed=b"q\n", until=b"step 0 of", stderr=errors, TERM="xterm-256color")
+    assert code == 0
+    assert "Counted up to step 0 of" in said
+    assert not (tmp_path / "errors").read_bytes()
+
+
 def test_a_theme_that_does_not_exist_is_said_and_the_player_does_not_open(terminal):
     code, said = terminal("lesson", "3", "--theme", "mauve", until=b"no theme", TERM="xterm-256color")
     assert code == 2
@@ -201,7 +209,17 @@ def test_an_interrupted_run_exits_130_without_a_traceback():
     assert "Traceback" not in said
 
 
-def test_completion_offers_lessons_and_knobs(start):
-    for line, offered in (("virtviz run 3", "3-vhost"), ("virtviz run 3 --set queue.s", "queue.size=")):
-        env = {"_VIRTVIZ_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-        assert offered in start(env=env).stdout
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("virtviz run 3", "plain,3-vhost"),
+        ("virtviz run --set queue.s", "plain,queue.size="),
+        ("virtviz lesson /tmp/le", "file,/tmp/le"),
+        ("virtviz check le", "file,le"),
+    ],
+)
+def test_completion_offers_lessons_knobs_and_files(start, line, offered):
+    env = {"_VIRTVIZ_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    completed = start(env=env)
+    assert offered in completed.stdout.splitlines()
+    assert not completed.stderr

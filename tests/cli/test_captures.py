@@ -153,3 +153,11 @@ def test_the_dissector_notices_a_byte_that_was_changed(tmp_path, captured, at):
     write_capture(path, [(0, bytes(frame))])
     with pytest.raises(AssertionError):
         dissected(path)
+
+
+def test_a_place_of_the_only_virtual_machine_may_be_named_without_it(tmp_path, call):
+    short, full = tmp_path / "short.pcap", tmp_path / "full.pcap"
+    ran = call("run", "3", "--pcap", f"transmitq1={short}", "--pcap", f"vm1.transmitq1={full}")
+    assert ran.code == 0
+    assert short.read_bytes() == full.read_bytes()
+    assert short.stat().st_size > 24, "more than the file's header"

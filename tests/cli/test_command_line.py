@@ -119,6 +119,7 @@ def test_packets_repeat_the_scenario_in_whole_rounds(call):
     ran = call("run", "3", "--counters", "--packets", "12")
     assert json.loads(ran.out)["packets"] == 15
     assert "virtviz: 3 whole rounds of the scenario are 15 packets" in ran.err
+    assert "virtviz: 1 whole round of the scenario is 5 packets" in call("run", "3", "--counters", "--packets", "2").err
     assert "whole rounds" not in call("run", "3", "--counters", "--packets", "15").err
 
 

@@ -1,4 +1,7 @@
-"""Broken and hostile lesson files, by name; `python tests/lesson/hostile_lessons.py` prints what is said about each."""
+"""Broken and hostile lesson files, by name.
+
+`PYTHONPATH=. python tests/lesson/hostile_lessons.py` prints what is said about each.
+"""
 
 from __future__ import annotations
 

@@ -31,6 +31,18 @@ def test_a_lesson_that_only_shows_is_warned_about():
     ]
 
 
+@pytest.mark.parametrize(("words", "warned"), [(10, False), (40, True)])
+def test_a_question_with_more_options_than_fit_on_the_screen_is_warned_about(words, warned):
+    options = [f"{letter} {'word ' * words}".strip() for letter in "abcd"]
+    found = warnings(
+        ("ask: count", f"ask: choice\n      options: [{', '.join(options)}]\n      answer: {options[0]}"),
+        ("      counter: heavy_exits\n      until: {op: vm_entry}\n", ""),
+    )
+    said = [what for _, where, what in found if where == "script.kicked.predict.options"]
+    assert len(said) == warned
+    assert all(what.startswith("question and options take 13 lines; on a small screen there is room") for what in said)
+
+
 def test_a_text_longer_than_the_screen_is_warned_about_wherever_it_stands():
     long = "word " * 50
     found = warnings(

@@ -27,7 +27,7 @@ def _either_parser(request, monkeypatch):
 
 @pytest.mark.usefixtures("_either_parser")
 def test_every_hostile_example_gets_its_message_from_either_parser(tmp_path):
-    # After an intended change: python tests/lesson/hostile_lessons.py > tests/lesson/goldens/hostile.txt
+    # After an intended change: PYTHONPATH=. python tests/lesson/hostile_lessons.py > tests/lesson/goldens/hostile.txt
     assert hostile_lessons.transcript(tmp_path) == GOLDEN.read_text(encoding="utf-8")
 
 

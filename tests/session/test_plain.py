@@ -99,6 +99,7 @@ def test_an_unknown_command_shows_the_help():
     assert "'dance' is no command." in text
     assert HELP in text
     assert HELP in said(open_with("[]"), "h")
+    assert max(map(len, HELP.splitlines())) < 80
 
 
 def test_totals_can_be_asked_for():

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import pytest
 from opened import after_questions, opened, position_of, reach
 
+from virtviz.session.grading import Question, Verdict
 from virtviz.ui.board import Board
+from virtviz.ui.draw.question import Asking, draw_question
 from virtviz.ui.draw.stage import HEAVY, LIGHT
 from virtviz.ui.grid import to_ascii
 from virtviz.view.stage import BOX, CHIP, LABEL, short_thread
@@ -209,6 +211,34 @@ def test_after_an_answer_what_was_said_stands_beside_what_it_did():
     assert f"You said {question.options[0]}" in text
     if not verdict.is_right:
         assert f"It is {question.options[verdict.right]}" in text
+
+
+def test_what_was_said_makes_room_for_hints():
+    question = Question("q", "choice", "What happens?", ("one thing", "another"), ("Look.", "Look again."), 0)
+    for hints in range(3):
+        asking = Asking(question, 1, 1, hints, None, "Something happened. " * 10)
+        grid, _, rows = draw_question(asking, 76, 9)
+        text = "\n".join(grid.text(y) for y in range(rows))
+        assert ("Something happened." in text) == (hints == 0)
+        assert text.count("Look") == hints
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (0, ["You said: It sees the ring.", "It is: Somebody is woken."]),
+        (1, ["Right: Somebody is woken."]),
+        (2, ["You said nobody.", "It is: Somebody is woken."]),
+    ],
+)
+def test_options_that_are_sentences_are_told_with_one_full_stop(said, told):
+    options = ("It sees the ring.", "Somebody is woken.", "nobody")
+    question = Question("q", "choice", "What happens?", options, (), 0)
+    verdict = Verdict(question, said, 1, said == 1, "Because.")
+    grid, _, rows = draw_question(Asking(question, 1, 1, 0, verdict), 76, 8)
+    text = "\n".join(grid.text(y) for y in range(rows))
+    assert all(line in text for line in told)
+    assert ".." not in text
 
 
 def test_the_end_tells_how_many_answers_were_right(session):

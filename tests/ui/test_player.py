@@ -363,6 +363,20 @@ def test_themes_of_others_and_of_our_own_can_be_chosen():
     run(scenario)
 
 
+@pytest.mark.parametrize("name", ["dark", "light"])
+def test_our_own_themes_have_short_names(name):
+    assert make_player(opened(), theme=name).theme == f"virtviz-{name}"
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+def test_keys_that_leave(key):
+    async def scenario(app, pilot):
+        await pilot.press(key)
+        assert not app.is_running
+
+    run(scenario)
+
+
 def test_an_unknown_theme_is_refused_with_the_names_there_are():
     with pytest.raises(LearnerError, match=r"no theme 'no-such-theme'; there is .*virtviz-dark"):
         make_player(opened(), theme="no-such-theme")

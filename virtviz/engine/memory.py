@@ -88,11 +88,13 @@ class Region:
     u16: Words
     write: Callable[[int, Bytes], None]
 
-    def __init__(self, name: str, size: int, base: int = 0, journal: Journal | None = None) -> None:
+    def __init__(
+        self, name: str, size: int, base: int = 0, journal: Journal | None = None, content: bytearray | None = None
+    ) -> None:
         self.name = name
         self.size = size
         self.base = base
-        self.bytes = bytearray(size)
+        self.bytes = bytearray(size) if content is None else content
         self._journal = journal
         self._starts: list[int] = []
         self._stretches: list[tuple[int, int, str, Namer]] = []

@@ -131,11 +131,29 @@ class State:
 
     def region(self, name: str, size: int) -> Region:
         """Make a memory region of zeros; the size is rounded up to whole pages."""
-        size = -(-size // PAGE_BYTES) * PAGE_BYTES
-        made = Region(name, size, self._memory_bytes, self.journal)
+        return self._take_region(name, bytearray(-(-size // PAGE_BYTES) * PAGE_BYTES))
+
+    def adopt(self, name: str, content: bytearray) -> Region:
+        """Make a memory region of bytes that somebody else has, and may change between steps.
+
+        Args:
+            name: the region's name.
+            content: the bytes, an even number of them, fewer than a journal address can tell apart (see `journal`).
+                They are used as they are, not copied, and cannot change their length while the region exists.
+
+        Raises:
+            ValueError: an odd number of bytes.
+        """
+        if len(content) % 2:
+            raise ValueError("a memory region is made of 16-bit words")
+        return self._take_region(name, content)
+
+    def _take_region(self, name: str, content: bytearray) -> Region:
+        size = len(content)
+        made = Region(name, size, self._memory_bytes, self.journal, content)
         self.regions.append(made)
         self._region_bases.append(self._memory_bytes)
-        self._memory_bytes += size
+        self._memory_bytes += -(-size // PAGE_BYTES) * PAGE_BYTES
         self._pages += [(made.bytes, start) for start in range(0, size, PAGE_BYTES)]
         return made
 

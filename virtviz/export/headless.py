@@ -86,23 +86,28 @@ def world_and_traffic(
     return world, traffic
 
 
-def check_places(run: Run, places: Sequence[str]) -> None:
-    """Refuse a place that no packet can pass, because there is none of that name.
+def find_places(run: Run, names: Sequence[str]) -> list[str]:
+    """Find the places that packets are to be caught at.
 
-    A place is one of the header's, a queue that a packet waits in, or `wire`.
+    A place is one of the header's, a queue that a packet waits in, or `wire`; one of a virtual machine may be named
+    without the machine's name, as in lessons, if only one machine has it.
 
     Raises:
-        CaptureError: there is no such place; the message names the nearest.
+        CaptureError: there is no such place; the message names the nearest, or all.
     """
-    if not places:
-        return
+    if not names:
+        return []
     queues = {step.into for step in map(run.step, range(1, run.length + 1)) if step.into}
     known = sorted({"wire", *queues, *(place.name for place in run.header.places)})
-    for place in places:
-        if place not in known:
-            near = get_close_matches(place, known, 1)
+    found: list[str] = []
+    for name in names:
+        meant = [place for place in known if name in (place, place.partition(".")[2])]
+        if name not in known and len(meant) != 1:
+            near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-            raise CaptureError(f"no packet passes a place called {place!r}; {hint}")
+            raise CaptureError(f"no packet passes a place called {name!r}; {hint}")
+        found.append(name if name in known else meant[0])
+    return found
 
 
 def recorded_steps(run: Run, *, to_the_end: bool = False) -> Iterator[TimedStep]:

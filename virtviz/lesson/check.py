@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 COLUMNS, LINES_MAX = 76, 3
 """What a text of a lesson may fill: what an 80x24 screen has room for."""
+QUESTION_COLUMNS, OPTION_COLUMNS, QUESTION_ROWS = 74, 70, 11
+"""What a question and its options may fill together there, beside the title and "not sure yet"."""
 _KEYS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "next-thread": ((), ("options",)),
     "next-op": ((), ("options",)),
@@ -294,6 +296,12 @@ def _advise(lesson: Lesson, marks: Marks) -> None:
         texts += [((*at, "hints", i), hint) for i, hint in enumerate(entry.hints)]
         if predict is not None:
             texts += [((*at, "predict", key), getattr(predict, key)) for key in ("text", "why")]
+            rows = _rows(predict)
+            if rows > QUESTION_ROWS:
+                marks.add(
+                    (*at, "predict", "options"),
+                    f"question and options take {rows} lines; on a small screen there is room for {QUESTION_ROWS}",
+                )
         for place, text in texts:
             if not isinstance(text, str):
                 continue
@@ -305,6 +313,13 @@ def _advise(lesson: Lesson, marks: Marks) -> None:
                 marks.add(
                     place, f"the colour {shown(colour[0])}; not everybody sees it, so name the thing by its words too"
                 )
+
+
+def _rows(predict: Predict) -> int:
+    """Count the lines that a question and the options written for it take on the smallest screen."""
+    options = predict.options if isinstance(predict.options, list) else []
+    texts = [(predict.text, QUESTION_COLUMNS), *((option, OPTION_COLUMNS) for option in options)]
+    return sum(max(len(wrap(text, columns)), 1) for text, columns in texts)
 
 
 def _short(fields: list[str]) -> list[str]:

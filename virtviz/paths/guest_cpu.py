@@ -276,7 +276,7 @@ class RunSoftirqs(Routine):
 
     @op(
         "IRQ.6",
-        "take the next softirq work",
+        {"none": "end the softirqs", "": "take the next softirq work"},
         "net_rx_action",
         CORE_DEV,
         text={

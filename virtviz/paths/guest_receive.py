@@ -50,7 +50,7 @@ class Deliver(Routine):
 
     @op(
         "G-RX.8",
-        "hand the next packet up",
+        {"packet": "hand the next packet up", "none": "find no more packets"},
         "netif_receive_skb_list_internal",
         CORE_DEV,
         text={

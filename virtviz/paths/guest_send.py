@@ -129,7 +129,7 @@ class Sendmsg(Routine):
         CORE_DEV,
         text={
             "bypass": "The queueing discipline is empty and the queue runs: straight on to the driver.",
-            "enqueue": "The queue is stopped or others wait ({waiting}): the packet waits in the queueing discipline.",
+            "enqueue": "The queue is stopped or others wait: so does the packet. Packets waiting: {waiting}.",
             DROPPED: "The queueing discipline is full: the packet is dropped here.",
         },
         to={

@@ -178,8 +178,8 @@ class RunQueue(Routine):
         "__qdisc_run",
         SCH_GENERIC,
         text={
-            "next": "The next packet goes to the driver; {waiting} more wait.",
-            "stopped": "The transmit queue is stopped: {waiting} packets go on waiting.",
+            "next": "The next packet goes to the driver. Still waiting: {waiting}.",
+            "stopped": "The transmit queue is stopped. Still waiting: {waiting}.",
             "empty": "Nothing waits any more.",
         },
         to={"next": call("start_xmit", "dequeue"), "stopped": RETURN, "empty": RETURN},

@@ -201,7 +201,7 @@ class ProcessBacklog(Routine):
 
     @op(
         "N-IN.3",
-        "take the next frame of the backlog",
+        {"empty": "end the softirq", "": "take the next frame of the backlog"},
         "process_backlog",
         CORE_DEV,
         text={

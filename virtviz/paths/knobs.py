@@ -209,7 +209,11 @@ KNOBS: dict[str, Knob] = {
         ),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
         Knob(
-            "nic_tx_frames", 64, "Sent frames after which the card interrupts (ethtool -C tx-frames).", low=1, high=512
+            "nic_tx_frames",
+            64,
+            "Sent frames after which the card interrupts for them alone (tx-frames of ethtool -C, where it has that).",
+            low=1,
+            high=512,
         ),
         Knob(
             "store_buffer",

@@ -131,7 +131,7 @@ class NicXmit(Routine):
         CORE_DEV,
         text={
             "direct": "{nic}'s queueing discipline is empty: straight to the card's driver.",
-            "queued": "{nic}'s transmit queue is stopped: the frame waits with {waiting} others.",
+            "queued": "{nic}'s transmit queue is stopped: the frame waits. Frames waiting: {waiting}.",
             DROPPED: "{nic}'s queueing discipline is full: the frame is dropped here.",
         },
         to={"direct": goto("write_desc"), "queued": RETURN, DROPPED: RETURN},
@@ -155,8 +155,7 @@ class NicXmit(Routine):
         text={
             "open": "The frame's memory is mapped for DMA and described in {nic}'s transmit ring.",
             "stopped": (
-                "The frame is described in {nic}'s transmit ring; only {free} descriptors are left, so the queue "
-                "is stopped."
+                "The frame is described in {nic}'s transmit ring. Descriptors left: {free}, so the queue is stopped."
             ),
         },
         to={"open": goto("ring_doorbell"), "stopped": goto("ring_doorbell")},

@@ -95,7 +95,7 @@ class NicPoll(Routine):
 
     @op(
         "N-IN.3",
-        "take the next received frame",
+        {"none": "find no more frames", "enough": "stop at 64 frames", "": "take the next received frame"},
         "ixgbe_clean_rx_irq",
         IXGBE,
         text={

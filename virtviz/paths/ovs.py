@@ -185,7 +185,7 @@ class Receive(Routine):
         "ovs_flow_tbl_lookup_stats",
         OVS_FLOW_TABLE,
         text={
-            "hit": "The flow is one of {flows} in the kernel's table: it knows what to do without asking.",
+            "hit": "The flow is in the kernel's table ({flows} in all): nobody has to be asked.",
             "": (
                 "The kernel does not know this flow: it has to ask ovs-vswitchd, by the socket of the handler for "
                 "this CPU."

@@ -109,7 +109,7 @@ class TapSendmsg(Routine):
 
     @op(
         "V-TX.10",
-        "take the next frame of the batch",
+        {"done": "end the batch", "": "take the next frame of the batch"},
         "tun_xdp_one",
         TUN,
         text={

@@ -75,7 +75,7 @@ class NetlinkReceive(Routine):
 
     @op(
         "O-MISS.4",
-        "read one message",
+        {COPIED: "read one message", "EAGAIN": "find no message"},
         "netlink_recvmsg",
         NETLINK,
         text={
@@ -179,7 +179,7 @@ class Operate(Routine):
 
     @op(
         "O-MISS.8",
-        "install the flow",
+        {"message done": "return from sendmsg()", "done": "return from sendmsg()", "": "install the flow"},
         "ovs_flow_cmd_new",
         OVS_DATAPATH,
         text={

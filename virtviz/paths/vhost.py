@@ -270,7 +270,7 @@ class WorkerLoop(Routine):
 
     @op(
         {"sleep": "V-TX.16", "handle_rx_kick": "V-RX.1", "handle_rx_net": "V-RX.1", "": "V-TX.1"},
-        "take the next work",
+        {"sleep": "sleep until there is work", "": "take the next work"},
         "vhost_run_work_list",
         VHOST,
         text={

@@ -298,7 +298,7 @@ class HandleRx(VhostRoutine):
         "queue itself again",
         "vhost_exceeds_weight",
         VHOST,
-        text="The same work goes to the end of the list: the other queue of this worker comes first.",
+        text="The same work goes to the end of the list: what the worker's other queue has to do comes first.",
         to=goto("give_back"),
     )
     def requeue(self, me: Context) -> None:

@@ -163,9 +163,9 @@ class PollTransmit(TransmitRoutine):
         "netif_tx_wake_queue",
         CORE_DEV,
         text={
-            "opened": "{num_free} descriptors are free again: the stopped queue is opened, and waiting packets go on.",
+            "opened": "Free descriptors: {num_free}. The stopped queue is opened, and waiting packets go on.",
             "was open": "The queue was not stopped.",
-            "still full": "Only {num_free} descriptors are free: the queue stays stopped.",
+            "still full": "Free descriptors: {num_free}, too few. The queue stays stopped.",
         },
         to={k: goto("enable_callbacks") for k in ("opened", "was open", "still full")},
         private=True,

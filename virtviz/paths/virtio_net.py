@@ -140,10 +140,11 @@ def _asked_late(ring: SplitDriver) -> str:
     mine = ring.cells
     if not ring.event_idx:
         return "avail.flags = 0: without event indices a late interrupt cannot be asked for, only one each time."
-    outstanding = mine.avail_idx_shadow - mine.last_used_idx & 0xFFFF
+    last_used = mine.last_used_idx
+    outstanding = mine.avail_idx_shadow - last_used & 0xFFFF
     return (
-        f"used_event = last used + ¾ of the {outstanding} outstanding: one interrupt for many packets, if there are "
-        "many."
+        f"used_event = {last_used + outstanding * 3 // 4 & 0xFFFF}: last used, {last_used}, + ¾ of the {outstanding} "
+        "outstanding, rounded down. One interrupt for many packets, if there are many."
     )
 
 

@@ -166,7 +166,7 @@ class PollReceive(ReceiveRoutine):
         text={
             "whole": "num_buffers is 1: the packet lies in this one buffer.",
             "alone": "Buffers are not merged: the packet lies in this one buffer, and num_buffers is not looked at.",
-            "pieces": "num_buffers says that {missing} more buffers belong to the packet.",
+            "pieces": "By num_buffers the packet goes on in other buffers. Still to come: {missing}.",
             DROPPED: "The buffer holds no complete packet: it is dropped and counted as an error.",
         },
         to={
@@ -225,7 +225,7 @@ class PollReceive(ReceiveRoutine):
         spec="5.1.9.4",
         text=(
             "The buffer becomes part of the packet, which now has {length} bytes; nothing is copied. "
-            "{missing} pieces are missing."
+            "Still to come: {missing}."
         ),
         to={"whole": goto("build_skb"), "pieces": goto("next_piece")},
         private=True,

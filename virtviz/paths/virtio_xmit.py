@@ -60,10 +60,10 @@ class _Xmit(TransmitRoutine):
         "check_sq_full_and_disable",
         VIRTIO_NET,
         text={
-            "room": "{num_free} descriptors are free, enough for any packet: the queue stays open.",
+            "room": "Free descriptors: {num_free}, enough for any packet: the queue stays open.",
             "stopped": (
-                "Only {num_free} descriptors are free, fewer than {threshold}: the stack may send no more, and a "
-                "late interrupt is asked for."
+                "Free descriptors: {num_free}, fewer than {threshold}. The stack may send no more, and a late "
+                "interrupt is asked for."
             ),
         },
         to={"room": goto("decide_flush"), "stopped": goto("mb_before_stop_recheck")},
@@ -304,8 +304,8 @@ class StartXmitWithoutNapi(_Xmit):
         "check_sq_full_and_disable",
         VIRTIO_NET,
         text={
-            "opened": "{num_free} descriptors are free: the queue is opened again, and no interrupt is wanted.",
-            "still full": "Only {num_free} descriptors are free: the queue stays stopped until the interrupt.",
+            "opened": "Free descriptors: {num_free}. The queue is opened again, and no interrupt is wanted.",
+            "still full": "Free descriptors: {num_free}, too few. The queue stays stopped until the interrupt.",
         },
         to={"opened": goto("decide_flush"), "still full": goto("decide_flush")},
     )

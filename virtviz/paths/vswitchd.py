@@ -157,7 +157,7 @@ class HandlerLoop(Routine):
 
     @op(
         {"sleep": "O-MISS.10", "": "O-MISS.4"},
-        "read on until there is none",
+        {"again": "read the next upcall", "translate": "stop reading", "sleep": "sleep in poll()"},
         "recv_upcalls",
         UPCALL,
         text={

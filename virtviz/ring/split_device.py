@@ -29,24 +29,12 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Port
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
+    from virtviz.ring.verdicts import Malformed
 
 IOV_MAX = 1024
 """Pieces that one buffer may have on the device's side: UIO_MAXIOV."""
 INDIRECT_MAX = 65536
 """Entries of an indirect table that vhost accepts: USHRT_MAX + 1. The specification allows as many as the queue has."""
-
-Malformed = Literal[
-    "avail.idx jumped",
-    "head out of range",
-    "next out of range",
-    "descriptor loop",
-    "readable after writable",
-    "indirect inside indirect",
-    "indirect length",
-    "address outside memory",
-    "too many pieces",
-]
-"""What can be wrong with a ring, as seen by the device."""
 
 _NONE = 0x10000
 """No descriptor: one more than a `next` field can say."""
@@ -105,6 +93,8 @@ class SplitDevice:
         start: the index to begin at, u16.
     """
 
+    _cells: type[DeviceCells] = DeviceCells
+
     def __init__(
         self, state: State, name: str, memory: Port, layout: SplitLayout, *, event_idx: bool, start: int = 0
     ) -> None:
@@ -113,7 +103,7 @@ class SplitDevice:
         self.memory = memory
         self.event_idx = event_idx
         self.cells = state.add(
-            DeviceCells,
+            self._cells,
             name,
             last_avail_idx=start,
             avail_idx=start,
@@ -136,7 +126,11 @@ class SplitDevice:
 
     # Taking buffers (2.7.13, seen from the other side)
 
-    def read_avail_idx(self) -> Literal["new", "empty", "avail.idx jumped"]:
+    def waiting(self) -> bool:
+        """Say whether avail.idx, as last read, already told of a buffer not yet taken."""
+        return self.cells.avail_idx != self.cells.last_avail_idx
+
+    def read_avail_idx(self) -> Literal["new", "empty"] | Malformed:
         """Read avail.idx; an index further ahead than the queue is long cannot be right."""
         mine = self.cells
         index = self._u16[self._avail_idx]
@@ -147,7 +141,11 @@ class SplitDevice:
         mine.avail_idx = index
         return "new"
 
-    def read_head(self) -> Literal["head", "head out of range"]:
+    def look(self) -> Literal["new", "empty"] | Malformed:
+        """Read avail.idx; see `read_avail_idx`."""
+        return self.read_avail_idx()
+
+    def read_head(self) -> Literal["head"] | Malformed:
         """Read the next head from the available ring, and begin with its chain."""
         mine = self.cells
         head = self._u16[self._avail_ring + (mine.last_avail_idx & self._mask)]
@@ -159,6 +157,14 @@ class SplitDevice:
         if mine.table:
             mine.table = 0
         return "head"
+
+    def begin(self) -> Literal["head"] | Malformed:
+        """Read the next head; see `read_head`."""
+        return self.read_head()
+
+    def move_kick_event(self) -> bool:
+        """Do nothing: vhost asks for a kick only when it has nothing left to do."""
+        return False
 
     def read_desc(self) -> Literal["last", "next", "indirect"] | Malformed:
         """Read one descriptor of the chain, or one entry of its indirect table, and note the piece it describes.
@@ -271,6 +277,10 @@ class SplitDevice:
         """Take the last heads as not taken; nothing in memory changes (vhost_discard_vq_desc)."""
         self.cells.last_avail_idx = (self.cells.last_avail_idx - heads) & U16
 
+    def put_back(self, heads: Sequence[int]) -> None:
+        """Take the buffers taken last as not taken."""
+        self.give_back(len(heads))
+
     def total(self) -> int:
         """Give the length of all pieces of the buffer just read."""
         mine = self.cells
@@ -314,6 +324,8 @@ class SplitDevice:
     def publish_used_idx(self) -> None:
         """Publish all used elements written since the last time."""
         self._u16[self._used_idx] = self.cells.last_used_idx
+
+    publish = publish_used_idx
 
     def interrupt_wanted(self) -> bool:
         """Decide whether what was published has to be told (2.7.7.2)."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Port
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
+    from virtviz.ring.verdicts import DriverMalformed
 
 Segment = tuple[int, int]
 """Address and length of one piece of a buffer."""
@@ -213,6 +214,9 @@ class SplitDriver:
         mine.num_added += 1
         self._u16[self._avail_idx] = shadow
 
+    list_head = write_avail_ring
+    publish = publish_avail_idx
+
     def kick_needed(self) -> bool:
         """Decide whether what was published since the last time has to be told (2.7.13.4, 2.7.10)."""
         mine = self.cells
@@ -272,6 +276,12 @@ class SplitDriver:
         element = self.layout.used_ring(self.cells.last_used_idx & self._mask)
         head = int.from_bytes(self.memory.read(element, 4), "little")
         return self.cells.tokens[head] if head <= self._mask else FREE
+
+    def broken_by(self) -> tuple[DriverMalformed, int]:
+        """Say what is wrong with the next used element's id, and which it is. For people only."""
+        element = self.layout.used_ring(self.cells.last_used_idx & self._mask)
+        seen = int.from_bytes(self.memory.read(element, 4), "little")
+        return "used id out of range" if seen > self._mask else "used id not outstanding", seen
 
     # Asking for interrupts, or not (2.7.7)
 

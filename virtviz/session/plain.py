@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.trace import MEM
-from virtviz.spec.virtio import VIRTQ_USED_ELEM
+from virtviz.spec.virtio import VIRTQ_USED_ELEM, used_element
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 HELP: Final = """\
 enter, n   next step                    b      step back
-g N        go to step N                 home   to the beginning        end   to the end
+home       to the beginning             end    to the end
+g N        go to step N
 m, M       next, previous milestone     c, C   next, previous crossing
 k, K       next, previous notification  t      totals so far
 h          this help                    q      quit"""
@@ -111,9 +112,8 @@ def _change(access: Access) -> str:
     """Say what was written: a number as it was and is, a used element by its parts, and of more bytes only where."""
     if not isinstance(access.new, int):
         return access.field
-    if access.field.startswith("used.ring["):
-        head, written = VIRTQ_USED_ELEM.unpack(access.new.to_bytes(VIRTQ_USED_ELEM.size, "little"))
-        return f"{access.field} -> id {head}, len {written}"
+    if access.field.startswith("used.ring[") and access.size == VIRTQ_USED_ELEM.size:
+        return f"{access.field} -> {used_element(access.new)}"
     return f"{access.field} {access.old} -> {access.new}"
 
 

@@ -21,12 +21,57 @@ VIRTQ_DESC: Final = struct.Struct("<QIHH")
 VIRTQ_USED_ELEM: Final = struct.Struct("<II")
 """A used element: id, len (2.7.8)."""
 
+VIRTQ_DESC_F_AVAIL: Final = 1 << 7
+VIRTQ_DESC_F_USED: Final = 1 << 15
+VIRTQ_PACKED_DESC: Final = struct.Struct("<QIHH")
+"""A descriptor of a packed ring: addr, len, id, flags (2.8.13)."""
+RING_EVENT_FLAGS_ENABLE: Final = 0
+RING_EVENT_FLAGS_DISABLE: Final = 1
+RING_EVENT_FLAGS_DESC: Final = 2
+VIRTQ_PACKED_EVENT: Final = struct.Struct("<HH")
+"""An event suppression structure: offset and wrap counter, flags (2.8.14)."""
+
 QUEUE_SIZE_MAX: Final = 32768
 
 VIRTIO_NET_HDR: Final = struct.Struct("<BBHHHHH")
 """flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers (5.1.9): the 12-byte form."""
 VIRTIO_NET_HDR_BYTES: Final = VIRTIO_NET_HDR.size
 NUM_BUFFERS_OFFSET: Final = 10
+VIRTIO_NET_HDR_LEGACY_BYTES: Final = 10
+"""The form without num_buffers: neither VERSION_1 nor MRG_RXBUF was negotiated."""
+
+VIRTIO_CONFIG_S_ACKNOWLEDGE: Final = 1
+VIRTIO_CONFIG_S_DRIVER: Final = 2
+VIRTIO_CONFIG_S_DRIVER_OK: Final = 4
+VIRTIO_CONFIG_S_FEATURES_OK: Final = 8
+VIRTIO_CONFIG_S_NEEDS_RESET: Final = 64
+VIRTIO_PCI_ISR_QUEUE: Final = 1
+VIRTIO_PCI_ISR_CONFIG: Final = 2
+
+VIRTIO_NET_S_LINK_UP: Final = 1
+VIRTIO_NET_S_ANNOUNCE: Final = 2
+VIRTIO_NET_OK: Final = 0
+VIRTIO_NET_ERR: Final = 1
+VIRTIO_NET_CTRL_RX: Final = 0
+VIRTIO_NET_CTRL_RX_PROMISC: Final = 0
+VIRTIO_NET_CTRL_RX_ALLMULTI: Final = 1
+VIRTIO_NET_CTRL_RX_ALLUNI: Final = 2
+VIRTIO_NET_CTRL_RX_NOMULTI: Final = 3
+VIRTIO_NET_CTRL_RX_NOUNI: Final = 4
+VIRTIO_NET_CTRL_RX_NOBCAST: Final = 5
+VIRTIO_NET_CTRL_MAC: Final = 1
+VIRTIO_NET_CTRL_MAC_TABLE_SET: Final = 0
+VIRTIO_NET_CTRL_MAC_ADDR_SET: Final = 1
+VIRTIO_NET_CTRL_VLAN: Final = 2
+VIRTIO_NET_CTRL_VLAN_ADD: Final = 0
+VIRTIO_NET_CTRL_VLAN_DEL: Final = 1
+VIRTIO_NET_CTRL_ANNOUNCE: Final = 3
+VIRTIO_NET_CTRL_ANNOUNCE_ACK: Final = 0
+VIRTIO_NET_CTRL_MQ: Final = 4
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: Final = 0
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX: Final = 0x8000
+VIRTIO_NET_CTRL_GUEST_OFFLOADS: Final = 5
+VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: Final = 0
 
 
 class Feature(IntEnum):
@@ -62,3 +107,9 @@ class Feature(IntEnum):
     F_ACCESS_PLATFORM = 33
     F_RING_PACKED = 34
     F_IN_ORDER = 35
+
+
+def used_element(value: int) -> str:
+    """Give a used element, read as one little-endian number, by its parts: `id 0, len 110`."""
+    head, written = VIRTQ_USED_ELEM.unpack(value.to_bytes(VIRTQ_USED_ELEM.size, "little"))
+    return f"id {head}, len {written}"

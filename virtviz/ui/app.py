@@ -19,7 +19,7 @@ from virtviz.ui.board import Board
 from virtviz.ui.canvas import Tile
 from virtviz.ui.commands import COMMANDS
 from virtviz.ui.draw.stage import Glide
-from virtviz.ui.palette import DARK, PLAIN_THEME, THEMES, palette_for
+from virtviz.ui.palette import DARK, PLAIN_THEME, SHORT_NAMES, THEMES, palette_for
 from virtviz.view.build import fold_of
 
 if TYPE_CHECKING:
@@ -85,8 +85,10 @@ class Player(App[None]):
             self.animation_level = "none"
         for made in THEMES.values():
             self.register_theme(made)
+        theme = SHORT_NAMES.get(theme, theme) if theme is not None else None
         if theme is not None and theme not in self.available_themes:
-            raise LearnerError(f"there is no theme {theme!r}; there is {', '.join(self.available_themes)}")
+            names = ", ".join([*SHORT_NAMES, *self.available_themes])
+            raise LearnerError(f"there is no theme {theme!r}; there is {names}")
         if not self.no_color:
             self.theme = theme or DARK
         self.palette = palette_for(self.current_theme, coloured=not self.no_color)
@@ -347,6 +349,10 @@ class Player(App[None]):
         """Put a panel in the ring's place, or the ring back."""
         self.board.panel = "ring" if self.board.panel == name else name
         self.show()
+
+    def action_help_quit(self) -> None:
+        """Leave at Ctrl+C, as programs do, where Textual would only say how to leave."""
+        self.exit()
 
     def action_help(self) -> None:
         """Show all keys and what the signs mean."""

@@ -201,9 +201,9 @@ class Board:
         if session.position == 0:
             departures = " ".join(f"This departs from Linux: {text}." for text in session.header.departures)
             changed = ", ".join(session.changed)
-            other = f"What the lesson says was written without {changed}." if changed else ""
+            other = f"The lesson was not written for {changed}." if changed else ""
             aside = "Press → for the first step, Enter to let it play, ? for help."
-            return " ".join(part for part in (aside, other, departures) if part)
+            return " ".join(part for part in (departures, other, aside) if part)
         if session.position < session.length:
             return ""
         score = session.score

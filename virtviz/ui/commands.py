@@ -70,5 +70,5 @@ COMMANDS: Final = (
     Command("s", "s", "panel('sources')", "Sources", "Where this step comes from, and all it read and wrote."),
     Command("question_mark,f1", "? F1", "help", "Help", "All keys, and what the signs mean.", "help"),
     Command("ctrl+p", "ctrl+p", "command_palette", "Commands", "Find anything by its name."),
-    Command("q,ctrl+q", "q", "quit", "Quit", "Leave the lesson.", "quit"),
+    Command("q,ctrl+q", "q ctrl+c", "quit", "Quit", "Leave the lesson.", "quit"),
 )

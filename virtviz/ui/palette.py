@@ -87,6 +87,8 @@ def _theme(name: str, colours: Mapping[str, str], *, dark: bool) -> Theme:
 
 DARK: Final = "virtviz-dark"
 LIGHT: Final = "virtviz-light"
+SHORT_NAMES: Final = {"dark": DARK, "light": LIGHT}
+"""What the two are called on the command line."""
 THEMES: Final = {DARK: _theme(DARK, _DARK, dark=True), LIGHT: _theme(LIGHT, _LIGHT, dark=False)}
 _COLOURS: Final = {DARK: _DARK, LIGHT: _LIGHT}
 

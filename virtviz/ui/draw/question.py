@@ -44,17 +44,18 @@ def draw_question(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zon
         return grid, *_draw_verdict(grid, asking.question, asking.verdict)
     question, inner = asking.question, width - 2 * MARGIN
     text = wrap(question.text, inner)
-    # What was said just before belongs to the question; it is left out only if the options would not fit.
+    hints = [wrap(hint, inner - 6) for hint in question.hints[: asking.hints]]
+    # What was said just before belongs to the question; it is left out only if options or hints would not fit.
     said = wrap(asking.said, inner) if asking.said else []
-    if len(said) + len(text) + len(question.options) + 3 > rows:
+    if len(said) + len(text) + len(question.options) + 3 + sum(map(len, hints)) > rows:
         said = []
     y = _put_lines(grid, 1, said, "ask")
     y = _put_lines(grid, y, text, "ask bold")
     zones: list[Zone] = []
     y = _draw_options(grid, zones, question.options, y)
-    for hint in question.hints[: asking.hints]:
+    for hint in hints:
         grid.put(MARGIN, y, "hint", "mark on say-ground")
-        y = _put_lines(grid, y, wrap(hint, inner - 6), "ask", MARGIN + 6)
+        y = _put_lines(grid, y, hint, "ask", MARGIN + 6)
     return grid, zones, y
 
 
@@ -95,14 +96,25 @@ def _draw_verdict(grid: Grid, question: Question, verdict: Verdict) -> tuple[lis
     right = question.options[verdict.right]
     y = 1
     if verdict.is_right:
-        y = _put_marked(grid, y, "✓", f"You said {right}, and so it is.", "good bold on say-ground")
+        told = f"Right: {right}" if _is_sentence(right) else f"You said {right}, and so it is."
+        y = _put_marked(grid, y, "✓", told, "good bold on say-ground")
     else:
         if verdict.said is not None:
-            y = _put_marked(grid, y, "✗", f"You said {question.options[verdict.said]}.", "mark on say-ground")
-        y = _put_marked(grid, y, "✓", f"It is {right}.", "good bold on say-ground")
+            told = _told("You said", question.options[verdict.said])
+            y = _put_marked(grid, y, "✗", told, "mark on say-ground")
+        y = _put_marked(grid, y, "✓", _told("It is", right), "good bold on say-ground")
     y = _put_lines(grid, y, wrap(verdict.why, inner), "ask")
     grid.put(MARGIN, y, "→ go on and watch it happen", "mark on say-ground")
     return [(MARGIN, y, inner, "next")], y + 1
+
+
+def _is_sentence(option: str) -> bool:
+    return option.endswith((".", "!", "?"))
+
+
+def _told(begin: str, option: str) -> str:
+    """Make a sentence of an option, unless it is one already."""
+    return f"{begin}: {option}" if _is_sentence(option) else f"{begin} {option}."
 
 
 def _put_marked(grid: Grid, y: int, sign: str, text: str, style: str) -> int:

@@ -1,0 +1,1 @@
+"""A virtio-net device as such: queues, receive filter, commands, configuration; whoever runs it."""

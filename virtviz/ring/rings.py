@@ -1,0 +1,310 @@
+"""What the two sides of a virtqueue offer, whatever its layout: the interface that data paths are written against.
+
+`DriverRing` is what a driver does with a queue, `DeviceRing` what a device does. `SplitDriver` and `PackedDriver` are
+the one, `SplitDevice` (vhost), `CheckedSplitDevice` and `PackedDevice` the other. Each method is one memory access, or
+none, so that a data path can make each an op; `take`, `read_buffer` and `write_buffer` go through several at once, for
+whoever does not need to stop in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from virtviz.ring.packed import PackedLayout
+from virtviz.ring.split import SplitLayout
+from virtviz.ring.verdicts import is_malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtviz.engine.memory import Bytes, Port
+    from virtviz.ring.split_driver import Segment
+    from virtviz.ring.verdicts import DriverMalformed, Malformed
+
+
+class DriverRingCells(Protocol):
+    """What can be seen of a driver's own state.
+
+    Attributes:
+        num_free: descriptors that can still be added.
+        broken: 1 once the device has returned something impossible.
+        head: the buffer being added or just taken back.
+        written: length the device reported for the buffer just taken back.
+        token: what the driver had noted for it.
+    """
+
+    num_free: int
+    broken: int
+    head: int
+    written: int
+    token: int
+
+
+class DriverRing(Protocol):
+    """The driver's side of a queue.
+
+    Adding a buffer is `write_chain` (or `write_single`, or `write_indirect` and `write_indirect_desc`), then
+    `list_head`, then `publish`; taking one back is `more_used`, then `take_used`. In a packed ring `list_head` has
+    nothing to do.
+    """
+
+    @property
+    def cells(self) -> DriverRingCells:
+        """The driver's own state."""
+        ...
+
+    def fits(self, descriptors: int) -> bool:
+        """Say whether a buffer of that many descriptors can be added."""
+        ...
+
+    def uses_indirect(self, segments: int) -> bool:
+        """Say whether a buffer of that many pieces goes into an indirect table."""
+        ...
+
+    def write_chain(self, segments: Sequence[Segment], writable: int, token: int) -> int:
+        """Write a buffer's descriptors, unseen; answers what names the buffer."""
+        ...
+
+    def write_single(self, address: int, length: int, flags: int, token: int) -> None:
+        """Write the descriptor of a buffer of one piece, unseen."""
+        ...
+
+    def write_indirect(self, table: int, segments: Sequence[Segment], writable: int) -> None:
+        """Write an indirect table."""
+        ...
+
+    def write_indirect_desc(self, table: int, entries: int, token: int) -> int:
+        """Write the descriptor that refers to an indirect table, unseen; answers what names the buffer."""
+        ...
+
+    def list_head(self) -> None:
+        """Write the head where the device will look for it, if the layout has such a place."""
+        ...
+
+    def publish(self) -> None:
+        """Make the buffer available."""
+        ...
+
+    def kick_needed(self) -> bool:
+        """Decide whether what was published since the last time has to be told."""
+        ...
+
+    def more_used(self) -> bool:
+        """Look whether something has come back."""
+        ...
+
+    def too_many_used(self) -> bool:
+        """Look whether more has come back than a delayed interrupt was asked for."""
+        ...
+
+    def take_used(self) -> bool:
+        """Take a buffer back; False if what the device returned is impossible."""
+        ...
+
+    def broken_by(self) -> tuple[DriverMalformed, int]:
+        """Say what was wrong with the id that broke the queue, and which it was."""
+        ...
+
+    def note_interrupt(self) -> None:
+        """An interrupt came with work."""
+        ...
+
+    def disable_callbacks(self) -> str:
+        """Ask not to be interrupted."""
+        ...
+
+    def enable_callbacks(self) -> None:
+        """Ask to be interrupted at the next buffer."""
+        ...
+
+    def enable_callbacks_delayed(self) -> None:
+        """Ask to be interrupted when three quarters have come back."""
+        ...
+
+    def move_used_event(self) -> bool:
+        """While callbacks are on, ask again after each buffer taken back."""
+        ...
+
+
+class DeviceRingCells(Protocol):
+    """What can be seen of a device's own state.
+
+    Attributes:
+        fields: every cell's value at the beginning.
+        head: what names the buffer just read.
+        readable, writable: its pieces of either kind.
+    """
+
+    fields: ClassVar[dict[str, int | None]]
+    head: int
+    readable: int
+    writable: int
+
+
+class DeviceRing(Protocol):
+    """The device's side of a queue.
+
+    Taking a buffer is `look` (unless one is `waiting`), `begin`, then `read_desc` until it says `last`; returning some
+    is `write_used`, then `publish`, then `interrupt_wanted`. Anything else these answer names what is wrong with the
+    ring.
+    """
+
+    memory: Port
+
+    @property
+    def cells(self) -> DeviceRingCells:
+        """The device's own state."""
+        ...
+
+    def waiting(self) -> bool:
+        """Say whether a buffer is known to wait, without reading memory."""
+        ...
+
+    def look(self) -> Literal["new", "empty"] | Malformed:
+        """Look for a new buffer."""
+        ...
+
+    def begin(self) -> Literal["head"] | Malformed:
+        """Find the head of the next buffer."""
+        ...
+
+    def move_kick_event(self) -> bool:
+        """Ask for the kick after this buffer, if the back-end does that for each."""
+        ...
+
+    def read_desc(self) -> Literal["last", "next", "indirect"] | Malformed:
+        """Read the next descriptor of the buffer."""
+        ...
+
+    def put_back(self, heads: Sequence[int]) -> None:
+        """Take the buffers taken last as not taken."""
+        ...
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Give address and length of each piece of the buffer just read, readable ones first."""
+        ...
+
+    def write_used(self, heads: Sequence[int], written: Sequence[int]) -> None:
+        """Return buffers, unseen."""
+        ...
+
+    def publish(self) -> None:
+        """Show what was returned."""
+        ...
+
+    def interrupt_wanted(self) -> bool:
+        """Decide whether what was published has to be told."""
+        ...
+
+    def disable_kicks(self) -> bool:
+        """Stop asking for kicks."""
+        ...
+
+    def enable_kicks(self) -> bool:
+        """Ask for the next kick; the caller has to look once more."""
+        ...
+
+
+class RoomyRing(DeviceRing, Protocol):
+    """A device's side that can count what waits before taking it."""
+
+    def room(self, wanted: int) -> Literal["enough", "short"] | Malformed:
+        """Say whether the buffers that wait can take so many bytes."""
+        ...
+
+
+def lay_out(
+    memory: Port, size: int, desc: int, driver: int, device: int, *, packed: bool
+) -> SplitLayout | PackedLayout | Literal["queue not allowed"]:
+    """Make the layout of a queue from what a driver says of it.
+
+    Args:
+        memory: guest memory, in which all of it has to lie.
+        size: descriptors.
+        desc: address of the Descriptor Area: descriptor table or descriptor ring.
+        driver: address of the Driver Area: available ring or the driver's event suppression structure.
+        device: address of the Device Area: used ring or the device's event suppression structure.
+        packed: VIRTIO_F_RING_PACKED was negotiated.
+    """
+    lengths = (16 * size, 4, 4) if packed else (16 * size, 6 + 2 * size, 6 + 8 * size)
+    if not all(memory.holds(at, length) for at, length in zip((desc, driver, device), lengths, strict=True)):
+        return "queue not allowed"
+    try:
+        return PackedLayout(size, desc, driver, device) if packed else SplitLayout(size, desc, driver, device)
+    except ValueError:
+        return "queue not allowed"
+
+
+def take(ring: DeviceRing) -> Literal["buffer", "empty"] | Malformed:
+    """Take the next buffer, if there is one; what it consists of is then in the ring's cells and `pieces`."""
+    if not ring.waiting():
+        found = ring.look()
+        if found != "new":
+            return found
+    head = ring.begin()
+    if head != "head":
+        return head
+    ring.move_kick_event()
+    while True:
+        answer = ring.read_desc()
+        if answer == "last":
+            return "buffer"
+        if is_malformed(answer):
+            return answer
+
+
+def readable_bytes(ring: DeviceRing) -> int:
+    """Give the length of what the device may read of the buffer just taken."""
+    return sum(length for _, length in ring.pieces()[: ring.cells.readable])
+
+
+def writable_bytes(ring: DeviceRing) -> int:
+    """Give the length of what the device may write of the buffer just taken."""
+    return sum(length for _, length in ring.pieces()[ring.cells.readable :])
+
+
+def read_buffer(ring: DeviceRing) -> bytes:
+    """Copy what the device may read of the buffer just taken; zeros stand for what lies outside memory."""
+    memory = ring.memory
+    return b"".join(
+        memory.read(address, length) if memory.holds(address, length) else bytes(length)
+        for address, length in ring.pieces()[: ring.cells.readable]
+    )
+
+
+def write_buffer(ring: DeviceRing, data: Bytes, offset: int = 0) -> int:
+    """Write into what the device may write of the buffer just taken; see `scatter`."""
+    return scatter(ring.memory, ring.pieces()[ring.cells.readable :], data, offset)
+
+
+def scatter(memory: Port, pieces: Sequence[tuple[int, int]], data: Bytes, offset: int = 0) -> int:
+    """Write bytes into pieces of memory, one after the other; what lies outside memory is lost.
+
+    Args:
+        memory: guest memory.
+        pieces: address and length of each.
+        data: what to write.
+        offset: how many bytes of the pieces to pass over first.
+
+    Returns:
+        How many bytes of the data there was room for.
+    """
+    done = 0
+    for address, length in pieces:
+        if offset >= length:
+            offset -= length
+            continue
+        part = data[done : done + length - offset]
+        if part and memory.holds(address + offset, len(part)):
+            memory.write(address + offset, part)
+        done += len(part)
+        offset = 0
+    return done
+
+
+def restart(ring: DeviceRing) -> None:
+    """Let a device's side begin anew, as after a reset; memory stays as it is."""
+    cells = ring.cells
+    for field, value in type(cells).fields.items():
+        if value is not None:
+            setattr(cells, field, value)
