@@ -193,25 +193,30 @@ def poke(world, address, value):
 
 
 @BOTH
-@pytest.mark.parametrize("what", ["index", "head", "write flag"])
+@pytest.mark.parametrize("what", ["head", "write flag"])
 def test_a_bad_transmit_ring_breaks_the_device_for_good(settings, what):
     world = Driven([OUT, OUT], settings).step_until("return_to_user", without=["qemu"])
     layout = world.vm.tx_layout
-    if what == "index":
-        poke(world, layout.avail_idx, 1000)
-    elif what == "head":
+    if what == "head":
         poke(world, layout.avail_ring(0), 999)
     else:
         poke(world, layout.desc + 12, 2)
     world.move("qemu")
     assert world.simulation.dropped() == {"qemu-4002.errors": 1}
-    # The vCPU thread has looked at the index when it served the kick, and what it saw then was right.
-    sent = int(what == "index" and settings is HEAVY)
-    assert world.u16("used_idx") == sent
+    assert world.u16("used_idx") == 0
     assert world.cell("qemu-4002.nic.broken") == 1
-    if what != "index":
-        # Another kick finds a device that does nothing until it is reset.
-        assert world.run().u16("used_idx") == 0
+    # Another kick finds a device that does nothing until it is reset.
+    assert world.run().u16("used_idx") == 0
+
+
+@BOTH
+def test_an_avail_idx_that_jumps_is_not_noticed_while_sending(settings):
+    world = Driven([OUT], settings).step_until("return_to_user", without=["qemu"])
+    poke(world, world.vm.tx_layout.avail_idx, 100)
+    world.move("qemu")
+    # As in virtqueue_split_pop, which does not compare it with the queue's size: what lies in the ring is sent again.
+    assert world.u16("used_idx") == 100
+    assert world.cell("qemu-4002.nic.broken") == 0
 
 
 @pytest.mark.parametrize("what", ["index", "head", "no room"])

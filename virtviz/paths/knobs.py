@@ -92,13 +92,13 @@ KNOBS: dict[str, Knob] = {
             "The data path between the guest and the TAP device: in the kernel (vhost-net), or in QEMU's main loop.",
             choices=("vhost-net", "virtio-qemu"),
         ),
+        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
         Knob(
             "ioeventfd",
             "on",
             "Whether a kick becomes an eventfd signal inside KVM; otherwise it has to go through QEMU's vCPU thread.",
             choices=ON_OFF,
         ),
-        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
         Knob(
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
@@ -227,7 +227,12 @@ KNOBS: dict[str, Knob] = {
             "The cost profile behind simulated time; all of it is assumption.",
             choices=("estimates",),
         ),
-        Knob("device_checks", "vhost", "Which malformed rings the device notices.", choices=("vhost",)),
+        Knob(
+            "device_checks",
+            "back-end",
+            "Which malformed rings the device notices: those that its back-end notices.",
+            choices=("back-end",),
+        ),
     )
 }
 

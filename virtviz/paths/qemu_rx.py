@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.qemu_nic import HEADS, TAP_BURST, NicRoutine
+from virtviz.ring.rings import scatter
 from virtviz.spec.citation import QEMU_KVM, QEMU_NET, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
@@ -186,15 +187,13 @@ class Deliver(RxRoutine):
         nic = self.nic
         if nic.cells.broken:
             return "broken"
-        if nic.mergeable:
-            found = self.ring.has_room(self.length(me))
-        else:
-            looked = self.ring.look()
-            found = "room" if looked in ("known", "new") else "too little" if looked == "empty" else "bad"
-        if found == "bad":
-            nic.give_up()
-            return "broken"
-        return found
+        found = self.ring.room(self.length(me)) if nic.mergeable else self.ring.find()
+        if found in ("enough", "known", "new"):
+            return "room"
+        if found in ("short", "empty"):
+            return "too little"
+        nic.give_up()
+        return "broken"
 
     @op(
         "Q-RX.3",
@@ -293,8 +292,11 @@ class Deliver(RxRoutine):
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        ready = self.ring.look() in ("known", "new") and self.nic.cells.taken < HEADS
-        return "head" if ready and self.ring.read_head() == "head" else self._bad()
+        ready = self.ring.find() in ("known", "new") and self.nic.cells.taken < HEADS
+        if not ready or self.ring.begin() != "head":
+            return self._bad()
+        self.ring.move_kick_event()
+        return "head"
 
     def _bad(self) -> str:
         self.nic.give_up()
@@ -345,16 +347,13 @@ class Deliver(RxRoutine):
     def copy_packet(self, me: Context) -> str:
         nic, mine = self.nic, self.nic.cells
         data = nic.memory.data(mine.frame)
-        start = at = mine.copied
+        start = mine.copied
         pieces = self.ring.pieces()[self.mine.readable :]
-        for address, length in pieces:
-            part = data[at : at + length]
-            if part:
-                self.ring.memory.write(address, bytes(part))
-                nic.buffers.note_packet(address, me.packet)
-                at += len(part)
+        at = start + scatter(self.ring.memory, pieces, bytes(data[start:]))
+        for address, _ in pieces:
+            nic.buffers.note_packet(address, me.packet)
         if at < len(data) and not nic.mergeable:
-            self.ring.give_back(1)
+            self.ring.put_back([self.mine.head])
             mine.discarded += 1
             self._done_with_frame()
             return DROPPED

@@ -168,7 +168,7 @@ class SendQueued(NicRoutine):
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:
-        found, mine = self.ring.look(), self.nic.cells
+        found, mine = self.ring.find(), self.nic.cells
         if found == "empty":
             return "empty" if not mine.rearmed else "more came" if mine.sent else "still empty"
         return found if found in ("known", "new") else self._bad()
@@ -191,8 +191,9 @@ class SendQueued(NicRoutine):
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        if self.ring.read_head() != "head":
+        if self.ring.begin() != "head":
             return self._bad()
+        self.ring.move_kick_event()
         if me.observed:
             me.packet = self.nic.skbs.packet_at(self.ring.peek_address())
         return "head"

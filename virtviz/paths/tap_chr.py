@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.host_net import softirq_waits
+from virtviz.ring.rings import read_buffer, readable_bytes
 from virtviz.spec.citation import SOFTIRQ, TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
@@ -58,7 +59,10 @@ class TapWrite(Routine):
                 "The kernel copies header and frame, {length} bytes, from the memory that QEMU named into a new socket "
                 "buffer. With the flow known, it is the host's only copy."
             ),
-            DROPPED: "The frame is shorter than an Ethernet header: writev() fails, and QEMU drops the packet.",
+            DROPPED: (
+                "The frame is shorter than an Ethernet header, or the host has no memory for it: writev() fails, and "
+                "QEMU drops the packet."
+            ),
         },
         to={COPIED: goto("hand_up"), DROPPED: goto("finish")},
         size="length",
@@ -66,9 +70,9 @@ class TapWrite(Routine):
     )
     def copy_packet(self, me: Context) -> str:
         ring, pool = self.nic.tx, self.tap.pool
-        data = ring.gather()
+        data = read_buffer(ring)
         frame_bytes = len(data) - VIRTIO_NET_HDR_BYTES
-        if frame_bytes < ETH_HEADER_BYTES:
+        if frame_bytes < ETH_HEADER_BYTES or not pool.cells.free_count:
             self.nic.cells.refused += 1
             return DROPPED
         me.packet = packet = self.nic.skbs.packet_at(ring.cells.address[0])
@@ -79,7 +83,7 @@ class TapWrite(Routine):
 
     def length(self, me: Context) -> int:
         """Give the bytes of the packet in hand, header included."""
-        return self.nic.tx.total()
+        return readable_bytes(self.nic.tx)
 
     @op(
         "Q-TX.8",

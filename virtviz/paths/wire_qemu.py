@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.paths import kvm, kvm_eventfd, kvm_mmio, kvm_msi, qemu, qemu_fds, qemu_nic, qemu_rx, qemu_tx, qemu_vcpu
-from virtviz.paths.knobs import EVENT_IDX, MERGEABLE
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
@@ -61,7 +61,9 @@ class QemuBackend:
                 f"{name}.{queue}.ring",
                 port,
                 layout,
+                back_end="qemu",
                 event_idx=world.has(EVENT_IDX),
+                indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
             for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
