@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIGHT: Final = "┌─┐│└┘"
 HEAVY: Final = "┏━┓┃┗┛"
+NAME_ROOM: Final = 7
+"""Cells that a packet has in a chip at least; the chip's own name yields to it."""
 MOVING, WAITING = "■", "□"
 
 
@@ -213,7 +215,8 @@ class _StageDrawing:
         grid.put(x, y, "[" + " " * (width - 2) + "]", f"{domain} bold on {ground}" if running else f"dim on {ground}")
         title = f"▶{spot.title}" if running else f" {spot.title}"
         at = grid.put(x + 1, y, title, f"{domain} bold on {ground}" if running else f"{domain} on {ground}")
-        used = self._packets_at(spot, x + 1, y, width - 2, right=True)
+        room = max(width - 2 - len(title), NAME_ROOM)
+        used = self._packets_at(spot, x + width - 1 - room, y, room, right=True)
         if running and self.runner is not None:
             here = self.packets.get(spot.name, [])
             room = width - 3 - len(title) - max((len(p.name) + 2 for p in here), default=0)
