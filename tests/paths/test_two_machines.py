@@ -25,7 +25,7 @@ ONE_PACKET = dict.fromkeys(COUNTERS, 0) | {
     "interrupts": 2,
     "eventfd_signals": 3,
 }
-"""One kick, of the sender; two workers woken; two copies on the host; three eventfds, two of which interrupt a guest."""
+"""One kick, two workers woken, two copies on the host; three eventfds, two of which interrupt a guest."""
 SENDER, RECEIVER = "vhost-4002", "vhost-4012"
 
 

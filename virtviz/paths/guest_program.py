@@ -11,7 +11,7 @@ from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.memory import Region
     from virtviz.engine.places import Place
@@ -30,6 +30,7 @@ class AppCells(Cells):
         sequence: the sequence number that goes into it.
         received: packets received.
         copied: bytes of the last one.
+        missed: by item, 1 while the last wait for it has ended without it.
     """
 
     done: int = 0
@@ -37,6 +38,7 @@ class AppCells(Cells):
     sequence: int = 0
     received: int = 0
     copied: int = 0
+    missed: list[int]
 
 
 class Program(Routine):
@@ -73,7 +75,9 @@ class Program(Routine):
         self.memory = memory
         self.send_page = send_page
         self.receive_page = receive_page
-        self.cells = state.add(AppCells, name)
+        self.cells = state.add(AppCells, name, missed=[0] * len(traffic.items))
+        self.answers = [traffic.items[index].answers if act is SEND else -1 for act, index in acts]
+        self.programs: Sequence[Program] = (self,)
         self.sendmsg: Routine
         self.recvmsg: Routine
 
@@ -93,16 +97,49 @@ class Program(Routine):
         return round_, self.pauses_before[act]
 
     def can_go_on(self) -> bool:
-        """Say whether a program that does its own work has something to send at once."""
-        return self.act in (SEND, RECEIVE)
+        """Say whether a program that does its own work has something to do for the network at once.
+
+        A pause is over for every virtual machine when it is over for one.
+        """
+        act = self.act
+        if act is PAUSE:
+            phase = self.phase()
+            return any(other.phase() > phase for other in self.programs)
+        return act in (SEND, RECEIVE)
 
     def pause_ends(self) -> bool:
         """Say whether it has something to do after a while."""
         return self.act is PAUSE
 
     def gives_up(self) -> bool:
-        """Say whether waiting for a packet may time out: there is more to do after it."""
-        return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all
+        """Say whether waiting for a packet may time out: there is more to do after it, and it has been sent."""
+        return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all and self._has_set_out()
+
+    def _has_set_out(self) -> bool:
+        """Say whether the packet it waits for is on its way, or lost: what comes from the wire always is."""
+        round_, at = divmod(self.cells.done, self.acts_a_round)
+        index = self.acts[at][1]
+        item = self.traffic.items[index]
+        if item.to_vm < 0:
+            return True
+        sender = self.programs[item.vm]
+        return sender.cells.done > round_ * sender.acts_a_round + sender.acts.index((SEND, index))
+
+    def give_up(self) -> None:
+        """End a wait for a packet that has not come."""
+        mine = self.cells
+        mine.missed[self.acts[mine.done % self.acts_a_round][1]] = 1
+        mine.done += 1
+
+    def received(self, length: int) -> None:
+        """Note that a packet has come, and how many bytes were copied of it."""
+        mine = self.cells
+        mine.copied = length
+        mine.received += 1
+        awaited = self.acts[mine.done % self.acts_a_round][1]
+        if mine.missed[awaited]:
+            mine.missed[awaited] = 0
+        mine.done += 1
 
     @op(
         "G-TX.1",
@@ -122,6 +159,11 @@ class Program(Routine):
     )
     def next_act(self, me: Context) -> str:
         mine = self.cells
+        while mine.done < self.acts_in_all and (asked := self.answers[mine.done % self.acts_a_round]) >= 0:
+            if not mine.missed[asked]:
+                break
+            # What it never got it does not answer.
+            mine.done += 1
         if mine.done < self.acts_in_all:
             round_, at = divmod(mine.done, self.acts_a_round)
             act, index = self.acts[at]

@@ -137,7 +137,7 @@ class Recvmsg(Routine):
             return "packet"
         if cpu.timed_out:
             cpu.timed_out = 0
-            self.program.cells.done += 1
+            self.program.give_up()
             return "timeout"
         cpu.waits = Waits.FOR_PACKET
         return "wait"
@@ -159,10 +159,8 @@ class Recvmsg(Routine):
         frame = pool.data(entry >> 1)
         payload = frame[application_part(frame) :]
         self.program.memory.write(self.program.receive_page, payload)
-        self.program.cells.copied = len(payload)
         pool.release(entry >> 1)
-        self.program.cells.received += 1
-        self.program.cells.done += 1
+        self.program.received(len(payload))
         return COPIED
 
     def copied_out(self, me: Context) -> int:

@@ -142,6 +142,8 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
         backend.wire(port)
     machine = _machine(parts, omit)
     vms = [_vm(guest, backend) for guest, backend in machines]
+    for vm in vms:
+        vm.program.programs = [other.program for other in vms]
     _boot(machine, vms, switch.wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
