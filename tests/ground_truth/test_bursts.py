@@ -132,6 +132,29 @@ def test_a_readable_run_sends_the_whole_burst_with_one_kick():
     assert (burst.kicks, burst.rounds, burst.signals, burst.injections) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("ioeventfd", ["on", "off"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_burst_through_qemu_keeps_the_invariants_of_its_back_end(seed, ioeventfd):
+    chance = random.Random(seed)
+    world = make_world({"profile": "recorded", "flows": "known", "path": "virtio-qemu", "ioeventfd": ioeventfd})
+    out, back = Item(kind="udp", length=18), Item(kind="udp", length=18, outgoing=False)
+    simulation = simulate(world, make_traffic([item for _ in range(PACKETS) for item in (out, back)]))
+    simulation.machine.run(scheduler=Chosen(lambda machine: chance.choice(machine.movable() or [-1])))
+    functions = Counter(name for _, name in project(Trace(simulation.machine), 0, "udp", "start_xmit").lines)
+    kicks = functions["kvm_exit:npf"]
+    assert functions["writev:tap"] == PACKETS
+    # Frames are read one by one, and every round of reading ends by finding none.
+    assert functions["skb_copy_datagram_iter"] == PACKETS
+    assert functions["read:tap"] == PACKETS + functions["read:ret=-11"]
+    assert 1 <= kicks <= PACKETS
+    assert functions["ioeventfd_write" if ioeventfd == "on" else "kvm_userspace_exit"] == kicks
+    # A kick of a queue that waits already wakes nobody.
+    assert functions["write:eventfd"] <= (kicks if ioeventfd == "off" else 0)
+    assert functions["read:eventfd"] <= kicks
+    assert functions["ioctl:KVM_SIGNAL_MSI"] <= 2 * PACKETS
+    assert functions["kvm_inj_virq"] <= functions["ioctl:KVM_SIGNAL_MSI"]
+
+
 def test_the_kept_parts_of_the_recorded_burst_are_a_bursts_beginning_and_end():
     threads = reduce("vhost-tap-ovs.txburst").threads
     one = ["start_xmit", "virtqueue_disable_cb", "free_old_xmit_skbs", "virtqueue_get_buf"]

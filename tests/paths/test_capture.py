@@ -56,7 +56,14 @@ def test_captured_frames_pass_through_a_world_unchanged(tmp_path):
 
 
 def test_every_step_of_a_packet_knows_its_bytes():
-    for settings in ({}, {"rx_buffer": 600, "far_port": "veth"}, {"profile": "recorded"}):
+    heavy = {"path": "virtio-qemu", "ioeventfd": "off", "rx_buffer": 600}
+    for settings in (
+        {},
+        {"rx_buffer": 600, "far_port": "veth"},
+        {"profile": "recorded"},
+        {"path": "virtio-qemu"},
+        heavy,
+    ):
         items = [Item("a", kind="udp", length=1472, fragments=3), Item("b", outgoing=False, answers=0, length=1400)]
         simulation, trace = ran(items, **settings)
         for n in range(1, len(trace) + 1):

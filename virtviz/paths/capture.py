@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -190,6 +191,9 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
         looks.append(lambda: _in_pool(host, packet))
     else:
         looks.insert(0, lambda: _in_pool(host, packet))
+        # Between reading and delivering it, a back-end in user space has it in memory of its own.
+        backends = [pool for name, pool in simulation.pools.items() if name.startswith("qemu-")]
+        looks += [partial(_in_pool, pool, packet) for pool in backends]
     # A frame that has been taken apart again, its pieces given back one by one, is looked for where it is still whole.
     whole = simulation.traffic.length(packet)
     return next((found for look in looks if len(found := look()) == whole), b"")

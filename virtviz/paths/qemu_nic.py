@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine
+from virtviz.ring.rings import readable_bytes
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,6 +118,24 @@ class Nic:
         other.tx, other.rx = self.tx.through(memory), self.rx.through(memory)
         return other
 
+    def keep(self, slot: int, frame: bytes) -> None:
+        """Put a frame into QEMU's memory, behind a virtio-net header."""
+        memory = self.memory
+        memory.cells.skip[slot] = VIRTIO_NET_HDR_BYTES
+        memory.cells.length[slot] = len(frame)
+        memory.memory.write(memory.at[slot], bytes(VIRTIO_NET_HDR_BYTES) + frame)
+
+    def kept(self) -> bytes:
+        """Give the frame in hand, with the header in front of it."""
+        memory, slot = self.memory, self.cells.frame
+        at = memory.at[slot]
+        return bytes(memory.memory.bytes[at : at + self.kept_length()])
+
+    def kept_length(self) -> int:
+        """Give the length of the frame in hand and its header; 0 if there is none."""
+        slot = self.cells.frame
+        return VIRTIO_NET_HDR_BYTES + self.memory.cells.length[slot] if slot else 0
+
     def give_up(self) -> None:
         """Mark the device broken (virtio_error)."""
         self.cells.errors += 1
@@ -169,4 +189,4 @@ class NicRoutine(Routine):
 
     def length(self, me: Context) -> int:
         """Give the bytes of the packet in hand, header included."""
-        return self.ring.total()
+        return readable_bytes(self.ring)

@@ -34,8 +34,7 @@ class RxRoutine(NicRoutine):
 
     def length(self, me: Context) -> int:
         """Give the bytes of the frame in hand, header included."""
-        frame = self.nic.cells.frame
-        return self.nic.memory.cells.length[frame] if frame else 0
+        return self.nic.kept_length()
 
 
 class ReadTap(RxRoutine):
@@ -264,8 +263,7 @@ class Deliver(RxRoutine):
     def ask_filter(self, me: Context) -> str:
         nic, mine = self.nic, self.nic.cells
         mine.copied = mine.taken = 0
-        frame = nic.memory.data(mine.frame)
-        target = bytes(frame[VIRTIO_NET_HDR_BYTES : VIRTIO_NET_HDR_BYTES + len(nic.mac)])
+        target = nic.kept()[VIRTIO_NET_HDR_BYTES:][: len(nic.mac)]
         # A group's frames are taken as ones the guest has asked for.
         if target[0] & 1 or target == nic.mac:
             return "for this guest"
@@ -346,10 +344,10 @@ class Deliver(RxRoutine):
     )
     def copy_packet(self, me: Context) -> str:
         nic, mine = self.nic, self.nic.cells
-        data = nic.memory.data(mine.frame)
+        data = nic.kept()
         start = mine.copied
         pieces = self.ring.pieces()[self.mine.readable :]
-        at = start + scatter(self.ring.memory, pieces, bytes(data[start:]))
+        at = start + scatter(self.ring.memory, pieces, data[start:])
         for address, _ in pieces:
             nic.buffers.note_packet(address, me.packet)
         if at < len(data) and not nic.mergeable:

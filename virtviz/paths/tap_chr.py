@@ -190,7 +190,7 @@ class TapRead(Routine):
         data = tap.pool.data(slot)
         me.packet = packet = tap.pool.cells.packet[slot]
         own = self.nic.memory.take(packet)
-        self.nic.memory.fill(own, bytes(VIRTIO_NET_HDR_BYTES) + data)
+        self.nic.keep(own, bytes(data))
         tap.pool.release(slot)
         mine.frame = own
         mine.got = VIRTIO_NET_HDR_BYTES + len(data)

@@ -69,6 +69,8 @@ class QemuBackend:
             for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
         )
         region = state.region(f"{name}.memory", FRAMES * HOST_SLOT_BYTES)
+        frames = PacketPool(state, f"{name}.frames", region, 0, FRAMES, HOST_SLOT_BYTES, headroom=0)
+        parts.pools[frames.name] = frames
         self.nic = qemu_nic.Nic(
             state,
             f"{name}.nic",
@@ -80,7 +82,7 @@ class QemuBackend:
             rx=self.rx_device,
             skbs=memory.skbs,
             buffers=memory.buffers,
-            memory=PacketPool(state, f"{name}.frames", region, 0, FRAMES, HOST_SLOT_BYTES, headroom=0),
+            memory=frames,
             mergeable=world.has(MERGEABLE),
         )
         nic = self.nic.cells
