@@ -119,6 +119,13 @@ def test_the_first_packet_of_a_flow_adds_the_same_upcall_as_with_vhost():
     assert {name: n - LONE_OUT[name] for name, n in found.items() if n != LONE_OUT[name]} == upcall
 
 
+def test_a_packet_between_two_machines_is_a_packet_out_and_one_in_with_three_copies_and_no_card():
+    found = costs([Item(kind="udp", length=18, to_vm=1)], QEMU, {"vms": 2})
+    both = {name: LONE_OUT[name] + LONE_IN[name] for name in COUNTERS}
+    assert found == both | {"dma": 0, "hw_interrupts": 0}
+    assert found["host_copies"] == 3
+
+
 # Which system calls they are
 
 

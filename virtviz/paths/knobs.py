@@ -336,7 +336,9 @@ def find_knob(name: str) -> Knob:
 
 def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     """Find combinations that do not exist, with the reason and the way out."""
-    if world["queue.format"] == "packed":
+    if world["queue.format"] == "packed" and world["path"] != "vhost-net":
+        yield ("queue.format", "packed rings are not under this data path yet; use split")
+    elif world["queue.format"] == "packed":
         yield (
             "queue.format",
             "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use split",
