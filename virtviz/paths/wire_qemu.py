@@ -8,7 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place, Role
-from virtviz.paths import kvm, kvm_eventfd, kvm_mmio, kvm_msi, qemu, qemu_fds, qemu_nic, qemu_rx, qemu_tx, qemu_vcpu
+from virtviz.paths import (
+    kvm,
+    kvm_eventfd,
+    kvm_mmio,
+    kvm_msi,
+    qemu,
+    qemu_deliver,
+    qemu_fds,
+    qemu_nic,
+    qemu_rx,
+    qemu_tx,
+    qemu_vcpu,
+)
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
@@ -197,7 +209,7 @@ class QemuBackend:
 
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
         who = place.name.replace(".", "_")
-        return qemu_rx.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
+        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)

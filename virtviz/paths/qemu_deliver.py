@@ -1,0 +1,314 @@
+"""QEMU puts a frame from the TAP into the guest's buffers: rows 3 to 10 of block Q-RX.
+
+The frame lies in QEMU's memory already; this copies it once more. If the guest has no buffer for it, it stays where it
+is.
+
+Source: QEMU 10.0 hw/net/virtio-net.c (virtio_net_receive_rcu, virtio_net_has_buffers, receive_filter).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.effects import COPIED, DROPPED
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.qemu_nic import HEADS
+from virtviz.paths.qemu_rx import RxRoutine
+from virtviz.ring.rings import scatter
+from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
+
+if TYPE_CHECKING:
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.qemu_nic import Nic
+
+
+class Deliver(RxRoutine):
+    """Put the frame in hand into the guest's buffers, or keep it: virtio_net_receive_rcu. Rows 3 to 10 of Q-RX.
+
+    Args:
+        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+    """
+
+    def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine) -> None:
+        super().__init__(name, place, nic)
+        self.signal_msi = signal_msi
+
+    @op(
+        "Q-RX.3",
+        "see whether there are buffers",
+        "virtio_net_has_buffers",
+        QEMU_VIRTIO_NET,
+        spec="5.1.9.3",
+        text={
+            "room": "The guest has offered buffers: avail.idx is {avail}, and entry {next} is the next to be taken.",
+            "too little": "The buffers on offer cannot hold the frame: avail.idx is {avail}.",
+            "broken": "The guest has misused a ring: its device takes nothing any more.",
+        },
+        to={"room": goto("disable_kicks"), "too little": goto("enable_kicks"), "broken": RETURN},
+        cost="ring cold",
+    )
+    def find_buffers(self, me: Context) -> str:
+        nic = self.nic
+        if nic.cells.broken:
+            return "broken"
+        found = self.ring.room(self.length(me)) if nic.mergeable else self.ring.find()
+        if found in ("enough", "known", "new"):
+            return "room"
+        if found in ("short", "empty"):
+            return "too little"
+        nic.give_up()
+        return "broken"
+
+    @op(
+        "Q-RX.3",
+        "ask for a kick",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text="Without buffers nothing can be delivered: QEMU asks {kicks}.",
+    )
+    def enable_kicks(self, me: Context) -> None:
+        self.nic.cells.seen = self.mine.avail_idx
+        self.ring.enable_kicks()
+
+    @op(
+        "Q-RX.3",
+        "full barrier",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text="The wish must be visible before avail.idx is read again.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_refill_recheck(self, me: Context) -> None: ...
+
+    @op(
+        "Q-RX.3",
+        "look at avail.idx again",
+        "virtio_queue_enable_notification_and_check",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text={
+            "more": "The guest slipped buffers in meanwhile: they are counted again.",
+            "still too little": "Nothing came: the frame stays in QEMU's memory until the guest kicks.",
+        },
+        to={"more": goto("find_buffers"), "still too little": RETURN},
+        cost="ring cold",
+    )
+    def recheck(self, me: Context) -> str:
+        return "more" if self.ring.reread_avail_idx() != self.nic.cells.seen else "still too little"
+
+    @op(
+        "Q-RX.3",
+        "ask for no kicks",
+        "virtio_queue_set_notification",
+        QEMU_VIRTIO,
+        spec="2.7.10",
+        text={
+            "written": "used.flags says NO_NOTIFY: the guest need not kick when it refills the queue.",
+            "nothing": "With event indices nothing is written: kicks for refills are unwanted, and stay so.",
+        },
+        to={"written": goto("ask_filter"), "nothing": goto("ask_filter")},
+    )
+    def disable_kicks(self, me: Context) -> str:
+        return "written" if self.ring.disable_kicks() else "nothing"
+
+    @op(
+        "Q-RX.4",
+        "ask whom the frame is for",
+        "receive_filter",
+        QEMU_VIRTIO_NET,
+        text={
+            "for this guest": "The device looks at the address the frame is for, as a network card would: it is taken.",
+            DROPPED: "The frame is for another address than this device's: it is dropped here.",
+        },
+        to={"for this guest": goto("read_head"), DROPPED: RETURN},
+    )
+    def ask_filter(self, me: Context) -> str:
+        nic, mine = self.nic, self.nic.cells
+        mine.copied = mine.taken = 0
+        target = nic.kept()[VIRTIO_NET_HDR_BYTES:][: len(nic.mac)]
+        # A group's frames are taken as ones the guest has asked for.
+        if target[0] & 1 or target == nic.mac:
+            return "for this guest"
+        mine.filtered += 1
+        self._done_with_frame()
+        return DROPPED
+
+    def _done_with_frame(self) -> None:
+        mine = self.nic.cells
+        self.nic.memory.release(mine.frame)
+        mine.frame = 0
+
+    @op(
+        "Q-RX.5",
+        "read the head",
+        "virtqueue_get_head",
+        QEMU_VIRTIO,
+        spec="2.7.6",
+        text={
+            "head": "The available ring's slot says: head {head}.{moves}",
+            "bad": "There is no head, or it is no number of a descriptor: an error, and the device is broken.",
+        },
+        to={"head": goto("read_desc"), "bad": RETURN},
+        cost="ring cold",
+    )
+    def read_head(self, me: Context) -> str:
+        ready = self.ring.find() in ("known", "new") and self.nic.cells.taken < HEADS
+        if not ready or self.ring.begin() != "head":
+            return self._bad()
+        self.ring.move_kick_event()
+        return "head"
+
+    def _bad(self) -> str:
+        self.nic.give_up()
+        return "bad"
+
+    @op(
+        "Q-RX.5",
+        "read the descriptor",
+        "virtqueue_map_desc",
+        QEMU_VIRTIO,
+        spec="5.1.9.3",
+        text={
+            "last": "The descriptor names an empty buffer; QEMU turns its address into a pointer.",
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
+            "bad": "The descriptor makes no sense for a receive queue: an error, and the device is broken.",
+        },
+        to={"last": goto("copy_packet"), "next": goto("read_desc"), "indirect": goto("read_desc"), "bad": RETURN},
+        cost="ring cold",
+    )
+    def read_desc(self, me: Context) -> str:
+        answer = self.ring.read_desc()
+        if answer in ("next", "indirect"):
+            return answer
+        return "last" if answer == "last" and self.mine.writable else self._bad()
+
+    @op(
+        "Q-RX.6",
+        {DROPPED: "throw the packet away", "": "copy the packet into the guest"},
+        "iov_from_buf",
+        QEMU_VIRTIO_NET,
+        spec="5.1.9.4",
+        text={
+            COPIED: (
+                "QEMU copies header and frame, {length} bytes, from its own memory into the guest's: the second copy, "
+                "where vhost-net needs only one."
+            ),
+            "buffer full": (
+                "The buffer is full before the packet ends: another one is taken, as mergeable buffers allow. The copy "
+                "goes on there."
+            ),
+            DROPPED: "The frame does not fit into this one buffer, and buffers cannot be merged: it is thrown away.",
+        },
+        to={COPIED: goto("write_num_buffers"), "buffer full": goto("read_head"), DROPPED: RETURN},
+        size="length",
+        milestone={COPIED: "in-guest-buffer"},
+    )
+    def copy_packet(self, me: Context) -> str:
+        nic, mine = self.nic, self.nic.cells
+        data = nic.kept()
+        start = mine.copied
+        pieces = self.ring.pieces()[self.mine.readable :]
+        at = start + scatter(self.ring.memory, pieces, data[start:])
+        for address, _ in pieces:
+            nic.buffers.note_packet(address, me.packet)
+        if at < len(data) and not nic.mergeable:
+            self.ring.put_back([self.mine.head])
+            mine.discarded += 1
+            self._done_with_frame()
+            return DROPPED
+        if not mine.taken:
+            mine.at = pieces[0][0]
+        mine.heads[mine.taken] = self.mine.head
+        mine.written[mine.taken] = at - start
+        mine.taken += 1
+        mine.copied = at
+        return COPIED if at == len(data) else "buffer full"
+
+    @op(
+        "Q-RX.7",
+        "write num_buffers",
+        "virtio_net_receive_rcu",
+        QEMU_VIRTIO_NET,
+        spec="5.1.9.4",
+        text={
+            "written": "Only now QEMU knows how many buffers the packet took, {taken}, and writes it into the header.",
+            "nothing": "Buffers are not merged on this queue, so there is no number of buffers to fill in.",
+        },
+        to={"written": goto("write_used"), "nothing": goto("write_used")},
+    )
+    def write_num_buffers(self, me: Context) -> str:
+        if not self.nic.mergeable:
+            return "nothing"
+        mine = self.nic.cells
+        self.ring.memory.write(mine.at + NUM_BUFFERS_OFFSET, mine.taken.to_bytes(2, "little"))
+        return "written"
+
+    @op(
+        "Q-RX.8",
+        "write the used elements",
+        "virtqueue_split_fill",
+        QEMU_VIRTIO,
+        spec="2.7.8",
+        text="Each buffer's head and the bytes written into it go into the used ring. Still invisible.",
+    )
+    def write_used(self, me: Context) -> None:
+        mine = self.nic.cells
+        self.ring.write_used(mine.heads[: mine.taken], mine.written[: mine.taken])
+
+    @op(
+        "Q-RX.9",
+        "publish used.idx",
+        "virtqueue_split_flush",
+        QEMU_VIRTIO,
+        spec="2.7.8.2",
+        text="One store makes the packet's buffers visible: used.idx = {used}.",
+        milestone="used",
+    )
+    def publish_used_idx(self, me: Context) -> None:
+        self.ring.publish_used_idx()
+        self._done_with_frame()
+
+    @op(
+        "Q-RX.10",
+        "full barrier",
+        "virtio_split_should_notify",
+        QEMU_VIRTIO,
+        spec="2.7.7.2",
+        text="used.idx must be visible before QEMU reads whether the guest wants an interrupt.",
+        fence=True,
+        cost="barrier",
+    )
+    def mb_before_interrupt_check(self, me: Context) -> None: ...
+
+    @op(
+        "Q-RX.10",
+        "ask whether an interrupt is wanted",
+        "virtio_split_should_notify",
+        QEMU_VIRTIO,
+        spec="2.7.7.2",
+        text={
+            "interrupt": "By its {wish}, the guest wants to hear of what was just published{unasked}.",
+            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
+        },
+        to={"interrupt": goto("signal"), "no interrupt": RETURN},
+        cost="ring cold",
+    )
+    def check_interrupt(self, me: Context) -> str:
+        return "interrupt" if self.ring.interrupt_wanted() else "no interrupt"
+
+    @op(
+        "Q-RX.10",
+        "ask KVM for the interrupt",
+        "kvm_irqchip_send_msi",
+        QEMU_KVM,
+        spec="4.1.5.3",
+        text="QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), a system call.",
+        to=call("signal_msi", None),
+    )
+    def signal(self, me: Context) -> None: ...
