@@ -187,8 +187,8 @@ class SignalMsi(Routine):
         "kvm_send_userspace_msi",
         KVM_IRQ,
         text=(
-            "QEMU hands KVM the address and the data of the device's MSI message: no eventfd, but a system call for "
-            "each interrupt. It means vector {vector:#04x} on {vcpu}."
+            "QEMU hands KVM the device's MSI message, vector {vector:#04x} on {vcpu}: no eventfd, but a system call "
+            "for each interrupt."
         ),
         to=call("deliver", "finish"),
         private=True,

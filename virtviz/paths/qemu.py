@@ -168,8 +168,8 @@ class MainLoop(Routine):
             "kick": "ppoll() says that a queue was kicked. QEMU's devices run under one lock, which is taken first.",
             "frame": "ppoll() says that the TAP can be read. QEMU's devices run under one lock, which is taken first.",
             "woken": (
-                "ppoll() says that the main loop's own eventfd was written: another thread has scheduled work for it. "
-                "The lock under which QEMU's devices run is taken first."
+                "ppoll() says that the main loop's own eventfd was written: another thread has scheduled work. The "
+                "devices' lock is taken first."
             ),
             "look": "ppoll() had no time to wait, for a bottom half is scheduled. The lock is taken again.",
         },
@@ -221,8 +221,8 @@ class MainLoop(Routine):
                 "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once."
             ),
             "no time to wait": (
-                "A bottom half was scheduled in this turn, so the next turn must not wait. QEMU asks for its "
-                "descriptors all the same: ppoll() with a timeout of zero, one more system call."
+                "A bottom half was scheduled, so the next turn must not wait. QEMU asks for its descriptors all the "
+                "same: ppoll() with no time to wait."
             ),
         },
         to={

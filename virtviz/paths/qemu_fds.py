@@ -65,8 +65,8 @@ class WakeForKick(WakePoller):
         POLL,
         text={
             WOKE: (
-                "A callback runs right here, in the thread that signalled: {qemu} sleeps in ppoll(), {who} is among "
-                "what it waits for, and it is made runnable."
+                "A callback runs right here, in the thread that signalled: {qemu} waits in ppoll() for {who}, and is "
+                "made runnable."
             ),
             ALREADY_AWAKE: "{qemu} has been woken already, and has not run yet: it will find {who} as well.",
             "nobody waits": "Nobody waits: {qemu} is at work, and its next ppoll() will find {who}.",

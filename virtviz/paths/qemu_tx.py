@@ -230,8 +230,8 @@ class SendQueued(NicRoutine):
         QEMU_TAP,
         spec="5.1.9.2",
         text=(
-            "One writev() for this one packet: the pieces that QEMU names lie in guest memory, nothing is copied yet. "
-            "All that follows happens inside this system call."
+            "One writev() for this one packet. What QEMU names lies in guest memory, nothing is copied yet; all that "
+            "follows is inside this call."
         ),
         to=call("writev", "write_used"),
     )

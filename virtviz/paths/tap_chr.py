@@ -56,8 +56,8 @@ class TapWrite(Routine):
         spec="5.1.9.2",
         text={
             COPIED: (
-                "The kernel copies header and frame, {length} bytes, from the memory that QEMU named into a new socket "
-                "buffer. With the flow known, it is the host's only copy."
+                "The kernel copies header and frame, {length} bytes, out of guest memory into a socket buffer. With "
+                "the flow known, it is the host's only copy."
             ),
             DROPPED: (
                 "The frame is shorter than an Ethernet header, or the host has no memory for it: writev() fails, and "
