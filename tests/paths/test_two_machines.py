@@ -7,7 +7,7 @@ from driving import KNOWN, Driven, Item, Pause
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.trace import Trace
-from virtviz.paths.capture import frame_bytes, frames_at
+from virtviz.paths.capture import frame_bytes, frames_at, read_capture, write_capture
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.spec.frames import summary
 
@@ -123,6 +123,16 @@ def test_both_frames_are_seen_at_each_place(place):
     world = ran([ACROSS, ANSWER])
     seen = [frame for _, frame in frames_at(world.simulation, Trace(world.machine), place)]
     assert seen == [world.simulation.traffic.frame(n) for n in (1, 2)]
+
+
+def test_what_passed_a_tap_can_be_sent_again_from_machine_to_machine(tmp_path):
+    world = ran([ACROSS, ANSWER])
+    write_capture(tmp_path / "tap1.pcap", frames_at(world.simulation, Trace(world.machine), "tap1"))
+    items = read_capture(tmp_path / "tap1.pcap", vms=2)
+    assert [(item.vm, item.to_vm) for item in items] == [(0, 1), (1, 0)]
+    again = ran(items)
+    assert [vm.program.cells.received for vm in again.simulation.vms] == [1, 1]
+    assert again.counters() == world.counters()
 
 
 def test_counting_gives_what_recording_gives():

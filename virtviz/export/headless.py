@@ -81,8 +81,9 @@ def world_and_traffic(
     """
     world, traffic = build(lesson, settings, packets=packets)
     if source is not None:
-        items = read_capture(source)
-        traffic = make_traffic(items, rounds=-(-(packets or 1) // len(items)))
+        vms = world.number("vms")
+        items = read_capture(source, vms)
+        traffic = make_traffic(items, rounds=-(-(packets or 1) // len(items)), vms=vms)
     return world, traffic
 
 

@@ -15,7 +15,7 @@ from virtviz.errors import CaptureError, KnobError
 from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, make_traffic, vm_endpoint
+from virtviz.paths.traffic import Item, Pause, ends_of, make_traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,18 +128,14 @@ def reply_id(reply: Reply) -> str:
 def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
-    machines = {vm_endpoint(i).mac: i for i in range(vms)}
     shortest, longest = FRAME_BYTES
     made: list[Item | Pause] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
             raise CaptureError(message)
-        target, source = (machines.get(address, -1) for address in (frame[:6], frame[6:12]))
-        from_wire = target >= 0 and source in (-1, target)
-        vm, to_vm = (target, -1) if from_wire else (max(source, 0), target)
-        name = f"frame-{number}"
-        made.append(Item(name, vm, outgoing=not from_wire, to_vm=to_vm, kind="raw", length=len(frame), raw=frame))
+        vm, to_vm, outgoing = ends_of(frame, vms)
+        made.append(Item(f"frame-{number}", vm, outgoing, to_vm, kind="raw", length=len(frame), raw=frame))
     return made
 
 

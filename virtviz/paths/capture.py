@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtviz.engine.places import Domain, Side
 from virtviz.errors import CaptureError
-from virtviz.paths.traffic import Item, vm_endpoint
+from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
 
@@ -39,8 +39,12 @@ IPV6_HEADER_BYTES: Final = 40
 NANOSECONDS: Final = 10**9
 
 
-def read_capture(path: str | os.PathLike[str]) -> list[Item]:
+def read_capture(path: str | os.PathLike[str], vms: int = 1) -> list[Item]:
     """Read the frames of a pcap or pcapng file as a scenario.
+
+    Args:
+        path: the file.
+        vms: how many virtual machines there are to send and receive them.
 
     Raises:
         CaptureError: the file cannot be read, is no capture of Ethernet, or holds a frame that this world cannot carry.
@@ -52,7 +56,7 @@ def read_capture(path: str | os.PathLike[str]) -> list[Item]:
         raise CaptureError(f"{name}: there is no frame in this file; capture some traffic first")
     for number, frame in enumerate(frames, 1):
         _check(frame, f"{name}: frame {number}", number)
-    return _as_items(frames)
+    return _as_items(frames, vms)
 
 
 def _frames(path: Path) -> Iterator[bytes]:
@@ -112,18 +116,17 @@ def _length_by_ip(frame: bytes) -> int:
     return 0
 
 
-def _as_items(frames: list[bytes]) -> list[Item]:
+def _as_items(frames: list[bytes], vms: int) -> list[Item]:
     """Decide which frames are sent and which come in, and which answer which."""
-    mine = vm_endpoint(0).mac
     items: list[Item] = []
-    unanswered: dict[bytes, int] = {}
+    unanswered: dict[tuple[int, bytes], int] = {}
     for index, frame in enumerate(frames):
         target, source = frame[:6], frame[6:12]
-        outgoing = target != mine
+        vm, to_vm, outgoing = ends_of(frame, vms)
         if outgoing:
-            unanswered[target] = index
-        answers = -1 if outgoing else unanswered.pop(source, -1)
-        items.append(Item(outgoing=outgoing, kind="raw", length=len(frame), answers=answers, raw=frame))
+            unanswered[vm, target] = index
+        answers = -1 if outgoing else unanswered.pop((vm, source), -1)
+        items.append(Item("", vm, outgoing, to_vm, "raw", len(frame), answers=answers, raw=frame))
     return items
 
 

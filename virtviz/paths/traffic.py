@@ -156,6 +156,23 @@ def peer_endpoint(peer: int) -> Endpoint:
     return Endpoint.numbered(0, 100 + peer)
 
 
+def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
+    """Say who a frame of a capture is from and for: `vm`, `to_vm` and `outgoing` of an item.
+
+    What is addressed to a virtual machine comes in from the wire, unless it is from another one; the rest is sent by
+    the machine that it is from, or by the first.
+
+    Args:
+        frame: its bytes.
+        vms: how many virtual machines there are.
+    """
+    machines = {vm_endpoint(vm).mac: vm for vm in range(vms)}
+    target, source = machines.get(frame[:6], -1), machines.get(frame[6:12], -1)
+    if target >= 0 and source in (-1, target):
+        return target, -1, False
+    return max(source, 0), target, True
+
+
 def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
