@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from virtviz.engine.effects import ALREADY_AWAKE, AT_ENTRY, KICKED, POSTED, WOKE
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.kvm import FIRST_VECTOR, Vcpu
-from virtviz.spec.citation import KVM_IRQ, KVM_MAIN, KVM_SVM, KVM_VMX
+from virtviz.spec.citation import KVM_IRQCHIP, KVM_MAIN, KVM_SVM, KVM_VMX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,7 +185,7 @@ class SignalMsi(Routine):
         "IRQ.3",
         "take the message",
         "kvm_send_userspace_msi",
-        KVM_IRQ,
+        KVM_IRQCHIP,
         text=(
             "QEMU hands KVM the device's MSI message, vector {vector:#04x} on {vcpu}: no eventfd, but a system call "
             "for each interrupt."

@@ -191,7 +191,7 @@ class Deliver(RxRoutine):
     @op(
         "Q-RX.6",
         {DROPPED: "throw the packet away", "": "copy the packet into the guest"},
-        "iov_from_buf",
+        "virtio_net_receive_rcu",
         QEMU_VIRTIO_NET,
         spec="5.1.9.4",
         text={

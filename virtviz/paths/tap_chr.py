@@ -88,7 +88,7 @@ class TapWrite(Routine):
     @op(
         "Q-TX.8",
         "hand the frame up",
-        "netif_receive_skb",
+        "tun_rx_batched",
         TUN,
         text="The frame goes up the host's stack as if {tap} had received it: in QEMU's thread, inside its writev().",
         to=call("receive", "let_softirqs_run"),

@@ -58,6 +58,7 @@ KVM_SVM = linux("arch/x86/kvm/svm/svm.c")
 KVM_X86 = linux("arch/x86/kvm/x86.c")
 KVM_LAPIC = linux("arch/x86/kvm/lapic.c")
 KVM_IRQ = linux("arch/x86/kvm/irq_comm.c")
+KVM_IRQCHIP = linux("virt/kvm/irqchip.c")
 KVM_EVENTFD = linux("virt/kvm/eventfd.c")
 KVM_MAIN = linux("virt/kvm/kvm_main.c")
 
