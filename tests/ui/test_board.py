@@ -8,7 +8,7 @@ from opened import after_questions, opened, position_of, reach
 
 from virtviz.session.grading import Question, Verdict
 from virtviz.ui.board import Board
-from virtviz.ui.draw.panels import draw_title, draw_who, source_of
+from virtviz.ui.draw.panels import draw_counters, draw_title, draw_who, source_of
 from virtviz.ui.draw.question import Asking, draw_question, rows_beyond
 from virtviz.ui.draw.ring import draw_ring
 from virtviz.ui.draw.stage import HEAVY, LIGHT
@@ -324,6 +324,26 @@ def test_a_long_title_of_a_step_leaves_the_domain_its_place(session):
     assert f"▶ {step.thread} in guest kernel · a title of" in line
     assert "… ─" in line
     assert "cost  VM exit" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((1, 0, 0), " evfd 1 upcall 0 drop 0"),
+        ((12, 1, 0), " evfd 12+1 upcall 1 drop 0"),
+        ((123, 10, 10), " ev 123+1 up 10 dr 10"),
+        ((1234567, 99, 12345), " ev 1234567+1 up 99 dr 12345"),
+    ],
+)
+def test_no_digit_of_a_counter_is_cut_off(session, values, shown):
+    frame = make_frame(session, position_of(session, "kick", packet=1))
+    new = dict(zip(("eventfd_signals", "upcalls", "drops"), values, strict=True))
+    counters = tuple(
+        replace(c, value=new.get(c.name, c.value), delta=int(c.name == "eventfd_signals" and c.value > 1))
+        for c in frame.counters
+    )
+    line = draw_counters(replace(frame, counters=counters), 30, 7).text(6)
+    assert line.rstrip() == shown
 
 
 def test_a_step_of_hardware_cites_its_source_whole(session):

@@ -29,7 +29,8 @@ _SIGNS: Final = (
     ("(next 1)", "stands in memory, and means nothing as the flag N (NEXT) is not set: there is no chain"),
     ("↑dr ↑de ↑", "where the driver (↑driver), the device (↑device) or both go on in a ring"),
     ("+1", "what the step added to a counter"),
-    ("evfd", "eventfd signals, in the last line of the counters; upcalls of Open vSwitch and drops are beside them"),
+    ("evfd", "eventfd signals, in the last line of the counters, beside upcalls of Open vSwitch and drops"),
+    ("ev up dr", "the same beside large numbers; xl and xh then are light and heavy VM exits"),
     ("u k h", "in the thread lanes: user code, kernel code, hardware; a capital letter crossed a border"),
     ("◆ ┴ ?", "on the track: milestones, crossings, questions"),
 )

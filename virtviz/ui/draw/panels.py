@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from virtviz.engine.trace import Step
     from virtviz.ui.canvas import Zone
-    from virtviz.ui.grid import Run
     from virtviz.view.frame import CounterFrame, Frame
     from virtviz.view.track import Track
 
@@ -36,8 +35,10 @@ _MORE: Final = (
 )
 MORE_ROWS: Final = 11
 """With so many rows each of those has one of its own."""
-_SHORT: Final = (("evfd", "eventfd_signals"), ("upcall", "upcalls"), ("drop", "drops"))
-"""What shares one row where there are fewer. A system call needs none: it is a step between user and kernel."""
+_EXITS: Final = (("exits  light", "xl", "light_exits"), ("heavy", "xh", "heavy_exits"))
+_SHORT: Final = (("evfd", "ev", "eventfd_signals"), ("upcall", "up", "upcalls"), ("drop", "dr", "drops"))
+"""What shares one row where there are fewer: its name, the name beside large numbers, the counter. A system call needs
+none, for it is a step between user and kernel."""
 
 
 def draw_title(frame: Frame, name: str, title: str, tag: str, width: int) -> Grid:
@@ -72,22 +73,22 @@ def draw_counters(frame: Frame, width: int, rows: int) -> Grid:
             if name:
                 _value(grid, frame.counter(name), end, y)
         y += 1
-    at = grid.put(1, y, "exits  ", "text")
-    for title, name in (("light", "light_exits"), ("heavy", "heavy_exits")):
-        at = _named(grid, at, y, (title, "dim"), frame.counter(name))
+    _together(grid, y, _EXITS, frame)
     if rows < MORE_ROWS:
-        at = 1
-        for title, name in _SHORT:
-            at = _named(grid, at, y + 1, (title, "text"), frame.counter(name))
+        _together(grid, y + 1, _SHORT, frame)
     return grid
 
 
-def _named(grid: Grid, x: int, y: int, shown: Run, counter: CounterFrame) -> int:
-    """Write a name in a style, and behind it a counter and what was added to it; answers the next column."""
-    title, style = shown
-    at = grid.put(x, y, f"{title} ", style)
-    value = f"{counter.value}{counter.delta:+}" if counter.delta else str(counter.value)
-    return grid.put(at, y, value, "changed" if counter.delta else "text bold" if counter.value else "dim") + 1
+def _together(grid: Grid, y: int, which: Sequence[tuple[str, str, str]], frame: Frame) -> None:
+    """Write some counters into one row, by shorter names if the numbers need the room: no digit is ever cut off."""
+    counters = [frame.counter(name) for *_, name in which]
+    values = [f"{c.value}{c.delta:+}" if c.delta else str(c.value) for c in counters]
+    room = min(grid.width, COUNTERS_MOST_WIDTH) - 1
+    long = sum(len(title) + 2 + len(value) for (title, _, _), value in zip(which, values, strict=True)) - 1 <= room
+    at = 1
+    for (title, short, _), value, counter in zip(which, values, counters, strict=True):
+        at = grid.put(at, y, f"{title if long else short} ", "text")
+        at = grid.put(at, y, value, "changed" if counter.delta else "text bold" if counter.value else "dim") + 1
 
 
 def _value(grid: Grid, counter: CounterFrame, end: int, y: int) -> None:
