@@ -80,7 +80,10 @@ def draw_counters(frame: Frame, width: int, rows: int) -> Grid:
 
 
 def _together(grid: Grid, y: int, which: Sequence[tuple[str, str, str]], frame: Frame) -> None:
-    """Write some counters into one row, by shorter names if the numbers need the room: no digit is ever cut off."""
+    """Write some counters into one row, by shorter names if the numbers need the room.
+
+    With three numbers of four digits no digit is cut off; a run of the player has fewer events than that.
+    """
     counters = [frame.counter(name) for *_, name in which]
     values = [f"{c.value}{c.delta:+}" if c.delta else str(c.value) for c in counters]
     room = min(grid.width, COUNTERS_MOST_WIDTH) - 1
