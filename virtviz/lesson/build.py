@@ -14,8 +14,10 @@ from msgspec import UNSET
 from virtviz.errors import CaptureError, KnobError
 from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
+from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, make_traffic, vm_endpoint
+from virtviz.paths.traffic import Item, Pause, Poke, make_traffic, vm_endpoint
+from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,10 +54,23 @@ def build(
         CaptureError: there is no frame, or one that no network card would take.
     """
     world = make_world(dict(flat(lesson.world)), *settings)
+    if frames is None:
+        _fit_pokes(lesson, world)
     events = items_of(lesson.scenario) if frames is None else _captured(frames)
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, len(VMS))
+
+
+def _fit_pokes(lesson: Lesson, world: World) -> None:
+    """See that every field that the scenario changes exists in queues of the size that they have now."""
+    layout = SplitLayout.at(0, world.number("queue.size"))
+    for event in lesson.scenario:
+        if isinstance(event.poke, PokeEvent):
+            try:
+                layout.field_place(event.poke.field)
+            except ValueError as error:
+                raise KnobError("queue.size", f"the scenario changes {shown(event.poke.field)}: {error}") from error
 
 
 def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tuple[str, KnobValue]]:
@@ -67,9 +82,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
-    """Turn the events of a scenario into packets and pauses, in order."""
-    made: list[Item | Pause] = []
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
+    """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
+    made: list[Item | Pause | Poke] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -95,6 +110,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
                 Item(name, items[i].vm, outgoing=False, kind=items[i].kind, length=items[i].length, answers=i)
                 for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
             ]
+        elif isinstance(event.poke, PokeEvent):
+            made.append(Poke(event.poke.queue, event.poke.field, event.poke.value))
         else:
             made.append(Pause())
         items += new
@@ -112,12 +129,12 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes]) -> list[Item | Pause]:
+def _captured(frames: Sequence[bytes]) -> list[Item | Pause | Poke]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     machines = {vm_endpoint(i).mac: i for i in range(len(VMS))}
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause] = []
+    made: list[Item | Pause | Poke] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
@@ -160,6 +177,7 @@ def check_world(value: object, marks: Marks) -> None:
 
 def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
+    _check_pokes(lesson, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -203,6 +221,31 @@ def _answers(lesson: Lesson) -> set[str]:
     return {reply_id(e.reply) for e in lesson.scenario if isinstance(e.reply, Reply)} | {
         e.receive.id for e in lesson.scenario if isinstance(e.receive, Receive)
     }
+
+
+def _queue_size(lesson: Lesson) -> int:
+    """Give the queues' size; where the settings are wrong, which is said elsewhere, the usual one."""
+    try:
+        return make_world(dict(flat(lesson.world))).number("queue.size")
+    except KnobError:
+        return make_world().number("queue.size")
+
+
+def _check_pokes(lesson: Lesson, marks: Marks) -> None:
+    """Note changes of fields that do not exist, or do not hold the value."""
+    layout = SplitLayout.at(0, _queue_size(lesson))
+    for number, event in enumerate(lesson.scenario):
+        poke, at = event.poke, ("scenario", number, "poke")
+        if not isinstance(poke, PokeEvent):
+            continue
+        try:
+            length = layout.field_place(poke.field)[1]
+        except ValueError as error:
+            marks.add((*at, "field"), f"{shown(poke.field)}: {error}")
+            continue
+        if poke.value >> 8 * length:
+            most = (1 << 8 * length) - 1
+            marks.add((*at, "value"), f"{poke.value} does not fit into {poke.field}; the largest value is {most}")
 
 
 def _check_machine(name: str, at: Path, marks: Marks) -> None:

@@ -210,7 +210,13 @@ KNOBS: dict[str, Knob] = {
             "The cost profile behind simulated time; all of it is assumption.",
             choices=("estimates",),
         ),
-        Knob("device_checks", "vhost", "Which malformed rings the device notices.", choices=("vhost",)),
+        Knob(
+            "device_checks",
+            "vhost",
+            "Whose checks the device makes of its rings; a vhost-net that checks as QEMU or strictly is a comparison, "
+            "and not real.",
+            choices=("vhost", "qemu", "strict"),
+        ),
     )
 }
 
@@ -269,6 +275,8 @@ class World(Mapping[str, Value]):
             said.append(f"tx_stop_threshold {self['tx_stop_threshold']} (Linux: 19)")
         if self.number("rx_buffer") < 1536:
             said.append(f"rx_buffer {self['rx_buffer']} (Linux: 1536 or more)")
+        if self["device_checks"] != "vhost":
+            said.append(f"device_checks {self['device_checks']} (in-kernel vhost-net: vhost)")
         return said
 
 

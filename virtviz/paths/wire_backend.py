@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from virtviz.paths import kvm, kvm_eventfd
-from virtviz.paths.knobs import EVENT_IDX, MERGEABLE
+from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import KVM, TAP, VHOST_NET
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
@@ -15,19 +17,29 @@ from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
 from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.ring.checked_device import CheckedSplitDevice
+from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
+    from virtviz.ring.verdicts import BackEnd
 
 FIRST_PID = 4002
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
+
+DEVICES: Final[dict[str, tuple[Callable[..., SplitDevice], BackEnd]]] = {
+    "vhost": (SplitDevice, "vhost"),
+    "qemu": (partial(CheckedSplitDevice, back_end="qemu"), "qemu"),
+    "strict": (partial(CheckedSplitDevice, back_end="strict"), "strict"),
+}
+"""Value of the knob `device_checks` -> the device's side of a ring that makes those checks, and whose they are."""
 
 
 class Backend(Struct):
@@ -61,13 +73,16 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
     tap = Tap(state, "tap0", parts.host_pool, world.number("txqueuelen"))
     memory = guest.memory
     port = parts.port(thread, memory.region)
+    status = DeviceStatus(state, f"{name}.device")
+    device_class, back_end = DEVICES[world.word("device_checks")]
     tx_device, rx_device = (
-        SplitDevice(
+        device_class(
             state,
             f"{name}.{queue}.ring",
             port,
             layout,
             event_idx=world.has(EVENT_IDX),
+            indirect=world.has(INDIRECT),
             start=world.number("queue.start"),
         )
         for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
@@ -82,6 +97,8 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
             worker,
             tap,
             pool,
+            status,
+            back_end=back_end,
             weight=weight,
             batch=batch,
             mergeable=mergeable,
@@ -94,6 +111,7 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
     parts.drops |= {
         "vhost_net.discarded": lambda: rx.cells.discarded,
         "vhost_net.errors": lambda: tx.cells.errors + rx.cells.errors,
+        "vhost_net.unserved": lambda: _unserved(guest, tap, tx_device) if status.needs_reset else 0,
         "tap0.rx_errors": lambda: tap.cells.rx_errors,
         "tap0.tx_dropped": lambda: tap.cells.tx_dropped,
     }
@@ -102,6 +120,12 @@ def make_backend(parts: Parts, guest: Guest, number: int) -> Backend:
         for use in ("kick", "call")
     )
     return Backend(worker, thread, tap, rx_device, tx_device, rx, tx, kicks, calls)
+
+
+def _unserved(guest: Guest, tap: Tap, tx_device: SplitDevice) -> int:
+    """Count the frames that nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
+    waiting = pending(guest.tx_driver.cells.avail_idx_shadow, tx_device.cells.last_avail_idx)
+    return len(tap.queue) + len(tap.taken) + waiting
 
 
 def kick_exits(parts: Parts, guest: Guest, backend: Backend) -> list[Routine]:
