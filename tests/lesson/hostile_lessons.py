@@ -139,6 +139,18 @@ EXAMPLES: dict[str, bytes] = {
     "only a pause": changed(
         ("send: {id: echo, kind: icmp-echo, bytes: 56}\n  - reply: {to: echo}", "pause: until-idle")
     ),
+    "a poke at no queue": changed(
+        ("  - reply: {to: echo}", "  - poke: {queue: transmitq, field: avail.idx, value: -1}")
+    ),
+    "a poke at no field": changed(
+        ("  - reply: {to: echo}", "  - poke: {queue: transmitq1, field: avail.index, value: 1}")
+    ),
+    "a poke behind the end": changed(
+        ("  - reply: {to: echo}", "  - poke: {queue: transmitq1, field: 'desc[256].len', value: 1}")
+    ),
+    "a poke of too much": changed(
+        ("  - reply: {to: echo}", "  - poke: {queue: receiveq1, field: avail.idx, value: 65536}")
+    ),
     "unknown names in conditions": changed(
         ("publish_avail_idx", "publish_avail_index"),
         ("milestone: notified", "milestone: notifed"),

@@ -8,7 +8,7 @@ from hostile_lessons import GOOD
 from virtviz.errors import CaptureError, KnobError, LessonError
 from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
-from virtviz.paths.traffic import RECEIVE, SEND, Item, make_traffic
+from virtviz.paths.traffic import POKE, RECEIVE, SEND, Item, Poke, make_traffic
 
 
 def lesson_of(scenario: str, world: str = "{}"):
@@ -68,6 +68,21 @@ def test_several_packets_of_one_event_are_numbered_and_each_is_answered():
 def test_a_pause_separates_what_comes_before_from_what_comes_after():
     _, traffic = build(lesson_of("send: {id: a}; pause: until-idle; receive: {id: b}"))
     assert traffic.arrivals == ((1, 1),)
+
+
+def test_a_change_from_outside_stands_between_what_comes_before_and_after():
+    _, traffic = build(
+        lesson_of("send: {id: a}; poke: {queue: transmitq1, field: 'desc[3].len', value: 9}; send: {id: b}")
+    )
+    assert traffic.acts[0] == ((SEND, 0), (POKE, 0), (SEND, 1))
+    assert traffic.pokes == (Poke("transmitq1", "desc[3].len", 9),)
+
+
+def test_a_smaller_queue_that_has_no_such_slot_is_refused():
+    lesson = lesson_of("send: {id: a}; poke: {queue: transmitq1, field: 'avail.ring[99]', value: 9}")
+    with pytest.raises(KnobError, match=r"`avail.ring\[99\]`: slot 99 is behind the end of a queue of 64") as caught:
+        build(lesson, [{"queue.size": 64}])
+    assert caught.value.knob == "queue.size"
 
 
 def test_fragments_reach_the_packet():

@@ -7,6 +7,7 @@ from driving import FLAGS, IN, KNOWN, OUT, Driven, Item, Pause, burst
 
 from virtviz.errors import KnobError
 from virtviz.paths.knobs import KNOBS, PROFILES, find_knob, make_world, parse_setting
+from virtviz.paths.traffic import Poke
 
 PING = [Item(), Item(outgoing=False, answers=0)]
 BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
@@ -38,12 +39,13 @@ EFFECTS = {
     "handlers": ({}, {"handlers": 1}, PING),
     "far_port": ({}, {"far_port": "veth"}, PING),
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
+    "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
-ONE_CHOICE = {"guest", "queue.format", "queues", "costs", "device_checks"}
+ONE_CHOICE = {"guest", "queue.format", "queues", "costs"}
 """Settings of which one exists so far; any other is refused."""
 ELSEWHERE = {"store_buffer"}
 """Tested where the memory order is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +80,32 @@ def test_a_new_ring_has_all_descriptors_free_and_nothing_in_memory():
     ring = make_ring(8)
     assert (ring.driver.cells.num_free, list(ring.driver.cells.next)) == (8, [1, 2, 3, 4, 5, 6, 7, 0])
     assert not any(ring.memory.bytes)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("desc[0].addr", "desc[7].len", "desc[3].flags", "desc[1].next", "avail.flags", "avail.idx", "avail.ring[7]"),
+        *("used_event", "used.flags", "used.idx", "used.ring[0].id", "used.ring[7].len", "avail_event"),
+    ],
+)
+def test_a_field_is_found_by_the_name_it_has_in_traces(field: str):
+    memory = State(recording=False).region("ram", 0x2000)
+    layout = SplitLayout.at(0x1000, 8)
+    layout.name_fields(memory, "queue")
+    assert memory.field_at(*layout.field_place(field)) == ("queue", field)
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("avail", "no such field; it has desc"),
+        ("desc[0]", "no such field"),
+        ("avail.ring[1].id", "no such field"),
+        ("desc[8].len", "slot 8 is behind the end of a queue of 8 descriptors"),
+        ("used.ring[-1].id", "no such field"),
+    ],
+)
+def test_a_field_that_a_queue_has_not_is_refused(field: str, problem: str):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        SplitLayout.at(0, 8).field_place(field)

@@ -3,15 +3,19 @@
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 from opened import after_questions, opened, position_of, reach
 
 from virtviz.session.grading import Question, Verdict
 from virtviz.ui.board import Board
-from virtviz.ui.draw.question import Asking, draw_question
+from virtviz.ui.draw.panels import draw_counters, draw_title, draw_who, source_of
+from virtviz.ui.draw.question import Asking, draw_question, rows_beyond
+from virtviz.ui.draw.ring import draw_ring
 from virtviz.ui.draw.stage import HEAVY, LIGHT
 from virtviz.ui.grid import to_ascii
+from virtviz.view.build import make_frame
 from virtviz.view.stage import BOX, CHIP, LABEL, short_thread
-from virtviz.view.words import CROSSINGS
+from virtviz.view.words import CROSSINGS, domain_name
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 
@@ -66,7 +70,8 @@ def test_every_frame_names_thread_and_title_and_cost(screens):
         if frame.step is None:
             continue
         who = next(line for line in lines if f"▶ {frame.step.thread} " in line and "cost" in line)
-        assert frame.step.title in who
+        assert frame.step.title in who or frame.step.title[:12] in who.partition("…")[0]
+        assert f" in {domain_name(frame.step.domain)}" in who
         assert ("nothing" in who) == (not frame.cost)
 
 
@@ -116,10 +121,11 @@ def test_what_the_step_wrote_in_the_ring_has_a_sign(screens):
 
 
 def test_every_counter_that_grew_says_by_how_much(screens):
-    shown = {"user_kernel.guest", "user_kernel.host", "guest_copies", "host_copies", "wakeups", "interrupts"}
+    counted = {"user_kernel.guest", "user_kernel.host", "guest_copies", "host_copies", "wakeups", "interrupts"}
+    counted |= {"eventfd_signals", "upcalls", "drops", "light_exits"}
     for shown, lines in screens:
         for counter in shown.frame.counters:
-            if counter.name in shown and counter.delta:
+            if counter.name in counted and counter.delta:
                 assert any(f"{counter.value}{counter.delta:+}" in line for line in lines), counter
 
 
@@ -213,6 +219,44 @@ def test_after_an_answer_what_was_said_stands_beside_what_it_did():
         assert f"It is {question.options[verdict.right]}" in text
 
 
+LONG_QUESTION = Question(
+    "q",
+    "choice",
+    "Something long is asked here. " * 8,
+    tuple(
+        f"the {name} thing happens, {'and then another, ' * 6}and that was it" for name in ("1st", "2nd", "3rd", "4th")
+    ),
+    ("Look closely.",),
+    0,
+)
+
+
+def test_every_option_of_a_long_question_can_be_brought_into_sight():
+    asking = Asking(LONG_QUESTION, 1, 1, 1, None)
+    beyond = rows_beyond(asking, 80, 13)
+    seen, clicked = "", set()
+    for scroll in range(beyond + 1):
+        grid, zones, rows = draw_question(asking, 80, 13, scroll)
+        lines = [grid.text(y) for y in range(rows)]
+        assert "question 1 of 1" in lines[0]
+        assert ("more below" in lines[-1]) == (scroll < beyond)
+        assert ("more above" in lines[-1]) == (scroll > 0)
+        assert all(0 < y < rows - 1 for _, y, _, _ in zones)
+        clicked |= {action for *_, action in zones}
+        seen += "\n".join(lines)
+    assert all(f"the {name} thing" in seen for name in ("1st", "2nd", "3rd", "4th"))
+    assert "not sure" in seen
+    assert "Look closely." in seen
+    assert clicked == {"answer(-1)", "answer(0)", "answer(1)", "answer(2)", "answer(3)"}
+
+
+def test_a_question_that_fits_has_no_sign_of_more():
+    asking = Asking(LONG_QUESTION, 1, 1, 0, None)
+    assert rows_beyond(asking, 80, 40) == 0
+    grid, _, rows = draw_question(asking, 80, 40)
+    assert not any("more" in grid.text(y) for y in range(rows))
+
+
 def test_what_was_said_makes_room_for_hints():
     question = Question("q", "choice", "What happens?", ("one thing", "another"), ("Look.", "Look again."), 0)
     for hints in range(3):
@@ -247,6 +291,94 @@ def test_the_end_tells_how_many_answers_were_right(session):
     board.lay_out(80, 24)
     board.draw()
     assert "This is the end. 0 of 10 answers were right." in "\n".join(board.grid.text(y) for y in range(24))
+
+
+def test_neighbouring_words_of_the_ring_do_not_run_into_each_other(session):
+    reach(session, position_of(session, "publish_used_idx", packet=2))
+    owners = text_of(session).splitlines()[10]
+    assert " usd dev dev " in owners
+
+
+def test_a_next_field_without_its_flag_is_put_aside(session):
+    reach(session, position_of(session, "publish_avail_idx", packet=1))
+    assert "flags - (next 1)" in text_of(session)
+    ring = draw_ring(make_frame(session, session.position), 90, 12)
+    assert any("(1)" in ring.text(y) for y in range(12))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_long_name_of_a_packet_leaves_the_lesson_its_title(session, width):
+    frame = make_frame(session, position_of(session, "kick", packet=1))
+    long = tuple(replace(p, name="a-name-of-sixty-letters-" * 3) for p in frame.packets)
+    frame = replace(frame, packets=long)
+    line = draw_title(frame, "3-vhost", "vhost-net, the kernel takes the ring", "", width).text(0)
+    assert "3-vhost  vhost-net, the" in line
+    assert "… out →" in line
+    assert line.rstrip().endswith(f"of {session.length}")
+
+
+def test_a_long_title_of_a_step_leaves_the_domain_its_place(session):
+    frame = make_frame(session, position_of(session, "kick", packet=1))
+    step = replace(frame.step, title="a title of a step that is longer than any that there is, " * 2, context="softirq")
+    line = draw_who(replace(frame, step=step), 80).text(0)
+    assert f"▶ {step.thread} in guest kernel · a title of" in line
+    assert "… ─" in line
+    assert "cost  VM exit" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((1, 0, 0), " evfd 1 upcall 0 drop 0"),
+        ((12, 1, 0), " evfd 12+1 upcall 1 drop 0"),
+        ((123, 10, 10), " ev 123+1 up 10 dr 10"),
+        ((9999, 9999, 9999), " ev 9999+1 up 9999 dr 9999"),
+    ],
+)
+def test_no_digit_of_a_counter_is_cut_off(session, values, shown):
+    frame = make_frame(session, position_of(session, "kick", packet=1))
+    new = dict(zip(("eventfd_signals", "upcalls", "drops"), values, strict=True))
+    counters = tuple(
+        replace(c, value=new.get(c.name, c.value), delta=int(c.name == "eventfd_signals" and values[0] > 1))
+        for c in frame.counters
+    )
+    line = draw_counters(replace(frame, counters=counters), 26, 7).text(6)
+    assert line.rstrip() == shown
+
+
+def test_a_step_of_hardware_cites_its_source_whole(session):
+    step = session.step(1)
+    made = replace(step, function="(hardware)", source="intel sdm vol. 3A, memory ordering; store buffer", row="MEM.1")
+    assert source_of(made) == "MEM.1  hardware  intel sdm vol. 3A, memory ordering; store buffer"
+    made = replace(step, function="(hardware)", source="linux 6.12 drivers/net/tun.c", row="NIC-TX.4")
+    assert source_of(made) == "NIC-TX.4  hardware  tun.c"
+
+
+def test_lanes_say_how_many_threads_there_is_no_room_for(session):
+    reach(session, 60)
+    board = Board(session)
+    board.lay_out(120, 40)
+    board.draw()
+    text = "\n".join(board.grid.text(y) for y in range(40))
+    assert ("+1 more" in text) == ("handler2" not in text)
+
+
+def test_a_panel_with_a_place_of_its_own_leaves_the_ring_where_it_is(session):
+    board = Board(session)
+    board.lay_out(200, 60)
+    for board.panel in ("ledger", "lanes", "sources"):
+        board.draw()
+        text = "\n".join(board.grid.text(y) for y in range(60))
+        assert "avail.idx" in text
+        assert text.count("ledger ·") == text.count(" threads ·") == text.count(" sources ") == 1
+
+
+def test_everything_there_is_to_know_at_the_beginning_has_its_room():
+    many = opened(queue__size=8, tx_stop_threshold=2, features="none", flows="unknown", vcpu="halted", napi_tx="off")
+    shown = " ".join(line.strip("▌ ") for line in text_of(many).splitlines()[9:-2])
+    assert "This departs from Linux:" in shown
+    assert "? for help." in shown
+    assert " ".join(many.said.split()) in " ".join(shown.split())
 
 
 def test_a_held_thread_is_shown_as_held(session):

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from virtviz.ui.grid import Grid, fit, harmless, runs_of, to_ascii, wrap
+from virtviz.ui.grid import ASCII, Grid, fit, harmless, runs_of, to_ascii, wrap
 
 
 def test_control_characters_and_turning_marks_become_visible():
@@ -15,6 +15,11 @@ def test_markup_is_text():
     grid = Grid(20, 1)
     grid.put(0, 0, "[bold]not bold[/]")
     assert grid.text(0).startswith("[bold]not bold[/]")
+
+
+def test_in_ascii_a_packet_looks_like_no_border_and_like_nothing_else():
+    for sign in "■□":
+        assert [chr(c) for c, likeness in ASCII.items() if likeness == ASCII[ord(sign)]] == [sign]
 
 
 def test_what_does_not_fit_is_cut_at_the_edge():

@@ -3,10 +3,14 @@
 import asyncio
 
 import pytest
-from opened import after_questions, opened, position_of, reach
+from msgspec.structs import replace
+from opened import LESSON, after_questions, opened, position_of, reach
 from textual.command import CommandPalette
 
 from virtviz.errors import LearnerError
+from virtviz.lesson.loader import load
+from virtviz.lesson.model import Predict
+from virtviz.session.session import Session
 from virtviz.ui.app import Player, make_player
 from virtviz.ui.commands import COMMANDS
 from virtviz.ui.screens import GoTo, Help
@@ -156,6 +160,38 @@ def test_going_to_a_step_by_its_number():
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("typed", "wrong"),
+    [
+        ("3.5", "Digits 0 to 9 only"),
+        ("-3", "Digits 0 to 9 only"),
+        ("٣", "Digits 0 to 9 only"),
+        ("99999", "There is no step 99999."),
+    ],
+)
+def test_what_is_no_number_of_a_step_is_refused_with_the_reason(typed, wrong):
+    async def scenario(app, pilot):
+        await pilot.press("n", "g")
+        app.screen.query_one("Input").value = typed
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, GoTo)
+        assert wrong in str(app.screen.query_one("#wrong").render())
+        assert app.session.position == 1
+
+    run(scenario, after_questions(opened()))
+
+
+def test_a_full_stop_can_be_typed_and_is_not_dropped():
+    async def scenario(app, pilot):
+        await pilot.press("g", "3", "full_stop", "5", "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, GoTo)
+        assert app.session.position == 0
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("key", ["question_mark", "f1"])
 def test_help_names_every_key_and_goes_away_again(key):
     async def scenario(app, pilot):
@@ -206,6 +242,16 @@ def test_a_wide_screen_shows_ledger_and_lanes_by_themselves():
         assert "threads ·" in text(app)
 
     run(scenario, size=(120, 40))
+
+
+@pytest.mark.parametrize(("key", "says"), [("l", "at the right anyway"), ("t", "below anyway"), ("s", "below anyway")])
+def test_on_a_large_screen_keys_of_panels_leave_the_ring_and_say_where_they_are(key, says):
+    async def scenario(app, pilot):
+        await pilot.press("n", key)
+        assert says in text(app)
+        assert "avail.idx" in text(app)
+
+    run(scenario, size=(200, 60))
 
 
 def test_clicking_the_track_goes_there_and_clicking_a_hint_does_it():
@@ -281,13 +327,85 @@ def test_too_small_a_screen_says_so_and_a_larger_one_goes_on_where_it_was():
         await pilot.resize_terminal(60, 20)
         await pilot.pause()
         assert "This needs 80x24" in text(app)
-        await pilot.press("n")
         await pilot.resize_terminal(130, 45)
         await pilot.pause()
-        assert "step 4 of" in text(app)
+        assert "step 3 of" in text(app)
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
-        assert "step 4 of" in text(app)
+        assert "step 3 of" in text(app)
+
+    run(scenario)
+
+
+def test_on_too_small_a_screen_keys_do_nothing_unseen():
+    async def scenario(app, pilot):
+        await pilot.press("n")
+        for key in ("n", "l", "question_mark", "g", "t", "end", "ctrl+p", "m", "greater_than_sign", "r"):
+            await pilot.press(key)
+            assert len(app.screen_stack) == 1, key
+            assert "This needs 80x24" in text(app)
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "step 0 of" in text(app)
+        assert "transmitq1 →" in text(app)
+        await pilot.press("n")
+        assert "step 1 of" in text(app)
+
+    run(scenario, size=(60, 20))
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+def test_too_small_a_screen_can_be_left(key):
+    async def scenario(app, pilot):
+        await pilot.press(key)
+        assert not app.is_running
+
+    run(scenario, size=(60, 20))
+
+
+@pytest.mark.parametrize("key", ["question_mark", "g", "ctrl+p"])
+def test_windows_go_away_when_the_screen_becomes_too_small(key):
+    async def scenario(app, pilot):
+        await pilot.press(key)
+        assert len(app.screen_stack) == 2
+        await pilot.resize_terminal(60, 20)
+        await pilot.pause()
+        assert len(app.screen_stack) == 1
+
+    run(scenario)
+
+
+def test_a_question_that_is_longer_than_the_screen_can_be_moved():
+    async def scenario(app, pilot):
+        await pilot.press("end")
+        assert "more below" in text(app)
+        assert "not sure yet" not in text(app)
+        await pilot.press("pagedown", "down")
+        assert "more above" in text(app)
+        await pilot.press(*["pagedown"] * 4)
+        assert "more below" not in text(app)
+        assert "not sure yet" in text(app)
+        await pilot.press("up")
+        assert "more below" in text(app)
+        await pilot.press(*["pageup"] * 4)
+        assert "more above" not in text(app)
+        await pilot.press("h")
+        assert any("hint" in line for line in text(app).splitlines()[-5:-3])
+
+    lesson = load(LESSON)
+    script = [
+        replace(entry, predict=replace(entry.predict, text="This is asked at great length, and more. " * 18))
+        if isinstance(entry.predict, Predict)
+        else entry
+        for entry in lesson.script
+    ]
+    run(scenario, Session.open(replace(lesson, script=script)))
+
+
+def test_where_nothing_is_hidden_there_is_nothing_to_move():
+    async def scenario(app, pilot):
+        await pilot.press("down")
+        assert "Nothing is hidden here." in text(app)
 
     run(scenario)
 

@@ -29,7 +29,17 @@ def test_crossings_are_marked_in_their_columns(ping):
     assert ping.position_of("publish_avail_idx") - 1 not in lanes.crossings
 
 
-def test_the_window_goes_on_page_by_page(ping):
-    assert make_lanes(ping, 64, 64).first == 1
-    assert make_lanes(ping, 65, 64).first == 65
+def test_the_window_goes_on_by_half_of_its_width(ping):
     assert make_lanes(ping, 0, 64).first == 1
+    assert make_lanes(ping, 64, 64).first == 1
+    assert make_lanes(ping, 65, 64).first == 33
+    assert make_lanes(ping, 96, 64).first == 33
+    assert make_lanes(ping, 97, 64).first == 65
+
+
+@pytest.mark.parametrize("columns", [1, 2, 36, 37])
+def test_half_of_the_window_is_history_once_there_is_as_much(ping, columns):
+    for position in range(1, ping.length + 1):
+        lanes = make_lanes(ping, position, columns)
+        seen = position - lanes.first + 1
+        assert min(position, columns // 2 + 1) <= seen <= columns

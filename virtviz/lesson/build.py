@@ -14,8 +14,10 @@ from msgspec import UNSET
 from virtviz.errors import CaptureError, KnobError
 from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
+from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Pause, Poke, ends_of, make_traffic
+from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +55,8 @@ def build(
         CaptureError: there is no frame, or one that no network card would take.
     """
     world = make_world(dict(flat(lesson.world)), *settings)
+    if frames is None:
+        _fit_pokes(lesson, world)
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
     needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
@@ -61,6 +65,17 @@ def build(
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
+
+
+def _fit_pokes(lesson: Lesson, world: World) -> None:
+    """See that every field that the scenario changes exists in queues of the size that they have now."""
+    layout = SplitLayout.at(0, world.number("queue.size"))
+    for event in lesson.scenario:
+        if isinstance(event.poke, PokeEvent):
+            try:
+                layout.field_place(event.poke.field)
+            except ValueError as error:
+                raise KnobError("queue.size", f"the scenario changes {shown(event.poke.field)}: {error}") from error
 
 
 def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tuple[str, KnobValue]]:
@@ -72,9 +87,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
-    """Turn the events of a scenario into packets and pauses, in order."""
-    made: list[Item | Pause] = []
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
+    """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
+    made: list[Item | Pause | Poke] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -101,6 +116,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause]:
                 _answer(name, i, items[i])
                 for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
             ]
+        elif isinstance(event.poke, PokeEvent):
+            made.append(Poke(event.poke.queue, event.poke.field, event.poke.value))
         else:
             made.append(Pause())
         items += new
@@ -125,11 +142,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause] = []
+    made: list[Item | Pause | Poke] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
@@ -173,6 +190,7 @@ def check_world(value: object, marks: Marks) -> None:
 def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
     machines = _machines(lesson)
+    _check_pokes(lesson, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -238,3 +256,28 @@ def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -
     if name not in machines:
         hint = f"; for that one, set `vms: {VMS.index(name) + 1}` in `world`" if name in VMS else ""
         marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(machines)}{hint}")
+
+
+def _queue_size(lesson: Lesson) -> int:
+    """Give the queues' size; where the settings are wrong, which is said elsewhere, the usual one."""
+    try:
+        return make_world(dict(flat(lesson.world))).number("queue.size")
+    except KnobError:
+        return make_world().number("queue.size")
+
+
+def _check_pokes(lesson: Lesson, marks: Marks) -> None:
+    """Note changes of fields that do not exist, or do not hold the value."""
+    layout = SplitLayout.at(0, _queue_size(lesson))
+    for number, event in enumerate(lesson.scenario):
+        poke, at = event.poke, ("scenario", number, "poke")
+        if not isinstance(poke, PokeEvent):
+            continue
+        try:
+            length = layout.field_place(poke.field)[1]
+        except ValueError as error:
+            marks.add((*at, "field"), f"{shown(poke.field)}: {error}")
+            continue
+        if poke.value >> 8 * length:
+            most = (1 << 8 * length) - 1
+            marks.add((*at, "value"), f"{poke.value} does not fit into {poke.field}; the largest value is {most}")

@@ -79,6 +79,16 @@ class Receive(Model, frozen=True):
     count: Count = 1
 
 
+class Poke(Model, frozen=True):
+    """A field of a ring is changed from outside, as neither driver nor device would: to show what a broken one does."""
+
+    queue: Annotated[Literal["receiveq1", "transmitq1"], Meta(description="The virtqueue.")]
+    field: Annotated[
+        str, Meta(description="The field, as the trace calls it: `avail.idx`, `avail.ring[0]`, `desc[3].len`, ...")
+    ]
+    value: Annotated[int, Meta(ge=0, le=(1 << 63) - 1, description="What it is set to; it has to fit.")]
+
+
 class Event(Model, frozen=True):
     """One event of the scenario: exactly one of the keys."""
 
@@ -92,6 +102,7 @@ class Event(Model, frozen=True):
         ]
         | UnsetType
     ) = UNSET
+    poke: Poke | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none or several of the keys."""
@@ -99,7 +110,7 @@ class Event(Model, frozen=True):
             raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
 
 
-EVENT_KEYS = ("send", "reply", "receive", "pause")
+EVENT_KEYS = ("send", "reply", "receive", "pause", "poke")
 
 
 class When(Model, frozen=True):

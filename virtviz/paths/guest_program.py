@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.traffic import END, PAUSE, RECEIVE, SEND, Act
+from virtviz.paths.traffic import END, PAUSE, POKE, RECEIVE, SEND, Act
 from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
@@ -31,6 +31,7 @@ class AppCells(Cells):
         received: packets received.
         copied: bytes of the last one.
         missed: by item, 1 while the last wait for it has ended without it.
+        outside: 1 while it stands where a ring is to be changed from outside.
     """
 
     done: int = 0
@@ -38,6 +39,7 @@ class AppCells(Cells):
     sequence: int = 0
     received: int = 0
     copied: int = 0
+    outside: int = 0
     missed: list[int]
 
 
@@ -111,6 +113,17 @@ class Program(Routine):
         """Say whether it has something to do after a while."""
         return self.act is PAUSE
 
+    def pass_change(self) -> int:
+        """Go past a change from outside; answers its number in the traffic."""
+        mine = self.cells
+        number = self.acts[mine.done % self.acts_a_round][1]
+        mine.outside = 0
+        mine.done += 1
+        # Several changes in a row come without a step of the program between them.
+        if self.act is POKE:
+            mine.outside = 1
+        return number
+
     def gives_up(self) -> bool:
         """Say whether waiting for a packet may time out: there is more to do after it, and it has been sent."""
         return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all and self._has_set_out()
@@ -176,6 +189,8 @@ class Program(Routine):
             if act is RECEIVE:
                 me.packet = 0
                 return "receive"
+            if act is POKE:
+                mine.outside = 1
         me.packet = 0
         return "work"
 

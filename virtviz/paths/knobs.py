@@ -229,9 +229,10 @@ KNOBS: dict[str, Knob] = {
         ),
         Knob(
             "device_checks",
-            "back-end",
-            "Which malformed rings the device notices: those that its back-end notices.",
-            choices=("back-end",),
+            "vhost",
+            "Whose checks vhost-net makes of its rings; that it checks as QEMU or strictly is a comparison, and not "
+            "real. QEMU's own back-end checks as QEMU.",
+            choices=("vhost", "qemu", "strict"),
         ),
     )
 }
@@ -291,6 +292,8 @@ class World(Mapping[str, Value]):
             said.append(f"tx_stop_threshold {self['tx_stop_threshold']} (Linux: 19)")
         if self.number("rx_buffer") < 1536:
             said.append(f"rx_buffer {self['rx_buffer']} (Linux: 1536 or more)")
+        if self["device_checks"] != "vhost":
+            said.append(f"device_checks {self['device_checks']} (in-kernel vhost-net: vhost)")
         return said
 
 

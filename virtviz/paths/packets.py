@@ -54,6 +54,7 @@ class PacketPool:
 
     Attributes:
         at: address of each slot, behind its headroom.
+        longest: bytes that a slot has room for behind its headroom.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class PacketPool:
         self.memory = memory
         self.slot_bytes = slot_bytes
         self.headroom = headroom
+        self.longest = slot_bytes - headroom
         self.slots = slots
         self._base = base - slot_bytes
         self._last = base + slots * slot_bytes

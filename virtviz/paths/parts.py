@@ -67,7 +67,8 @@ class Parts:
         self.pools: dict[str, PacketPool] = {}
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
         full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
-        slots = min(full, SLOTS_OF_A_PACKET * traffic.packets)
+        # A ring changed from outside can offer one frame many times.
+        slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
         self.host_pool = self.pools["host"] = PacketPool(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
 

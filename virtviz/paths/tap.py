@@ -113,7 +113,10 @@ class TapSendmsg(Routine):
         "tun_xdp_one",
         TUN,
         text={
-            DROPPED: "The frame is shorter than an Ethernet header: it is dropped here.",
+            DROPPED: (
+                "The frame is shorter than an Ethernet header, or longer than anything this network carries: it is "
+                "dropped here."
+            ),
             "done": "Every frame of the batch has gone.",
             "": (
                 "A socket buffer is built around the page, without a copy, and the frame goes up the host's stack "
@@ -142,7 +145,8 @@ class TapSendmsg(Routine):
         me.port = self.port
         if slots.length[slot] < ETH_HEADER_BYTES:
             mine.rx_errors += 1
-            self.tap.pool.release(slot)
+            if slot:
+                self.tap.pool.release(slot)
             return DROPPED
         if sent < queue.done:
             return "frame"

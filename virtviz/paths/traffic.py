@@ -70,16 +70,33 @@ class Pause:
     """In a scenario: nothing new begins until everything before has come to rest."""
 
 
+class Poke(Struct, frozen=True):
+    """In a scenario: a field of a ring is changed from outside, before anything that comes after it begins.
+
+    Attributes:
+        queue: `transmitq1` or `receiveq1`.
+        field: the field's name in traces, such as `avail.idx` or `desc[0].len`.
+        value: what it is set to.
+        vm: index of the virtual machine.
+    """
+
+    queue: str
+    field: str
+    value: int
+    vm: int = 0
+
+
 class Act(IntEnum):
     """What a program does next."""
 
     SEND = 1
     RECEIVE = 2
     PAUSE = 3
+    POKE = 4
     END = 0
 
 
-SEND, RECEIVE, PAUSE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.END
+SEND, RECEIVE, PAUSE, POKE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.POKE, Act.END
 
 
 class Traffic(Struct, frozen=True):
@@ -87,12 +104,14 @@ class Traffic(Struct, frozen=True):
 
     Attributes:
         items: the frames of one round, in order.
-        acts: for each virtual machine, its program for one round: what to do and with which item (0 where none).
+        acts: for each virtual machine, its program for one round: what to do and with which item (0 where none),
+            for a change from outside with which of `pokes`.
         arrivals: items that come from the wire by themselves, with the number of pauses before them.
         rounds: how often the whole is repeated.
         contents: makes the bytes of each item, for a sequence number.
         answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it
             carries; 0 if it answers none.
+        pokes: changes from outside, in order.
     """
 
     items: tuple[Item, ...]
@@ -101,6 +120,7 @@ class Traffic(Struct, frozen=True):
     rounds: int = 1
     contents: tuple[Template | Capture, ...] = ()
     answers_back: tuple[int, ...] = ()
+    pokes: tuple[Poke, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -173,7 +193,7 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
@@ -185,12 +205,17 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
     acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]
     arrivals: list[tuple[int, int]] = []
     answers: dict[int, int] = {}
+    pokes: list[Poke] = []
     pauses = 0
     for event in events:
         if isinstance(event, Pause):
             pauses += 1
             for program in acts:
                 program.append((Act.PAUSE, 0))
+            continue
+        if isinstance(event, Poke):
+            acts[event.vm].append((Act.POKE, len(pokes)))
+            pokes.append(event)
             continue
         index = len(items)
         items.append(event)
@@ -206,7 +231,9 @@ def make_traffic(events: Sequence[Item | Pause], rounds: int = 1, vms: int = 1) 
             arrivals.append((index, pauses))
     contents = tuple(Capture(i.raw) if i.kind == "raw" else Template(partial(_frame, i)) for i in items)
     back = tuple(i - item.answers if item.answers >= 0 else 0 for i, item in enumerate(items))
-    return Traffic(tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, contents, back, answers)
+    return Traffic(
+        tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, contents, back, tuple(pokes), answers
+    )
 
 
 def _frame(item: Item, sequence: int) -> bytes:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.engine.threads import Thread
     from virtviz.paths.context import Context
+    from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.tap import Tap
     from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.verdicts import BackEnd
 
 
 WEIGHT_BYTES = 0x80000
@@ -91,6 +93,7 @@ class QueueCells(Cells):
         first: first head of the packet in hand, as an index into `heads`.
         discarded: packets that no buffer could hold.
         errors: malformed buffers met.
+        problem: place in `ring.verdicts.NAMES`, from 1, of what was wrong with the last one; 0 for none.
         heads, written: per head: its number, bytes written into it.
         frames: per head, the packet slot collected for the TAP (transmit).
         pieces: pieces of guest memory that the packet in hand goes into (receive).
@@ -106,6 +109,7 @@ class QueueCells(Cells):
     pieces: int = 0
     discarded: int = 0
     errors: int = 0
+    problem: int = 0
     heads: list[int]
     written: list[int]
     frames: list[int]
@@ -121,6 +125,8 @@ class VhostQueue:
         ring: the device's side of the virtqueue.
         tap: where its frames go to or come from.
         guest_pool: where the guest keeps its packets; only to know, for people, which packet an address belongs to.
+        back_end: whose checks `ring` makes.
+        device: the status of the device whose queue it is.
     """
 
     def __init__(
@@ -132,7 +138,9 @@ class VhostQueue:
         worker: Worker,
         tap: Tap,
         guest_pool: PacketPool,
+        device: DeviceStatus,
         *,
+        back_end: BackEnd,
         weight: int,
         batch: int,
         mergeable: bool,
@@ -143,6 +151,8 @@ class VhostQueue:
         self.worker = worker
         self.tap = tap
         self.guest_pool = guest_pool
+        self.device = device
+        self.back_end = back_end
         self.weight = weight
         self.batch = batch
         self.mergeable = mergeable
@@ -263,6 +273,7 @@ class WorkerLoop(Routine):
         self.rx = rx
         self.work = work
         self._names = list(work)
+        self._device = tx.device
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the worker."""
@@ -281,8 +292,9 @@ class WorkerLoop(Routine):
             ),
             "handle_rx_kick": "{worker} runs: the guest has put empty buffers into its receive queue.",
             "handle_rx_net": "{worker} runs: a frame waits in the TAP's queue.",
+            "deaf": "There is work, but the device needs a reset: until then {worker} leaves its queues as they are.",
         },
-        to={"work": call_any("work", "next_work"), "sleep": block("next_work")},
+        to={"work": call_any("work", "next_work"), "sleep": block("next_work"), "deaf": goto("next_work")},
         milestone={"handle_tx_kick": "backend-awake", "handle_rx_net": "backend-awake"},
         fence=True,
     )
@@ -294,6 +306,8 @@ class WorkerLoop(Routine):
             return "sleep"
         work = worker.list.take()
         worker.cells.queued &= ~(1 << work)
+        if self._device.needs_reset:
+            return "deaf"
         if me.observed:
             me.packet = self.tx.next_packet() if work == Work.TX_KICK else self.rx.tap.next_packet()
         return self._names[work]

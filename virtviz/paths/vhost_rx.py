@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import (
@@ -9,7 +10,11 @@ from virtviz.engine.effects import (
     DROPPED,
 )
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.vhost import BATCH, HEADS, VhostQueue, VhostRoutine, Work
+from virtviz.paths.vhost import BATCH, HEADS, VhostQueue, Work
+from virtviz.paths.vhost_checks import CheckingRoutine
+from virtviz.paths.virtio_device.buffers import wrong_to_receive
+from virtviz.ring.rings import scatter, writable_bytes
+from virtviz.ring.verdicts import RESET, STOPS, is_malformed
 from virtviz.spec.citation import TUN, VHOST, VHOST_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
@@ -17,15 +22,20 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
+    from virtviz.ring.verdicts import Problem
 
 
-class HandleRx(VhostRoutine):
+class HandleRx(CheckingRoutine):
     """Deliver frames from the TAP's queue into the guest's buffers: handle_rx, block V-RX rows 2 to 10.
 
     Args:
         pool: the host's packet memory.
         give_back: publishes used elements and interrupts.
     """
+
+    first = "disable_kicks"
+    rows = MappingProxyType({"given_up": "V-RX.6"})
+    links = MappingProxyType({"given_up": "give_back"})
 
     def __init__(
         self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, give_back: Routine, watch: Routine
@@ -97,39 +107,36 @@ class HandleRx(VhostRoutine):
         spec="2.7.13",
         text={
             "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
-            "new": "avail.idx is {avail}: entry {next} is on offer, and the next to be taken.",
+            "new": "avail.idx is {avail}: entry {next} is on offer, and the next to be taken.{passed}",
             "empty": "avail.idx is still {avail}: the guest has no empty buffer left.",
-            "bad": (
-                "avail.idx has jumped further than the ring is long. vhost reports an error and stops until the "
-                "next kick."
-            ),
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
         to={
             "known": goto("read_head"),
             "new": goto("read_head"),
             "empty": goto("enable_kicks"),
-            "bad": goto("give_back"),
+            STOPS: goto("give_back"),
+            RESET: goto("give_up"),
         },
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:
         if self.mine.avail_idx != self.mine.last_avail_idx:
             return "known"
+        if self.mine.overlooked:
+            self.mine.overlooked = 0
         answer = self.ring.read_avail_idx()
         if answer == "new":
             return "new"
         self._let_go()
-        if answer == "empty":
-            return "empty"
-        self.q.cells.errors += 1
-        return "bad"
+        return self.refuse(answer) if is_malformed(answer) else answer
 
     def _let_go(self) -> None:
         """Give back the heads taken for the packet in hand."""
         queue = self.q.cells
-        taken = queue.done - queue.first
-        if taken:
-            self.ring.give_back(taken)
+        if queue.done > queue.first:
+            self.ring.put_back(queue.heads[queue.first : queue.done])
             queue.done = queue.first
 
     @op(
@@ -140,18 +147,19 @@ class HandleRx(VhostRoutine):
         spec="2.7.6",
         text={
             "head": "The available ring's slot says: head {head}.",
-            "bad": "The head is no number of a descriptor. vhost reports an error and stops until the next kick.",
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), "bad": goto("give_back")},
+        to={"head": goto("read_desc"), STOPS: goto("give_back"), RESET: goto("give_up")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        return "head" if self.ring.read_head() == "head" else self._bad()
+        answer = self.ring.read_head()
+        return answer if answer == "head" else self._stop(answer)
 
-    def _bad(self) -> str:
+    def _stop(self, problem: Problem) -> str:
         self._let_go()
-        self.q.cells.errors += 1
-        return "bad"
+        return self.refuse(problem)
 
     @op(
         "V-RX.6",
@@ -160,21 +168,19 @@ class HandleRx(VhostRoutine):
         VHOST,
         spec="5.1.9.3",
         text={
-            "fits": "The descriptor names a buffer that is large enough for what is left of the packet.",
+            "fits": "The descriptor names a buffer that is large enough for what is left of the packet.{passed}",
             "needs more": (
                 "The buffer is full before the packet ends, {missing} bytes are left: another buffer is taken, as "
-                "mergeable buffers allow."
+                "mergeable buffers allow.{passed}"
             ),
-            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
-            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.{passed}",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.{passed}",
             "too small": (
                 "The packet does not fit into this one buffer, and buffers cannot be merged: the packet will be "
                 "thrown away."
             ),
-            "bad": (
-                "The descriptor makes no sense for a receive queue. vhost reports an error and stops until the "
-                "next kick."
-            ),
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
         to={
             "fits": goto("copy_packet"),
@@ -182,21 +188,23 @@ class HandleRx(VhostRoutine):
             "next": goto("read_desc"),
             "indirect": goto("read_desc"),
             "too small": goto("discard_packet"),
-            "bad": goto("give_back"),
+            STOPS: goto("give_back"),
+            RESET: goto("give_up"),
         },
         cost="ring cold",
     )
     def read_desc(self, me: Context) -> str:
+        mine, queue = self.mine, self.q.cells
+        if mine.overlooked:
+            mine.overlooked = 0
         answer = self.ring.read_desc()
         if answer in ("next", "indirect"):
             return answer
-        mine, queue = self.mine, self.q.cells
-        if answer != "last" or mine.readable or not mine.writable:
-            return self._bad()
+        problem: Problem | None = answer if is_malformed(answer) else self._wrong()
+        if problem:
+            return self._stop(problem)
         at, room = queue.done, 0
-        if queue.pieces + mine.writable > HEADS:
-            return self._bad()
-        for address, length in self.ring.pieces():
+        for address, length in self.ring.pieces()[mine.readable :]:
             queue.piece_address[queue.pieces] = address
             queue.piece_length[queue.pieces] = length
             queue.pieces += 1
@@ -211,6 +219,21 @@ class HandleRx(VhostRoutine):
             return "needs more"
         self._let_go()
         return "too small"
+
+    def _wrong(self) -> Problem | None:
+        """Say what this back-end minds about the buffer just read, if anything."""
+        mine, queue = self.mine, self.q.cells
+        problem = wrong_to_receive(self.ring, self.q.back_end)
+        if problem:
+            return problem
+        if queue.pieces + mine.writable > HEADS:
+            return "too many pieces"
+        if mine.readable:
+            self.let_pass("readable while receiving")
+        if queue.done > queue.first or mine.length[mine.readable] >= VIRTIO_NET_HDR_BYTES:
+            return None
+        is_short = writable_bytes(self.ring) < VIRTIO_NET_HDR_BYTES
+        return "no room for the header" if is_short and self.minds("no room for the header") else None
 
     @op(
         "V-RX.7",
@@ -241,15 +264,10 @@ class HandleRx(VhostRoutine):
 
     def _scatter(self, offset: int, data: bytes) -> None:
         """Write bytes into the buffer of the packet in hand, from an offset on, across its pieces."""
-        queue, memory = self.q.cells, self.ring.memory
-        at = 0
-        for i in range(queue.pieces):
-            address, length = queue.piece_address[i], queue.piece_length[i]
-            if offset < length and at < len(data):
-                part = data[at : at + length - offset]
-                memory.write(address + offset, part)
-                at += len(part)
-            offset = max(0, offset - length)
+        queue = self.q.cells
+        count = queue.pieces
+        pieces = list(zip(queue.piece_address[:count], queue.piece_length[:count], strict=True))
+        scatter(self.ring.memory, pieces, data, offset)
 
     @op(
         "V-RX.8",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import (
     COPIED,
 )
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.vhost import VhostQueue, VhostRoutine, Work
+from virtviz.paths.vhost import VhostQueue, Work
+from virtviz.paths.vhost_checks import CheckingRoutine
+from virtviz.paths.virtio_device.buffers import wrong_to_send
+from virtviz.ring.rings import read_buffer
+from virtviz.ring.verdicts import RESET, STOPS, is_malformed
 from virtviz.spec.citation import VHOST, VHOST_NET
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
@@ -18,15 +23,20 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
+    from virtviz.ring.verdicts import Problem
 
 
-class HandleTx(VhostRoutine):
+class HandleTx(CheckingRoutine):
     """Send what the guest put into its transmit queue: handle_tx, block V-TX rows 2 to 9.
 
     Args:
         pool: the host's packet memory.
         flush: hands the collected frames to the TAP and returns the buffers.
     """
+
+    first = "disable_kicks"
+    rows = MappingProxyType({"given_up": "V-TX.6"})
+    links = MappingProxyType({"given_up": "flush"})
 
     def __init__(self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, flush: Routine) -> None:
         super().__init__(name, place, queue)
@@ -75,30 +85,27 @@ class HandleTx(VhostRoutine):
         spec="2.7.13",
         text={
             "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
-            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.",
+            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.{passed}",
             "empty": "avail.idx is still {avail}: the ring is empty.",
-            "bad": (
-                "avail.idx has jumped further than the ring is long. vhost reports an error and stops until the "
-                "next kick."
-            ),
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
         to={
             "known": goto("read_head"),
             "new": goto("read_head"),
             "empty": goto("enable_kicks"),
-            "bad": goto("flush"),
+            STOPS: goto("flush"),
+            RESET: goto("give_up"),
         },
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:
         if self.mine.avail_idx != self.mine.last_avail_idx:
             return "known"
+        if self.mine.overlooked:
+            self.mine.overlooked = 0
         answer = self.ring.read_avail_idx()
-        return answer if answer in ("new", "empty") else self._bad()
-
-    def _bad(self) -> str:
-        self.q.cells.errors += 1
-        return "bad"
+        return self.refuse(answer) if is_malformed(answer) else answer
 
     @op(
         "V-TX.5",
@@ -108,14 +115,16 @@ class HandleTx(VhostRoutine):
         spec="2.7.6",
         text={
             "head": "The available ring's slot says: head {head}.",
-            "bad": "The head is no number of a descriptor. vhost reports an error and stops until the next kick.",
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), "bad": goto("flush")},
+        to={"head": goto("read_desc"), STOPS: goto("flush"), RESET: goto("give_up")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        if self.ring.read_head() != "head":
-            return self._bad()
+        answer = self.ring.read_head()
+        if answer != "head":
+            return self.refuse(answer)
         if me.observed:
             me.packet = self.q.guest_pool.packet_at(self.ring.peek_address())
         return "head"
@@ -129,32 +138,49 @@ class HandleTx(VhostRoutine):
         text={
             "last": (
                 "The descriptor gives a guest-physical address and a length. vhost translates it to an address in "
-                "QEMU's memory."
+                "QEMU's memory.{passed}"
             ),
-            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
-            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
-            "bad": "The descriptor makes no sense. vhost reports an error and stops until the next kick.",
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.{passed}",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.{passed}",
+            STOPS: "{wrong}",
+            RESET: "{wrong}",
         },
         to={
             "last": goto("copy_packet"),
             "next": goto("read_desc"),
             "indirect": goto("read_desc"),
-            "bad": goto("flush"),
+            STOPS: goto("flush"),
+            RESET: goto("give_up"),
         },
         cost="ring cold",
         milestone={"last": "fetched"},
     )
     def read_desc(self, me: Context) -> str:
-        answer = self.ring.read_desc()
         mine = self.mine
+        if mine.overlooked:
+            mine.overlooked = 0
+        answer = self.ring.read_desc()
         # A transmit buffer is all for reading, and longer than its header.
         if (
             answer == "last"
+            and mine.readable
             and not mine.writable
             and (mine.length[0] > VIRTIO_NET_HDR_BYTES or self.ring.total() > VIRTIO_NET_HDR_BYTES)
         ):
             return "last"
-        return answer if answer in ("next", "indirect") else self._bad()
+        return answer if answer in ("next", "indirect") else self._judge(answer)
+
+    def _judge(self, answer: str) -> str:
+        """Judge a buffer that is not as it should be."""
+        problem: Problem | None
+        if is_malformed(answer):
+            problem = answer
+        else:
+            problem = wrong_to_send(self.ring, self.q.back_end, VIRTIO_NET_HDR_BYTES, vnet_hdr=True)
+        if problem:
+            return self.refuse(problem)
+        self.let_pass("writable while sending" if self.mine.writable else "nothing to send")
+        return "last"
 
     @op(
         "V-TX.7",
@@ -172,13 +198,17 @@ class HandleTx(VhostRoutine):
     def copy_packet(self, me: Context) -> str:
         queue, mine, pool = self.q.cells, self.mine, self.pool
         first = mine.address[0]
-        in_one_piece = mine.readable == 1
-        data = self._memory.bytes[first : first + mine.length[0]] if in_one_piece else self.ring.gather()
+        end = first + mine.length[0]
+        in_one_piece = mine.readable == 1 and end <= self._memory.size
+        data = self._memory.bytes[first:end] if in_one_piece else read_buffer(self.ring)
         length = len(data)
         me.packet = packet = self.q.guest_pool.packet_at(first)
-        slot = pool.take(packet, length - VIRTIO_NET_HDR_BYTES)
-        # The header lies in front of the frame, in the slot's headroom.
-        pool.memory.write(pool.at[slot] - VIRTIO_NET_HDR_BYTES, data)
+        # No page takes a frame that is longer than any driver sends: the TAP finds nothing in its place, and drops it.
+        slot = 0
+        if length <= pool.longest:
+            slot = pool.take(packet, length - VIRTIO_NET_HDR_BYTES)
+            # The header lies in front of the frame, in the slot's headroom.
+            pool.memory.write(pool.at[slot] - VIRTIO_NET_HDR_BYTES, data)
         queue.length = length
         queue.bytes += length - VIRTIO_NET_HDR_BYTES
         queue.frames[queue.done] = slot

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from virtviz.paths import kvm, kvm_eventfd, kvm_msi
+from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.host_net import LocalSoftirqs
-from virtviz.paths.knobs import EVENT_IDX, MERGEABLE
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
@@ -14,18 +16,30 @@ from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
 from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.ring.checked_device import CheckedSplitDevice
+from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.verdicts import BackEnd
 
 FIRST_PID = 4002
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
+
+DEVICES: Final[dict[str, tuple[Callable[..., SplitDevice], BackEnd]]] = {
+    "vhost": (SplitDevice, "vhost"),
+    "qemu": (partial(CheckedSplitDevice, back_end="qemu"), "qemu"),
+    "strict": (partial(CheckedSplitDevice, back_end="strict"), "strict"),
+}
+"""Value of the knob `device_checks` -> the device's side of a ring that makes those checks, and whose they are."""
 
 
 class VhostBackend:
@@ -52,13 +66,16 @@ class VhostBackend:
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
+        status = DeviceStatus(state, f"{name}.device")
+        device_class, back_end = DEVICES[world.word("device_checks")]
         self.tx_device, self.rx_device = (
-            SplitDevice(
+            device_class(
                 state,
                 f"{name}.{queue}.ring",
                 port,
                 layout,
                 event_idx=world.has(EVENT_IDX),
+                indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
             for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
@@ -73,6 +90,8 @@ class VhostBackend:
                 self.worker,
                 tap,
                 pool,
+                status,
+                back_end=back_end,
                 weight=weight,
                 batch=batch,
                 mergeable=mergeable,
@@ -85,6 +104,7 @@ class VhostBackend:
         parts.drops |= {
             f"{name}.discarded": lambda: rx.cells.discarded,
             f"{name}.errors": lambda: tx.cells.errors + rx.cells.errors,
+            f"{name}.unserved": lambda: self._unserved() if status.needs_reset else 0,
             f"{tap.name}.rx_errors": lambda: tap.cells.rx_errors,
             f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
@@ -92,6 +112,11 @@ class VhostBackend:
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
             for use in ("kick", "call")
         )
+
+    def _unserved(self) -> int:
+        """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
+        waiting = pending(self.guest.tx_driver.cells.avail_idx_shadow, self.tx_device.cells.last_avail_idx)
+        return len(self.tap.queue) + len(self.tap.taken) + waiting
 
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""

@@ -16,6 +16,7 @@ from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
@@ -96,6 +97,10 @@ def make_guest(parts: Parts, number: int) -> Guest:
     memory = _lay_out(parts, name)
     rx_name, tx_name = f"{name}.receiveq1", f"{name}.transmitq1"
     thread = parts.thread(f"{name}.vcpu0", cpu=1 + 2 * number, kind=ThreadKind.VCPU)
+    # Right behind the vCPU: in the readable order its turn comes before anybody reads the rings.
+    outside = (
+        parts.thread(f"{name}.outside", cpu=1 + 2 * number, kind=ThreadKind.HARDWARE) if parts.traffic.pokes else None
+    )
     vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1"), apicv=world.on("apicv"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
@@ -141,6 +146,9 @@ def make_guest(parts: Parts, number: int) -> Guest:
         f"{name}.virtio_net.rx_errors": lambda: rxq.cells.errors,
         f"{name}.socket": lambda: socket.cells.dropped,
     }
+    if outside is not None:
+        layouts = {"receiveq1": memory.rx_layout, "transmitq1": memory.tx_layout}
+        outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(

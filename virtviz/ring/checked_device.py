@@ -39,15 +39,12 @@ class CheckedCells(DeviceCells):
     Attributes:
         in_flight: buffers taken and not yet returned.
         visited: entries of the indirect table read so far.
-        lent, seen, expected, overlooked: see `PieceCells`.
+        lent: see `PieceCells`.
     """
 
     in_flight: int = 0
     visited: int = 0
     lent: int = 0
-    seen: int = 0
-    expected: int = 0
-    overlooked: int = 0
 
 
 class CheckedSplitDevice(SplitDevice):
@@ -79,9 +76,8 @@ class CheckedSplitDevice(SplitDevice):
         indirect: bool,
         start: int = 0,
     ) -> None:
-        super().__init__(state, name, memory, layout, event_idx=event_idx, start=start)
+        super().__init__(state, name, memory, layout, event_idx=event_idx, indirect=indirect, start=start)
         self.back_end = back_end
-        self.indirect = indirect
         self._found = Pieces(self.cells, memory, back_end)
 
     # Taking buffers

@@ -9,6 +9,7 @@ Source: virtio 1.4, 2.7.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 DESC_BYTES = 16
 USED_ELEM_BYTES = 8
+FIELD_BYTES = {"addr": 8, "len": 4, "flags": 2, "next": 2}
+"""Length of each field of a descriptor."""
+_FIELD = re.compile(r"(desc|avail\.ring|used\.ring)\[(\d{1,5})\](?:\.([a-z]+))?")
 _DESC_FIELDS = {0: "addr", 8: "len", 12: "flags", 14: "next"}
+FIELDS = (
+    f"desc[n].{'/'.join(FIELD_BYTES)}, avail.flags, avail.idx, avail.ring[n], used_event, used.flags, used.idx, "
+    "used.ring[n].id/len, avail_event"
+)
+"""The names of all fields of a queue, for people, with `n` for a slot."""
 
 
 class SplitLayout(Struct, frozen=True):
@@ -94,6 +103,35 @@ class SplitLayout(Struct, frozen=True):
     def avail_event(self) -> int:
         """Address of avail_event (u16), written by the device."""
         return self.used + 4 + USED_ELEM_BYTES * self.size
+
+    def field_place(self, field: str) -> tuple[int, int]:
+        """Give address and length in bytes of a field by its name, such as `avail.idx` or `desc[3].flags`.
+
+        Raises:
+            ValueError: there is no such field in a queue of this size.
+        """
+        words = {
+            "avail.flags": self.avail_flags,
+            "avail.idx": self.avail_idx,
+            "used_event": self.used_event,
+            "used.flags": self.used_flags,
+            "used.idx": self.used_idx,
+            "avail_event": self.avail_event,
+        }
+        if field in words:
+            return words[field], 2
+        match = _FIELD.fullmatch(field)
+        part, slot, within = match.groups() if match else ("", "0", None)
+        if match and int(slot) >= self.size:
+            raise ValueError(f"slot {int(slot)} is behind the end of a queue of {self.size} descriptors")
+        if part == "desc" and within in FIELD_BYTES:
+            offset = next(at for at, name in _DESC_FIELDS.items() if name == within)
+            return self.desc + DESC_BYTES * int(slot) + offset, FIELD_BYTES[within]
+        if part == "used.ring" and within in ("id", "len"):
+            return self.used_ring(int(slot)) + 4 * (within == "len"), 4
+        if part == "avail.ring" and within is None:
+            return self.avail_ring(int(slot)), 2
+        raise ValueError(f"a ring has no such field; it has {FIELDS}")
 
     def name_fields(self, memory: Region, queue: str) -> None:
         """Tell a region how the queue's fields are called, for people."""

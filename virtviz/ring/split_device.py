@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from virtviz.engine.cells import Cells, cells
 from virtviz.ring.index import U16, need_event, pending
 from virtviz.ring.split import DESC_BYTES, USED_ELEM_BYTES
+from virtviz.ring.verdicts import NAMES
 from virtviz.spec.virtio import (
     VIRTQ_AVAIL_F_NO_INTERRUPT,
     VIRTQ_DESC,
@@ -59,6 +60,8 @@ class DeviceCells(Cells):
         entry: the table entry to read next.
         resume: where the chain goes on after the table, 65536 if it ends there.
         readable, writable: pieces found so far.
+        seen, expected: numbers of the last thing found wrong, for its message; vhost has none.
+        overlooked: place in `NAMES`, from 1, of the last state that was let pass; 0 for none.
         address, length: the pieces, readable ones first.
     """
 
@@ -77,6 +80,9 @@ class DeviceCells(Cells):
     resume: int = _NONE
     readable: int = 0
     writable: int = 0
+    seen: int = 0
+    expected: int = 0
+    overlooked: int = 0
     address: list[int]
     length: list[int]
 
@@ -90,18 +96,28 @@ class SplitDevice:
         memory: guest memory.
         layout: where the queue lies.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
+        indirect: VIRTIO_RING_F_INDIRECT_DESC was negotiated; vhost does not care, but notes what it lets pass.
         start: the index to begin at, u16.
     """
 
     _cells: type[DeviceCells] = DeviceCells
 
     def __init__(
-        self, state: State, name: str, memory: Port, layout: SplitLayout, *, event_idx: bool, start: int = 0
+        self,
+        state: State,
+        name: str,
+        memory: Port,
+        layout: SplitLayout,
+        *,
+        event_idx: bool,
+        indirect: bool = True,
+        start: int = 0,
     ) -> None:
         self.name = name
         self.layout = layout
         self.memory = memory
         self.event_idx = event_idx
+        self.indirect = indirect
         self.cells = state.add(
             self._cells,
             name,
@@ -209,6 +225,14 @@ class SplitDevice:
         if not self.memory.holds(address, length):
             return "address outside memory"
         mine.table, mine.entries, mine.entry, mine.resume = address, length // DESC_BYTES, 0, after
+        if not self.indirect:
+            self._let_pass("indirect not negotiated")
+        if after != _NONE:
+            self._let_pass("indirect and next")
+        if mine.found:
+            self._let_pass("indirect later in a chain")
+        if mine.entries > self._size:
+            self._let_pass("longer than the queue")
         if not mine.found:
             self._set_counts(0, 0)
         return "indirect"
@@ -243,6 +267,7 @@ class SplitDevice:
         if not length:
             if not count:
                 self._set_counts(0, 0)
+            self._let_pass("zero length")
             return None
         if count >= IOV_MAX:
             return "too many pieces"
@@ -260,6 +285,9 @@ class SplitDevice:
             mine.length[count] = length
         self._set_counts(readable, writable)
         return None
+
+    def _let_pass(self, problem: Malformed) -> None:
+        self.cells.overlooked = NAMES.index(problem) + 1
 
     def _set_counts(self, readable: int, writable: int) -> None:
         mine = self.cells

@@ -100,7 +100,8 @@ class Verdict:
     Attributes:
         problem: the state, a key of `ROWS`.
         what: what the back-end does.
-        message: what it says, empty if nothing.
+        message: what it says, empty if nothing. Who stops until the next kick is vhost, whose messages are for
+            debugging (`vq_err` is `pr_debug`): unless they are switched on it says nothing.
         why: explanation for a learner.
         spec: section of the specification, empty if it has nothing to say about this.
     """
@@ -393,5 +394,19 @@ def judge(problem: Problem, back_end: BackEnd, *, seen: int = 0, expected: int =
     what: What = what_of(problem, back_end) if refused else IGNORED
     if refused and what == IGNORED:
         what = RESET
-    message = row.message.format(seen=seen, expected=expected) if what != IGNORED else ""
+    message = row.message.format(seen=seen, expected=expected) if what == RESET else ""
     return Verdict(problem, what, message, row.why, row.spec)
+
+
+def tell(verdict: Verdict) -> str:
+    """Say a verdict to a learner: what is wrong, why that matters, what becomes of it, and what is printed."""
+    printed = f", and prints “{verdict.message}”" if verdict.message else ", and prints nothing"
+    after = printed if verdict.what != IGNORED else ""
+    return f"{verdict.problem}: {verdict.why} {_SAID[verdict.what]}{after}."
+
+
+_SAID: Final[Mapping[What, str]] = {
+    IGNORED: "Verdict, ignored: the device goes on",
+    STOPS: "Verdict, stops until the next kick: the device leaves the queue alone",
+    RESET: "Verdict, needs reset: the device serves no queue until it is reset",
+}

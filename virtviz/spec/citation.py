@@ -44,6 +44,8 @@ VIRTIO_RING = linux("drivers/virtio/virtio_ring.c")
 VIRTIO_RING_H = linux("include/linux/virtio_ring.h")
 VIRTIO_PCI = linux("drivers/virtio/virtio_pci_common.c")
 
+QEMU_VIRTIO = Source("qemu", "hw/virtio/virtio.c", "10.0")
+
 # vhost and the TAP
 VHOST = linux("drivers/vhost/vhost.c")
 VHOST_NET = linux("drivers/vhost/net.c")

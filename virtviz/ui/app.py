@@ -18,6 +18,7 @@ from virtviz.errors import LearnerError
 from virtviz.ui.board import Board
 from virtviz.ui.canvas import Tile
 from virtviz.ui.commands import COMMANDS
+from virtviz.ui.draw.question import MOST_ROWS
 from virtviz.ui.draw.stage import Glide
 from virtviz.ui.palette import DARK, PLAIN_THEME, SHORT_NAMES, THEMES, palette_for
 from virtviz.view.build import fold_of
@@ -40,6 +41,16 @@ GLIDE_SECONDS: Final = 0.4
 GLIDE_CELLS: Final = 4
 """Cells from one picture of a glide to the next, at least: on a short way there are fewer pictures."""
 GLIDE_LEAST_CELLS: Final = 3
+SCROLL_ROWS: Final = 6
+"""Rows of a long question by which a page is further."""
+WHEN_TOO_SMALL: Final = frozenset({"quit", "help_quit"})
+"""What can be done on a screen that is too small to see what it does."""
+OWN_PLACES: Final = {
+    "ledger": "The ledger is at the right",
+    "lanes": "The thread lanes are below",
+    "sources": "The sources are below",
+}
+"""What a large screen shows beside the ring, and where."""
 EAGER_STEPS: Final = 4096
 """Longer runs have marks on the track only for what somebody has been to."""
 
@@ -122,6 +133,16 @@ class Player(App[None]):
         """Lay everything out anew."""
         if event.size != (self.board.grid.width, self.board.grid.height):
             await self.screen_stack[0].mount(*self._lay_out(*event.size))
+        if self.board.too_small:
+            self._stop_playing()
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Let nothing be done unseen: a screen that is too small can only be made larger, or left."""
+        if self.board.too_small and action not in WHEN_TOO_SMALL:
+            return False
+        return super().check_action(action, parameters)
 
     def _lay_out(self, width: int, height: int) -> list[Tile]:
         """Plan the screen for a size; answers the tiles that are new."""
@@ -305,6 +326,7 @@ class Player(App[None]):
         self.session.answer(None if choice < 0 else choice)
         self.board.answered = question.id
         self.board.aside = False
+        self.board.scroll = 0
         self.show()
 
     def action_hint(self) -> None:
@@ -315,6 +337,8 @@ class Player(App[None]):
         if self.board.hints < len(question.hints):
             self.board.hints += 1
             self.board.aside = False
+            # Hints are at the end; what is too far is brought back by drawing.
+            self.board.scroll = MOST_ROWS
             self.show()
         else:
             self._tell("There are no more hints.")
@@ -326,6 +350,19 @@ class Player(App[None]):
         else:
             self.board.aside = not self.board.aside
             self.show()
+
+    def action_scroll(self, rows: int) -> None:
+        """Move a question that is longer than its panel."""
+        board = self.board
+        if not board.scroll_most:
+            self._tell("Nothing is hidden here.")
+            return
+        board.scroll += rows
+        self.show()
+
+    def action_scroll_page(self, way: int) -> None:
+        """Move a question that is longer than its panel, by many rows."""
+        self.action_scroll(way * SCROLL_ROWS)
 
     # Panels
 
@@ -347,6 +384,10 @@ class Player(App[None]):
 
     def action_panel(self, name: str) -> None:
         """Put a panel in the ring's place, or the ring back."""
+        if self.board.has_own_place(name):
+            self.board.panel = "ring"
+            self._tell(f"{OWN_PLACES[name]} anyway.")
+            return
         self.board.panel = "ring" if self.board.panel == name else name
         self.show()
 

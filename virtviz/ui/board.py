@@ -11,8 +11,16 @@ from msgspec.structs import replace
 
 from virtviz.ui.commands import COMMANDS
 from virtviz.ui.draw.lists import draw_lanes, draw_ledger, draw_sources, lane_columns
-from virtviz.ui.draw.panels import draw_counters, draw_hints, draw_sentence, draw_title, draw_track, draw_who
-from virtviz.ui.draw.question import Asking, draw_question
+from virtviz.ui.draw.panels import (
+    draw_counters,
+    draw_hints,
+    draw_sentence,
+    draw_title,
+    draw_track,
+    draw_who,
+    sentence_rows,
+)
+from virtviz.ui.draw.question import Asking, draw_question, rows_beyond
 from virtviz.ui.draw.ring import draw_ring, slots_for
 from virtviz.ui.draw.stage import draw_stage
 from virtviz.ui.grid import Grid
@@ -47,6 +55,8 @@ class Board:
         panel: what is shown in the ring's place: `ring`, `ledger`, `lanes` or `sources`.
         hints: how many hints to the open question have been shown.
         aside: the question has been put aside.
+        scroll: rows of the question that have been moved out of sight above.
+        scroll_most: rows of it that can be; 0 where all of it is seen.
         answered: id of the question that was answered at this position; empty if none.
         playing: how fast it plays; empty if it does not.
         message: something that has to be said; empty if nothing.
@@ -63,6 +73,8 @@ class Board:
         self.panel = "ring"
         self.hints = 0
         self.aside = False
+        self.scroll = 0
+        self.scroll_most = 0
         self.answered = ""
         self.playing = ""
         self.message = ""
@@ -91,8 +103,18 @@ class Board:
     def settle(self) -> None:
         """Forget what belonged to the position before."""
         self.hints = 0
+        self.scroll = 0
         self.aside = False
         self.answered = ""
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the screen has no room for anything but saying so."""
+        return not self._plan
+
+    def has_own_place(self, panel: str) -> bool:
+        """Say whether a panel is on the screen anyway, and need not take the ring's place."""
+        return panel in self._plan
 
     # Drawing
 
@@ -113,7 +135,9 @@ class Board:
         self._make_clickable(self.stage)
         for name in PANELS:
             if name in plan:
-                self._put(name, *self._draw_panel(self.panel if name == "ring" else name, plan[name], self.frame))
+                shown = self.panel if name == "ring" and self.panel not in plan else name
+                self._put(name, *self._draw_panel(shown, plan[name], self.frame))
+        self._draw_beginning(self.frame)
         self._draw_question(plan["stage"].y + plan["stage"].height, plan["track"].y)
         self._draw_track()
         self._put("hints", *draw_hints(self._hints(), plan["hints"].width, self.message))
@@ -211,15 +235,35 @@ class Board:
         end = "The run was ended here because it is too long." if session.truncated else "This is the end."
         return f"{end}{answers} Home begins again."
 
+    def _draw_beginning(self, frame: Frame) -> None:
+        """Let what is said before the first step grow over the ring if its own place is too small for all of it."""
+        rect, session = self._plan["sentence"], self.session
+        if frame.step is not None:
+            return
+        said, aside = session.said, self._words_aside()
+        rows = sentence_rows(said, aside, rect.width)
+        above = rect.y - 1 - self._plan["ring"].y
+        more = min(rows - rect.height, above)
+        if more <= 0:
+            return
+        start = rect.y - more
+        self.grid.blit(draw_who(frame, rect.width), 0, start - 1)
+        self.grid.blit(draw_sentence(frame, said, rect.width, rect.height + more, aside), 0, start)
+        self.zones = [zone for zone in self.zones if not start - 1 <= zone[1] < rect.y]
+
     def _draw_question(self, top: int, bottom: int) -> None:
         """Lay the question over the lower part of the screen, if there is one."""
         asking = self.asking
+        self.scroll_most = 0
         if asking is None or self.aside:
             return
         sentence = self._plan["sentence"]
         bare = draw_question(replace(asking, said=""), self.grid.width, bottom - top)
         covers = bottom - bare[2] < sentence.y + sentence.height
-        grid, zones, rows = draw_question(asking, self.grid.width, bottom - top) if asking.said and covers else bare
+        asking = asking if asking.said and covers else replace(asking, said="")
+        self.scroll_most = rows_beyond(asking, self.grid.width, bottom - top)
+        self.scroll = max(0, min(self.scroll, self.scroll_most))
+        grid, zones, rows = draw_question(asking, self.grid.width, bottom - top, self.scroll)
         start = max(bottom - rows, top)
         self.grid.blit(grid.top(rows), 0, start)
         self.zones = [zone for zone in self.zones if zone[1] < start]

@@ -57,6 +57,10 @@ COMMANDS: Final = (
     Command("less_than_sign", "<", "speed(-1)", "Slower", "Fewer steps a second while it plays."),
     Command("p", "p", "predict", "Question", "Show the question again, or put it aside to look at the screen."),
     Command("h", "h", "hint", "Hint", "The next hint for the question that is open."),
+    Command("down", "↓", "scroll(1)", "Scroll a long question", "More of a question that is longer than the screen."),
+    Command("up", "↑", "scroll(-1)", "Scroll it back", "Back towards the question's beginning."),
+    Command("pagedown", "PgDn", "scroll_page(1)", "Scroll it by a page", "Much more of a long question."),
+    Command("pageup", "PgUp", "scroll_page(-1)", "Scroll it back by a page", "Back by as much."),
     Command("r", "r", "ring", "Ring", "Follow the action, stay with transmitq1, or stay with receiveq1.", "ring"),
     Command(
         "l",

@@ -38,7 +38,7 @@ TILE_COLUMNS: Final = 20
 """Width of the tiles in which one cell changes at a time."""
 SENTENCE_ROWS: Final = 5
 LANES_LEAST_ROWS: Final = 5
-LANES_ROWS: Final = 9
+LANES_ROWS: Final = 10
 SOURCES_LEAST_ROWS: Final = 6
 
 

@@ -25,14 +25,20 @@ _SIGNS: Final = (
     ("━━", "a border being crossed; the crossing's name is beside it"),
     ("*  °", "a field that the step wrote, a field that it read"),
     ("3→3", "a free-running index, and the slot it stands for"),
-    ("drv dev used", "who may touch a descriptor: driver, device, on its way back"),
-    ("↑dr ↑de", "where the driver and the device go on in a ring"),
+    ("drv dev usd", "who may touch a descriptor: driver, device, or used: given back and not taken yet"),
+    ("(next 1)", "stands in memory, and means nothing as the flag N (NEXT) is not set: there is no chain"),
+    ("↑dr ↑de ↑", "where the driver (↑driver), the device (↑device) or both go on in a ring"),
     ("+1", "what the step added to a counter"),
+    ("evfd", "eventfd signals, in the last line of the counters, beside upcalls of Open vSwitch and drops"),
+    ("ev up dr", "the same beside large numbers; xl and xh then are light and heavy VM exits"),
+    ("u k h", "in the thread lanes: user code, kernel code, hardware; a capital letter crossed a border"),
     ("◆ ┴ ?", "on the track: milestones, crossings, questions"),
 )
 
 
 TEXT_WIDTH: Final = 68
+MOST_DIGITS: Final = 12
+"""More than the number of any step has."""
 
 
 def _keys() -> Iterator[tuple[str, str]]:
@@ -99,11 +105,17 @@ class GoTo(ModalScreen[int | None]):
         """Give one input."""
         with Vertical():
             yield Label(f"Go to step (0 to {self._length})")
-            yield Input(str(self._position), type="integer", select_on_focus=True)
+            yield Input(str(self._position), max_length=MOST_DIGITS, select_on_focus=True)
+            yield Label("", id="wrong")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take the number."""
-        self.dismiss(int(event.value) if event.value.strip().isdigit() else None)
+        """Take the number, or say what is wrong with it."""
+        value = event.value.strip()
+        if value.isascii() and value.isdigit() and int(value) <= self._length:
+            self.dismiss(int(value))
+            return
+        wrong = f"There is no step {value}." if value.isascii() and value.isdigit() else "Digits 0 to 9 only, please."
+        self.query_one("#wrong", Label).update(wrong)
 
     def action_cancel(self) -> None:
         """Stay where we are."""

@@ -44,10 +44,14 @@ class Lanes(Struct, frozen=True):
 
 
 def make_lanes(source: Source, position: int, columns: int) -> Lanes:
-    """Give the page of so many steps that a position is on, up to that position."""
+    """Give the steps up to a position, at most so many.
+
+    The window moves on by half of its width at a time, so that half of it at least is history once there is as much.
+    """
     fold = fold_of(source)
     fold.at(position)
-    first = max(position - 1, 0) // columns * columns + 1
+    half = max(columns // 2, 1)
+    first = -(-max(position - columns, 0) // half) * half + 1
     steps = range(first, position + 1)
     crossings = frozenset(n - first for n in fold.crossings if n in steps)
     lanes = tuple(

@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING, Final, Literal
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.paths.virtio_device.buffers import wrong_to_send
 from virtviz.paths.virtio_device.control import GUEST_OFFLOADS, run_command
 from virtviz.paths.virtio_device.filter import ReceiveFilter
 from virtviz.paths.virtio_device.receive import Receiver
@@ -254,17 +255,7 @@ class NetDevice:
 
     def wrong_to_send(self, ring: DeviceRing) -> Problem | None:
         """Say what is wrong with a buffer to send, if anything is."""
-        length = readable_bytes(ring)
-        if not ring.cells.readable:
-            return "no header"
-        if ring.cells.writable and self.back_end != "qemu":
-            return "writable while sending"
-        # QEMU looks at the header's length only if it has a use for the header; else it misses what should follow it.
-        if length < self.header_bytes and (self.vnet_hdr or self.back_end != "qemu"):
-            return "header incomplete"
-        if length <= self.header_bytes and not (self.vnet_hdr and self.back_end == "qemu"):
-            return "nothing to send"
-        return None
+        return wrong_to_send(ring, self.back_end, self.header_bytes, vnet_hdr=self.vnet_hdr)
 
     # Receiving (5.1.9.3, 5.1.9.4)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from virtviz.paths.virtio_device.buffers import wrong_to_receive
 from virtviz.ring.rings import scatter, take, writable_bytes, write_buffer
 from virtviz.ring.split_device import IOV_MAX
 from virtviz.ring.verdicts import is_malformed
@@ -107,11 +108,7 @@ class Receiver:
 
     def wrong_to_receive(self, ring: DeviceRing) -> Problem | None:
         """Say what is wrong with a buffer to receive into, if anything is."""
-        if not ring.cells.writable:
-            return "nothing writable"
-        if ring.cells.readable and self.device.back_end != "qemu":
-            return "readable while receiving"
-        return None
+        return wrong_to_receive(ring, self.device.back_end)
 
     def _receive_as_vhost(self, queue: int, frame: bytes, header: bytes) -> Received:
         """Take buffers until the frame fits, and only then write; what was taken for nothing is put back."""

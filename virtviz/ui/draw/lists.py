@@ -61,16 +61,19 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
     zones: list[Zone] = []
     columns = lane_columns(width)
     grid.line(0, 0, width, "─", "faint")
-    title, legend = f" threads · from step {lanes.first} ", " u user  k kernel  h hardware "
-    grid.put(1, 0, title, "dim")
-    if len(title) + len(legend) + 3 < width:
-        grid.put(width - len(legend) - 1, 0, legend, "dim")
     shown = list(lanes.lanes)
     if len(shown) > rows - 1:
         # The idle ones are left out first, the last of them before the others.
         idle = [lane for lane in reversed(shown) if not any(lane.ran) and lane.thread.startswith("handler")]
-        shown = [lane for lane in shown if lane not in idle[: len(shown) - rows + 1]]
-    for y, lane in enumerate(shown[: rows - 1], 1):
+        left_out = {lane.thread for lane in idle[: len(shown) - rows + 1]}
+        shown = [lane for lane in shown if lane.thread not in left_out][: rows - 1]
+    more = len(lanes.lanes) - len(shown)
+    title = f" threads · from step {lanes.first} " + (f"· +{more} more " if more else "")
+    legend = " u user  k kernel  h hardware "
+    grid.put(1, 0, title, "dim")
+    if len(title) + len(legend) + 3 < width:
+        grid.put(width - len(legend) - 1, 0, legend, "dim")
+    for y, lane in enumerate(shown, 1):
         now = bool(lane.ran) and lane.ran[-1] is not None
         grid.put(1, y, fit(("▶" if now else " ") + lane.thread, LANE_NAME - 2), "text bold" if now else "dim")
         grid.line(LANE_NAME, y, columns, "·", "faint")
@@ -105,7 +108,7 @@ def draw_sources(frame: Frame, width: int, rows: int) -> Grid:
         grid.put(1, 1, "No step has been taken yet.", "dim")
         return grid
     lines: list[tuple[str, str, str]] = [
-        ("code", f"{step.function}  {step.source}", "text"),
+        ("code", f"{step.function.strip('()')}  {step.source}", "text"),
         ("table", f"{step.row}, operation {step.op}, ended with “{step.outcome}”", "text"),
     ]
     if step.spec:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
+
 from virtviz.ui.grid import Grid, fit, wrap
 from virtviz.view.words import cost_name, domain_name
 
@@ -31,6 +33,12 @@ _MORE: Final = (
     ("upcalls", "", "upcalls"),
     ("drops", "", "drops"),
 )
+MORE_ROWS: Final = 11
+"""With so many rows each of those has one of its own."""
+_EXITS: Final = (("exits  light", "xl", "light_exits"), ("heavy", "xh", "heavy_exits"))
+_SHORT: Final = (("evfd", "ev", "eventfd_signals"), ("upcall", "up", "upcalls"), ("drop", "dr", "drops"))
+"""What shares one row where there are fewer: its name, the name beside large numbers, the counter. A system call needs
+none, for it is a step between user and kernel."""
 
 
 def draw_title(frame: Frame, name: str, title: str, tag: str, width: int) -> Grid:
@@ -40,11 +48,12 @@ def draw_title(frame: Frame, name: str, title: str, tag: str, width: int) -> Gri
     packet = next((p for p in frame.packets if p.number == frame.packet), None)
     way = ""
     if packet is not None:
-        way = f"■{packet.name} {'out →' if frame.direction == 'out' else 'in ←'}  "
-    at = grid.put(1, 0, name, "title bold")
-    at = grid.put(at + 2, 0, fit(title, width - at - len(tag) - len(way) - len(step) - 4), "title")
-    grid.put(at, 0, tag, "title bold")
-    grid.put(width - len(way) - len(step), 0, way, "title")
+        way = f"■{fit(packet.name, width // 5)} {'out →' if frame.direction == 'out' else 'in ←'}  "
+    start = width - cell_len(way) - len(step)
+    at = grid.put(1, 0, fit(name, width // 5), "title bold")
+    at = grid.put(at + 2, 0, fit(title, start - at - len(tag) - 4), "title")
+    grid.put(at, 0, fit(tag, start - at - 1), "title bold")
+    grid.put(start, 0, way, "title")
     grid.put(width - len(step), 0, step, "title bold")
     return grid
 
@@ -57,38 +66,32 @@ def draw_counters(frame: Frame, width: int, rows: int) -> Grid:
     grid.put(left - 2, 0, "guest", "guest")
     grid.put(right + 1, 0, "host", "host")
     y = 1
-    table = [*_TABLE, *(_MORE if rows >= 11 else ())]
+    table = [*_TABLE, *(_MORE if rows >= MORE_ROWS else ())]
     for title, guest, host in table:
         grid.put(1, y, title, "text")
         for name, end in ((guest, left + 3), (host, right + 4)):
             if name:
                 _value(grid, frame.counter(name), end, y)
         y += 1
-    light, heavy = frame.counter("light_exits"), frame.counter("heavy_exits")
-    at = grid.put(1, y, "exits  ", "text")
-    for name, counter in (("light", light), ("heavy", heavy)):
-        at = grid.put(at, y, f"{name} ", "dim")
-        at = (
-            grid.put(at, y, _shown(counter), "changed" if counter.delta else "text bold" if counter.value else "dim")
-            + 1
-        )
-    y += 1
-    if rows < 11:
-        at = 1
-        for name in ("upcalls", "drops"):
-            counter = frame.counter(name)
-            at = grid.put(at, y, f"{name} ", "text")
-            at = (
-                grid.put(
-                    at, y, _shown(counter), "changed" if counter.delta else "text bold" if counter.value else "dim"
-                )
-                + 2
-            )
+    _together(grid, y, _EXITS, frame)
+    if rows < MORE_ROWS:
+        _together(grid, y + 1, _SHORT, frame)
     return grid
 
 
-def _shown(counter: CounterFrame) -> str:
-    return f"{counter.value}{counter.delta:+}" if counter.delta else str(counter.value)
+def _together(grid: Grid, y: int, which: Sequence[tuple[str, str, str]], frame: Frame) -> None:
+    """Write some counters into one row, by shorter names if the numbers need the room.
+
+    With three numbers of four digits no digit is cut off; a run of the player has fewer events than that.
+    """
+    counters = [frame.counter(name) for *_, name in which]
+    values = [f"{c.value}{c.delta:+}" if c.delta else str(c.value) for c in counters]
+    room = min(grid.width, COUNTERS_MOST_WIDTH) - 1
+    long = sum(len(title) + 2 + len(value) for (title, _, _), value in zip(which, values, strict=True)) - 1 <= room
+    at = 1
+    for (title, short, _), value, counter in zip(which, values, counters, strict=True):
+        at = grid.put(at, y, f"{title if long else short} ", "text")
+        at = grid.put(at, y, value, "changed" if counter.delta else "text bold" if counter.value else "dim") + 1
 
 
 def _value(grid: Grid, counter: CounterFrame, end: int, y: int) -> None:
@@ -109,12 +112,16 @@ def draw_who(frame: Frame, width: int) -> Grid:
         grid.put(0, 0, " before the first step ", "text bold")
         return grid
     cost = ", ".join(cost_name(entry.what) for entry in frame.cost)
-    shown = fit(cost or "nothing", width - len(runner.name) - len(step.title) - 14)
-    where = f"in {domain_name(step.domain)}" + (f", {step.context}" if step.context != "process" else "")
-    room = width - len(runner.name) - len(step.title) - len(shown) - 18
-    who = f" ▶ {runner.name} " + (f"{where} " if len(where) <= room else "")
-    at = grid.put(0, 0, who, f"{step.domain.partition('-')[0]} bold")
-    grid.put(at, 0, f"· {step.title} ", "text bold")
+    who = f" ▶ {runner.name} in {domain_name(step.domain)}"
+    context = f", {step.context}" if step.context != "process" else ""
+    # Thread and domain are always there whole. Title and cost share what is left: the cost has at least half of it if
+    # it needs that, and the context is the first to give way.
+    room = width - cell_len(who) - 13
+    shown = fit(cost or "nothing", max(room - len(step.title), room // 2))
+    title = fit(step.title, room - len(shown))
+    who += context if len(title) + len(shown) + len(context) <= room else ""
+    at = grid.put(0, 0, f"{who} ", f"{step.domain.partition('-')[0]} bold")
+    grid.put(at, 0, f"· {title} ", "text bold")
     end = width - len(shown) - 8
     grid.put(end, 0, " cost ", "dim")
     grid.put(end + 6, 0, f" {shown} ", "changed" if cost else "dim")
@@ -122,10 +129,11 @@ def draw_who(frame: Frame, width: int) -> Grid:
 
 
 def source_of(step: Step) -> str:
-    """Give where a step comes from, in one line: row of the table, function, file."""
-    file = step.source.rpartition(" ")[2].rpartition("/")[2]
-    function = f"{step.function}()" if step.function.isidentifier() else step.function
-    return f"{step.row}  {function}  {file}"
+    """Give where a step comes from, in one line: row of the table, function, and file or whatever else is cited."""
+    path = step.source.rpartition(" ")[2]
+    cited = path.rpartition("/")[2] if "/" in path else step.source
+    function = f"{step.function}()" if step.function.isidentifier() else step.function.strip("()")
+    return f"{step.row}  {function}  {cited}"
 
 
 def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "") -> Grid:
@@ -166,6 +174,11 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "
         grid.put(1, start + i, "▌", "mark on say-ground")
         grid.put(3, start + i, fit(line + " …", inner - 3) if cut else line, "say")
     return grid
+
+
+def sentence_rows(said: str, aside: str, width: int) -> int:
+    """Say how many rows what stands in place of a step's text and what the lesson says need."""
+    return len(wrap(aside, width - 2)) + (len(wrap(said, width - 5)) if said else 0)
 
 
 def _put_source(grid: Grid, shown: tuple[str, str], last: int, y: int, lines: int) -> int:

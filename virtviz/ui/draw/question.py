@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NOT_SURE: Final = "not sure yet: show me"
 MARGIN: Final = 3
+MOST_ROWS: Final = 200
+"""What is longer is cut: some ten thousand characters."""
 
 
 class Asking(Struct, frozen=True):
@@ -35,9 +37,43 @@ class Asking(Struct, frozen=True):
     said: str = ""
 
 
-def draw_question(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zone], int]:
-    """Draw the panel; answers the grid, what can be clicked, and how many rows it took."""
+def draw_question(asking: Asking, width: int, rows: int, scroll: int = 0) -> tuple[Grid, list[Zone], int]:
+    """Draw the panel; answers the grid, what can be clicked, and how many rows it took.
+
+    What is longer than the room there is can be moved: the last row then says that there is more, and where.
+
+    Args:
+        asking: what to show.
+        width: of the panel.
+        rows: there are at most.
+        scroll: rows to begin further down; never more than `rows_beyond`.
+    """
+    whole, zones, needed = _draw_whole(asking, width, rows)
+    if needed <= rows:
+        return whole.top(rows), zones, needed
+    beyond = needed - rows + 1
+    scroll = min(scroll, beyond)
     grid = Grid(width, rows, "ask")
+    grid.blit(whole, 0, -scroll)
+    grid.blit(whole.top(1), 0, 0)
+    grid.line(0, rows - 1, width, " ", "ask")
+    x = MARGIN
+    for sign, there in (("▼ more below: ↓ or PgDn", scroll < beyond), ("▲ more above: ↑ or PgUp", scroll > 0)):
+        if there:
+            x = grid.put(x, rows - 1, f" {sign} ", "hot") + 2
+    seen = [(x, y - scroll, room, action) for x, y, room, action in zones if 0 < y - scroll < rows - 1]
+    return grid, seen, rows
+
+
+def rows_beyond(asking: Asking, width: int, rows: int) -> int:
+    """Say by how many rows the panel can be moved; 0 if all of it can be seen at once."""
+    needed = _draw_whole(asking, width, rows)[2]
+    return needed - rows + 1 if needed > rows else 0
+
+
+def _draw_whole(asking: Asking, width: int, rows: int) -> tuple[Grid, list[Zone], int]:
+    """Draw the panel with as many rows as it takes."""
+    grid = Grid(width, MOST_ROWS, "ask")
     grid.line(0, 0, width, "━", "mark on say-ground")
     grid.put(2, 0, f" ? question {asking.number} of {asking.total} ", "hot")
     if asking.verdict is not None:

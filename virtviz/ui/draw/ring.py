@@ -18,7 +18,8 @@ LABEL: Final = 20
 SMALL_ROWS: Final = 7
 FULL_ROWS: Final = 12
 WRITTEN, READ = "*", "°"
-_OWNERS: Final = {"driver": ("drv", "guest"), "device": ("dev", "host"), "used": ("used", "host bold")}
+_OWNERS: Final = {"driver": ("drv", "guest"), "device": ("dev", "host"), "used": ("usd", "host bold")}
+"""Owner -> three letters, which leave a gap to the next slot in the narrowest column, and a style."""
 
 
 def slots_for(width: int, rows: int) -> int:
@@ -77,7 +78,8 @@ class _Drawing:
     def cells(self, name: str) -> None:
         for column, slot in enumerate(self.ring.slots):
             cell: Cell = getattr(slot, name)
-            self.put(column, cell.text, self.style(cell), self.sign(cell))
+            text = f"({cell.text})" if name == "next" and _next_means_nothing(slot) else cell.text
+            self.put(column, text, self.style(cell), self.sign(cell))
 
     def title(self) -> None:
         ring = self.ring
@@ -106,14 +108,15 @@ class _Drawing:
 
     def pointers(self, driver: str, device: str) -> None:
         """Mark where each side goes on: the driver's and the device's own positions."""
+        whole = self.cell > len("driver")
         for column, slot in enumerate(self.ring.slots):
             mine, theirs = getattr(slot, driver), getattr(slot, device)
             if mine and theirs:
-                self.put(column, "↑", "dim")
+                self.put(column, "↑both" if whole else "↑", "dim")
             elif mine:
-                self.put(column, "↑dr", "guest")
+                self.put(column, "↑driver" if whole else "↑dr", "guest")
             elif theirs:
-                self.put(column, "↑de", "host")
+                self.put(column, "↑device" if whole else "↑de", "host")
 
 
 class _Small(_Drawing):
@@ -156,11 +159,13 @@ class _Small(_Drawing):
         if slot is not None:
             for name in ("addr", "len", "flags", "next"):
                 cell: Cell = getattr(slot, name)
-                at = self.grid.put(at, self.y, f"{name} ", "dim")
-                at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell)) + 1
+                nothing = name == "next" and _next_means_nothing(slot)
+                at = self.grid.put(at, self.y, f"({name} " if nothing else f"{name} ", "dim")
+                at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell))
+                at = (self.grid.put(at, self.y, ")", "dim") if nothing else at) + 1
             if slot.packet:
                 name = next((p.name for p in self.frame.packets if p.number == slot.packet), "")
-                self.grid.put(at, self.y, f"■{name}" if name else "", "dim")
+                self.grid.put(at, self.y, fit(f"■{name}", self.grid.width - at) if name else "", "dim")
         self.y += 1
 
 
@@ -197,6 +202,11 @@ class _Full(_Small):
             at = self.grid.put(at, self.y, f"{side}{name} ", "dim")
             at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell)) + 2
         return self.grid
+
+
+def _next_means_nothing(slot: SlotFrame) -> bool:
+    """Say whether a descriptor has a `next` in memory that its flags do not make part of a chain."""
+    return slot.next.text.isdecimal() and "N" not in slot.flags.text
 
 
 def _worked_on(ring: RingFrame) -> SlotFrame | None:
