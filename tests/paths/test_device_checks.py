@@ -102,7 +102,7 @@ def met(queue, problem, checks):
     world = broken(queue, problem, checks)
     assert world.machine.run(60_000) < 60_000
     name = OTHER_NAMES.get((problem, checks), problem)
-    return name, next(step for step in world.steps() if f"{name}: " in step.text)
+    return name, next(step for step in world.steps() if f"{name}. Verdict" in step.text)
 
 
 def test_every_state_is_met_here_or_elsewhere():

@@ -19,6 +19,7 @@ from virtviz.ring.verdicts import (
     is_malformed,
     judge,
     refused_by,
+    tell,
     what_of,
 )
 
@@ -64,3 +65,13 @@ def test_vhost_stops_until_the_next_kick():
 
 def test_a_rings_good_answers_are_no_problems():
     assert not any(is_malformed(answer) for answer in ("new", "empty", "head", "next", "last", "indirect", "enough"))
+
+
+def test_a_verdict_is_told_with_what_is_printed_and_why():
+    told = tell(judge("head out of range", "qemu", seen=8))
+    assert told.startswith("head out of range. Verdict, needs reset: the device serves no queue until it is reset")
+    assert "and prints “Guest says index 8 is available”. The available ring names" in told
+    assert "and prints nothing. The available" in tell(judge("head out of range", "vhost"))
+    assert tell(judge("zero length", "vhost", refused=False)).startswith(
+        "zero length. Verdict, ignored: the device goes on. A desc"
+    )

@@ -306,6 +306,15 @@ def test_a_next_field_without_its_flag_is_put_aside(session):
     assert any("(1)" in ring.text(y) for y in range(12))
 
 
+def test_a_descriptor_with_numbers_too_long_for_its_row_says_so(session):
+    frame = make_frame(session, position_of(session, "publish_avail_idx", packet=1))
+    first, *others = frame.ring.slots
+    long = replace(first, addr=replace(first.addr, text="f" * 16), len=replace(first.len, text=str(2**32 - 1)))
+    ring = replace(frame.ring, slots=(long, *others))
+    assert draw_ring(replace(frame, ring=ring), 53, 7).text(2).endswith("…")
+    assert "…" not in draw_ring(frame, 53, 7).text(2)
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_a_long_name_of_a_packet_leaves_the_lesson_its_title(session, width):
     frame = make_frame(session, position_of(session, "kick", packet=1))

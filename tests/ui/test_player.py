@@ -192,6 +192,17 @@ def test_a_full_stop_can_be_typed_and_is_not_dropped():
     run(scenario)
 
 
+@pytest.mark.parametrize("key", ["question_mark", "g"])
+def test_in_ascii_windows_have_frames_of_ascii(key):
+    async def scenario(app, pilot):
+        await pilot.press(key)
+        framed = [w.styles.border_top[0] for w in app.screen.query("*") if w.styles.border_top[0]]
+        assert framed
+        assert set(framed) == {"ascii"}
+
+    run(scenario, plain=True)
+
+
 @pytest.mark.parametrize("key", ["question_mark", "f1"])
 def test_help_names_every_key_and_goes_away_again(key):
     async def scenario(app, pilot):

@@ -1,7 +1,7 @@
 import pytest
 from live_source import Live
 
-from virtviz.paths.traffic import Item
+from virtviz.paths.traffic import Item, Poke
 from virtviz.view import make_frame
 from virtviz.view.ring import flag_letters
 
@@ -118,3 +118,18 @@ def test_a_window_is_no_wider_than_its_queue(ping):
 
 def test_flags_are_letters():
     assert [flag_letters(flags) for flags in (0, 1, 2, 3, 4)] == ["-", "N", "W", "NW", "I"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("avail.ring[0]", 999), ("avail.ring[0]", 200), ("used.ring[0].id", 1 << 31), ("desc[0].next", 65535)),
+        *(("avail.idx", 65535), ("used.idx", 9999), ("desc[0].flags", 0xFFFF), ("desc[0].addr", (1 << 64) - 1)),
+    ],
+)
+def test_a_malformed_ring_can_be_looked_at_everywhere(field, value):
+    out = Item(kind="udp", length=18)
+    live = Live([out, Poke("transmitq1", field, value), out, Poke("receiveq1", field, value), out])
+    for position in range(min(live.length, 400) + 1):
+        for queue in (TX, RX):
+            assert make_frame(live, position, queue).ring.slots

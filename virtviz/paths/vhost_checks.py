@@ -17,21 +17,56 @@ from virtviz.spec.citation import QEMU_VIRTIO
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.vhost import VhostQueue
     from virtviz.ring.verdicts import Problem
 
 
+class GiveUp(VhostRoutine):
+    """Ask for a reset, then end the round.
+
+    Args:
+        row: which row it is.
+        after: what ends the round.
+    """
+
+    def __init__(self, name: str, place: Place, queue: VhostQueue, row: str, after: Routine) -> None:
+        super().__init__(name, place, queue)
+        self.rows = {"reset": row}
+        self.after = after
+
+    @op(
+        "reset",
+        "ask for a reset",
+        "virtio_error",
+        QEMU_VIRTIO,
+        spec="2.1.2",
+        text=(
+            "The device sets DEVICE_NEEDS_RESET in its status and notes a changed configuration. It serves no queue "
+            "until it is reset."
+        ),
+        to=goto("after"),
+    )
+    def give_up(self, me: Context) -> None:
+        self.q.device.give_up()
+
+
 class CheckingRoutine(VhostRoutine):
     """A routine that reads a ring and says what is wrong with it.
 
-    What it goes on with after a reset was asked for is linked as `given_up`. Its texts have `{wrong}`, what made it
-    stop, and `{passed}`, what this step let pass: empty, or a sentence with a blank before it.
+    Its texts have `{wrong}`, what made it stop, and `{passed}`, what this step let pass: empty, or a sentence with a
+    blank before it.
+
+    Args:
+        row: the row in which a reset is asked for.
+        after: what ends the round once a reset was asked for.
     """
 
-    def __init__(self, name: str, place: Place, queue: VhostQueue) -> None:
+    def __init__(self, name: str, place: Place, queue: VhostQueue, row: str, after: Routine) -> None:
         super().__init__(name, place, queue)
+        self.ask_for_reset = GiveUp(f"{name}.give_up", place, queue, row, after)
         self._refused = refused_by(queue.back_end)
 
     def words(self, me: Context) -> Mapping[str, object]:
@@ -67,18 +102,3 @@ class CheckingRoutine(VhostRoutine):
     def let_pass(self, problem: Problem) -> None:
         """Note a state that this step lets pass."""
         self.mine.overlooked = NAMES.index(problem) + 1
-
-    @op(
-        "given_up",
-        "ask for a reset",
-        "virtio_error",
-        QEMU_VIRTIO,
-        spec="2.1.2",
-        text=(
-            "The device sets DEVICE_NEEDS_RESET in its status and notes a changed configuration. It serves no queue "
-            "until it is reset."
-        ),
-        to=goto("given_up"),
-    )
-    def give_up(self, me: Context) -> None:
-        self.q.device.give_up()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import (
@@ -33,14 +32,10 @@ class HandleRx(CheckingRoutine):
         give_back: publishes used elements and interrupts.
     """
 
-    first = "disable_kicks"
-    rows = MappingProxyType({"given_up": "V-RX.6"})
-    links = MappingProxyType({"given_up": "give_back"})
-
     def __init__(
         self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, give_back: Routine, watch: Routine
     ) -> None:
-        super().__init__(name, place, queue)
+        super().__init__(name, place, queue, "V-RX.6", give_back)
         self.pool = pool
         self.give_back = give_back
         self.watch = watch
@@ -117,7 +112,7 @@ class HandleRx(CheckingRoutine):
             "new": goto("read_head"),
             "empty": goto("enable_kicks"),
             STOPS: goto("give_back"),
-            RESET: goto("give_up"),
+            RESET: goto("ask_for_reset"),
         },
         cost="ring cold",
     )
@@ -150,7 +145,7 @@ class HandleRx(CheckingRoutine):
             STOPS: "{wrong}",
             RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), STOPS: goto("give_back"), RESET: goto("give_up")},
+        to={"head": goto("read_desc"), STOPS: goto("give_back"), RESET: goto("ask_for_reset")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
@@ -189,7 +184,7 @@ class HandleRx(CheckingRoutine):
             "indirect": goto("read_desc"),
             "too small": goto("discard_packet"),
             STOPS: goto("give_back"),
-            RESET: goto("give_up"),
+            RESET: goto("ask_for_reset"),
         },
         cost="ring cold",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import (
@@ -34,12 +33,8 @@ class HandleTx(CheckingRoutine):
         flush: hands the collected frames to the TAP and returns the buffers.
     """
 
-    first = "disable_kicks"
-    rows = MappingProxyType({"given_up": "V-TX.6"})
-    links = MappingProxyType({"given_up": "flush"})
-
     def __init__(self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, flush: Routine) -> None:
-        super().__init__(name, place, queue)
+        super().__init__(name, place, queue, "V-TX.6", flush)
         self.pool = pool
         self.flush = flush
         self._memory = queue.guest_pool.memory
@@ -95,7 +90,7 @@ class HandleTx(CheckingRoutine):
             "new": goto("read_head"),
             "empty": goto("enable_kicks"),
             STOPS: goto("flush"),
-            RESET: goto("give_up"),
+            RESET: goto("ask_for_reset"),
         },
         cost="ring cold",
     )
@@ -118,7 +113,7 @@ class HandleTx(CheckingRoutine):
             STOPS: "{wrong}",
             RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), STOPS: goto("flush"), RESET: goto("give_up")},
+        to={"head": goto("read_desc"), STOPS: goto("flush"), RESET: goto("ask_for_reset")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
@@ -150,7 +145,7 @@ class HandleTx(CheckingRoutine):
             "next": goto("read_desc"),
             "indirect": goto("read_desc"),
             STOPS: goto("flush"),
-            RESET: goto("give_up"),
+            RESET: goto("ask_for_reset"),
         },
         cost="ring cold",
         milestone={"last": "fetched"},

@@ -13,8 +13,9 @@ Source: virtio 1.4, 2.8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from virtviz.spec.virtio import QUEUE_SIZE_MAX, VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_USED
 
@@ -35,8 +36,7 @@ OFFSET: Final = 0x7FFF
 """Mask of the offset in an event suppression structure; the wrap counter is the bit above it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayout:
+class PackedLayout(Struct, frozen=True):
     """Guest-physical addresses of one packed virtqueue.
 
     Attributes:

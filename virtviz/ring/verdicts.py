@@ -15,8 +15,9 @@ drivers/virtio/virtio_ring.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeGuard
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +76,7 @@ STOPS: Final[What] = "stops until the next kick"
 RESET: Final[What] = "needs reset"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One malformed state.
 
     Attributes:
@@ -93,8 +93,7 @@ class Row:
     spec: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What became of a malformed ring.
 
     Attributes:
@@ -399,10 +398,10 @@ def judge(problem: Problem, back_end: BackEnd, *, seen: int = 0, expected: int =
 
 
 def tell(verdict: Verdict) -> str:
-    """Say a verdict to a learner: what is wrong, why that matters, what becomes of it, and what is printed."""
+    """Say a verdict to a learner: what is wrong, what becomes of it, what is printed, and why it matters."""
     printed = f", and prints “{verdict.message}”" if verdict.message else ", and prints nothing"
     after = printed if verdict.what != IGNORED else ""
-    return f"{verdict.problem}: {verdict.why} {_SAID[verdict.what]}{after}."
+    return f"{verdict.problem}. {_SAID[verdict.what]}{after}. {verdict.why}"
 
 
 _SAID: Final[Mapping[What, str]] = {

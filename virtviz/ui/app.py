@@ -255,7 +255,7 @@ class Player(App[None]):
                 self.action_seek(position)
 
         self._stop_playing()
-        self.push_screen(GoTo(self.session.position, self.session.length), gone)
+        self.push_screen(GoTo(self.session.position, self.session.length, plain=self.plain), gone)
 
     # Playing
 

@@ -67,13 +67,14 @@ class Help(ModalScreen[None]):
     Help { align: center middle; }
     Help VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 92%; padding: 1 2; background:
     $surface; border: round $primary; } Help Static { width: 100%; }
+    Help.plain VerticalScroll { border: ascii $primary; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q,enter", "dismiss", "Close", show=False),
     ]
 
     def __init__(self, *, plain: bool) -> None:
-        super().__init__()
+        super().__init__(classes="plain" if plain else None)
         self._plain = plain
 
     def compose(self) -> ComposeResult:
@@ -94,11 +95,12 @@ class GoTo(ModalScreen[int | None]):
     CSS: ClassVar[str] = """
     GoTo { align: center middle; }
     GoTo Vertical { width: 40; height: auto; padding: 1 2; background: $surface; border: round $primary; }
+    GoTo.plain Vertical, GoTo.plain Input { border: ascii $primary; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Close", show=False)]
 
-    def __init__(self, position: int, length: int) -> None:
-        super().__init__()
+    def __init__(self, position: int, length: int, *, plain: bool) -> None:
+        super().__init__(classes="plain" if plain else None)
         self._position, self._length = position, length
 
     def compose(self) -> ComposeResult:

@@ -62,11 +62,12 @@ def ring_frame(source: Source, position: int, queue: QueueInfo, slots: int, desc
         position: which moment.
         queue: the queue.
         slots: width of the window; no more than the queue has.
-        desc: the descriptor worked on last, -1 for none.
+        desc: the descriptor worked on last, -1 for none; one that the queue has not counts as none.
         slot: the slot worked on last, -1 for none; the window is the page it is on.
     """
     size = queue.size
     slots = min(slots, size)
+    desc = desc if desc < size else -1
     step = source.step(position) if position else None
     marks = _Marks(step, queue.region)
     at = SplitLayout(size, queue.desc, queue.avail, queue.used)
@@ -206,7 +207,9 @@ class _Owners:
         # The last so many heads that were published; one more descriptor is outstanding while it is being added.
         ring = struct.unpack(f"<{at.size}H", source.memory(position, region, at.avail_ring(0), 2 * at.size))
         count = min(outstanding, pending(avail_idx, last_used), at.size)
-        self._published: set[int] = {ring[(avail_idx - 1 - i) % at.size] for i in range(count)}
+        published = {ring[(avail_idx - 1 - i) % at.size] for i in range(count)}
+        # In a malformed ring there may be heads that the queue has not, or that nobody offered.
+        self._published: set[int] = {head for head in published if head < at.size and self._token(head)}
 
     def _token(self, number: int) -> int:
         return self._source.cell(self._position, f"{self._queue.driver}.tokens[{number}]")

@@ -163,6 +163,9 @@ class _Small(_Drawing):
                 at = self.grid.put(at, self.y, f"({name} " if nothing else f"{name} ", "dim")
                 at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell))
                 at = (self.grid.put(at, self.y, ")", "dim") if nothing else at) + 1
+            if at > self.grid.width:
+                # Numbers of a malformed ring can be longer than any real one.
+                self.grid.put(self.grid.width - 1, self.y, "…", "dim")
             if slot.packet:
                 name = next((p.name for p in self.frame.packets if p.number == slot.packet), "")
                 self.grid.put(at, self.y, fit(f"■{name}", self.grid.width - at) if name else "", "dim")
