@@ -8,7 +8,7 @@ Source: QEMU 10.0 hw/net/virtio-net.c (virtio_net_receive_rcu, virtio_net_has_bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
@@ -19,9 +19,23 @@ from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.qemu_nic import Nic
+
+NUM_BUFFERS_BYTES: Final = 2
+
+
+def _address_of(offset: int, pieces: Sequence[tuple[int, int]]) -> int:
+    """Give the address of a byte of a buffer that lies in pieces; that of its beginning if the buffer is too short."""
+    left = offset
+    for address, length in pieces:
+        if left < length:
+            return address + left
+        left -= length
+    return pieces[0][0]
 
 
 class Deliver(RxRoutine):
@@ -223,7 +237,7 @@ class Deliver(RxRoutine):
             self._done_with_frame()
             return DROPPED
         if not mine.taken:
-            mine.at = pieces[0][0]
+            mine.at = _address_of(NUM_BUFFERS_OFFSET, pieces)
         mine.heads[mine.taken] = self.mine.head
         mine.written[mine.taken] = at - start
         mine.taken += 1
@@ -246,7 +260,8 @@ class Deliver(RxRoutine):
         if not self.nic.mergeable:
             return "nothing"
         mine = self.nic.cells
-        self.ring.memory.write(mine.at + NUM_BUFFERS_OFFSET, mine.taken.to_bytes(2, "little"))
+        if self.ring.memory.holds(mine.at, NUM_BUFFERS_BYTES):
+            self.ring.memory.write(mine.at, mine.taken.to_bytes(NUM_BUFFERS_BYTES, "little"))
         return "written"
 
     @op(

@@ -50,7 +50,7 @@ class NicCells(Cells):
         copied: bytes of the frame that are in the guest's buffers, header included.
         seen: avail.idx when buffers for it were last counted.
         taken: buffers taken for it.
-        at: address of the first of them.
+        at: address at which the number of buffers belongs into the first of them.
         heads, written: their heads, and the bytes written into each.
         errors: malformed buffers met.
         filtered: frames that were for somebody else.
