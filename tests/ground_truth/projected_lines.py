@@ -143,7 +143,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "PollTransmit.disable_again": ["virtqueue_disable_cb"],
     "PollTransmit.disable_callbacks": ["virtnet_poll_tx", *CLEAN],
     "PollTransmit.enable_callbacks": ["virtqueue_enable_cb_prepare"],
-    "PollTransmit.complete": ["napi_complete_done"],
+    "PollTransmit.leave_poll_list": ["napi_complete_done"],
     "PollTransmit.last_look": ["virtqueue_poll"],
     # O-FWD, with Open vSwitch and with a bridge, O-MISS
     "Receive.enter": ["netdev_frame_hook"],

@@ -8,13 +8,14 @@ from hypothesis import given
 from simulated import STEPS_MAX, Habits, habits, traffics, worlds
 
 from virtviz.paths.wiring import Vm, simulate
+from virtviz.ring.driver import FREE
 from virtviz.ring.index import pending
-from virtviz.ring.split_driver import FREE, SplitDriver
 
 if TYPE_CHECKING:
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
     from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.split_driver import SplitDriver
 
 
 def queues(vm: Vm) -> list[tuple[SplitDriver, SplitDevice]]:

@@ -20,7 +20,7 @@ from virtviz.engine.places import Domain, Side
 from virtviz.errors import CaptureError
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -235,7 +235,7 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
 
 def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
     """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
-    slots, driver, layout = buffers.cells, vm.rx_driver.cells, vm.rx_layout
+    slots, driver = buffers.cells, vm.rx_driver.cells
     found = bytearray()
     parts: list[tuple[int, int]] = []
     chain: set[int] = set()
@@ -247,11 +247,7 @@ def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
             slot = slots.link[slot]
     if driver.token not in chain:
         parts.append((driver.token, driver.written))
-    used = buffers.memory.plain_u16[layout.used_idx // 2]
-    for ahead in range(used - driver.last_used_idx & 0xFFFF):
-        slot_at = layout.used_ring(driver.last_used_idx + ahead & layout.size - 1)
-        head, written = VIRTQ_USED_ELEM.unpack_from(buffers.memory.bytes, slot_at)
-        parts.append((driver.tokens[head], written))
+    parts += vm.rx_driver.peek_used()
     for slot, written in parts:
         if slots.packet[slot] == packet:
             skip = 0 if found else VIRTIO_NET_HDR_BYTES

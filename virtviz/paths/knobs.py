@@ -105,14 +105,23 @@ KNOBS: dict[str, Knob] = {
             "Which optional features driver and device agreed on.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
         ),
-        Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
+        Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
         Knob(
             "queue.format",
             "split",
             "Layout of the virtqueues; in-kernel vhost-net serves split rings only.",
             choices=("split", "packed"),
         ),
-        Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
+        Knob(
+            "queue.start",
+            0,
+            (
+                "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
+                "begin; in packed ones it gives slot and wrap counters."
+            ),
+            low=0,
+            high=65535,
+        ),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
@@ -339,14 +348,23 @@ def find_knob(name: str) -> Knob:
 
 def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     """Find combinations that do not exist, with the reason and the way out."""
-    if world["queue.format"] == "packed" and world["path"] != "vhost-net":
-        yield ("queue.format", "packed rings are not under this data path yet; use split")
-    elif world["queue.format"] == "packed":
+    if world["queue.format"] == "packed" and world["path"] == "vhost-net":
         yield (
             "queue.format",
-            "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use split",
+            (
+                "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use "
+                "split, or path=virtio-qemu"
+            ),
         )
     size, threshold = world.number("queue.size"), world.number("tx_stop_threshold")
+    if world["queue.format"] == "split" and size & (size - 1):
+        yield (
+            "queue.size",
+            (
+                f"a split ring has a power of two of descriptors, not {size}: its indices count on to 65536, and only "
+                "that divides it; set a power of two, or queue.format=packed"
+            ),
+        )
     if threshold >= size:
         yield (
             "queue.size",

@@ -84,7 +84,7 @@ class Deliver(RxRoutine):
         text="Without buffers nothing can be delivered: QEMU asks {kicks}.",
     )
     def enable_kicks(self, me: Context) -> None:
-        self.nic.cells.seen = self.mine.avail_idx
+        self.nic.cells.seen = self.ring.mark()
         self.ring.enable_kicks()
 
     @op(
@@ -113,7 +113,7 @@ class Deliver(RxRoutine):
         cost="ring cold",
     )
     def recheck(self, me: Context) -> str:
-        return "more" if self.ring.reread_avail_idx() != self.nic.cells.seen else "still too little"
+        return "more" if self.ring.more_since(self.nic.cells.seen) else "still too little"
 
     @op(
         "Q-RX.3",
@@ -286,7 +286,7 @@ class Deliver(RxRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
         self._done_with_frame()
 
     @op(

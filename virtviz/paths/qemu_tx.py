@@ -258,7 +258,7 @@ class SendQueued(NicRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
 
     @op(
         "Q-TX.10",
@@ -328,6 +328,10 @@ class SendQueued(NicRoutine):
     )
     def enable_kicks(self, me: Context) -> None:
         self.ring.enable_kicks()
+        self.note_rearmed()
+
+    def note_rearmed(self) -> None:
+        """Kicks are on again, and the count of packets sent begins anew."""
         mine = self.nic.cells
         mine.rearmed = 1
         if mine.sent:

@@ -19,6 +19,7 @@ from virtviz.paths.wire_guest import RX, TX, enter_guest
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
+from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,9 @@ class VhostBackend:
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
-        waiting = pending(self.guest.tx_driver.cells.avail_idx_shadow, self.tx_device.cells.last_avail_idx)
+        driver = self.guest.tx_driver
+        assert isinstance(driver, SplitDriver), "vhost-net has no packed queues"
+        waiting = pending(driver.cells.avail_idx_shadow, self.tx_device.cells.last_avail_idx)
         return len(self.tap.queue) + len(self.tap.taken) + waiting
 
     def kick_exits(self) -> list[Routine]:

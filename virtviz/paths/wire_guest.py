@@ -15,13 +15,13 @@ from virtviz.paths.guest_receive import Deliver, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.knobs import INDIRECT, MERGEABLE
 from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
-from virtviz.ring.split import SplitLayout
-from virtviz.ring.split_driver import SplitDriver
+from virtviz.paths.wire_rings import make_driver, routine_kind
+from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
+    from virtviz.ring.rings import DriverRing, Layout
 
 PAGE = 4096
 TX_SLOT_BYTES = 2048
@@ -43,8 +44,8 @@ class GuestMemory(Struct):
     """Where things lie in a guest's memory: rings, the program's two pages, packets, receive buffers."""
 
     region: Region
-    rx_layout: SplitLayout
-    tx_layout: SplitLayout
+    rx_layout: Layout
+    tx_layout: Layout
     send_page: int
     receive_page: int
     skbs: PacketPool
@@ -70,8 +71,8 @@ class Guest(Struct):
     collected: Fifo
     rx_name: str
     tx_name: str
-    rx_driver: SplitDriver
-    tx_driver: SplitDriver
+    rx_driver: DriverRing
+    tx_driver: DriverRing
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
     program: Program
@@ -107,10 +108,9 @@ def make_guest(parts: Parts, number: int) -> Guest:
     socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))
     bql = world.on("guest_bql") and world.on("napi_tx")
     tx_queue = TxQueue(state, f"{name}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
-    event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
-    rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
+    rx_driver = make_driver(parts, rx_name, port, memory.rx_layout, indirect=False)
+    tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
     collected = Fifo(state, f"{name}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -150,7 +150,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         layouts = {"receiveq1": memory.rx_layout, "transmitq1": memory.tx_layout}
         outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
-        _turn_callbacks_off(tx_driver, memory.region)
+        tx_driver.begin_silenced()
     return Guest(
         name,
         memory,
@@ -171,11 +171,12 @@ def make_guest(parts: Parts, number: int) -> Guest:
 
 
 def _lay_out(parts: Parts, name: str) -> GuestMemory:
-    """Lay out a guest's memory, with both rings at the index they begin at."""
+    """Lay out a guest's memory, with both rings at the place they begin at."""
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
-    rx_layout = SplitLayout.at(PAGE, size)
-    tx_layout = SplitLayout.at(_next_page(rx_layout.end), size)
+    packed = world["queue.format"] == "packed"
+    rx_layout = layout_at(PAGE, size, packed=packed)
+    tx_layout = layout_at(_next_page(rx_layout.end), size, packed=packed)
     send_page = _next_page(tx_layout.end)
     receive_page = send_page + PAGE
     skb_base = receive_page + PAGE
@@ -185,8 +186,7 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
     region = state.region(f"{name}.ram", buffer_base + buffer_slots * buffer_bytes)
     for layout, queue in ((rx_layout, f"{name}.receiveq1"), (tx_layout, f"{name}.transmitq1")):
         layout.name_fields(region, queue)
-        for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
-            region.plain_u16[address // 2] = start
+        layout.begin_at(region, start)
     skbs = PacketPool(state, f"{name}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
     buffers = PacketPool(state, f"{name}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
     parts.pools |= {f"{name}.skb": skbs, f"{name}.rx_buffers": buffers}
@@ -195,13 +195,6 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
 
 def _next_page(address: int) -> int:
     return -(-address // PAGE) * PAGE
-
-
-def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
-    """Begin where a driver without transmit NAPI is once its very first completion has interrupted it."""
-    driver.cells.avail_flags_shadow = driver.cells.event_triggered = 1
-    if not driver.event_idx:
-        memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
 def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> None:
@@ -224,9 +217,13 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         f"{name}.deliver", stack, guest.collected, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu
     )
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
-    refill = virtio_refill.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
+    refill = routine_kind(world, virtio_refill.Refill)(
+        f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX]
+    )
     poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
-    poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
+    poll_rx = routine_kind(world, poll_rx_class)(
+        f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver
+    )
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, {"receiveq1": poll_rx, "transmitq1": poll_tx}, run_queue)
     idle = _idle(parts, guest, kernel)
@@ -254,16 +251,17 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
 def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Routine, Routine, Routine]:
     """Make what works on the transmit queue: start_xmit, its NAPI poll, and what the receive poll tidies it with."""
     place, queue, name = guest.driver_place, guest.txq, guest.tx_name
+    world = parts.world
     reclaim = {
-        row: virtio_done.Reclaim(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
+        row: routine_kind(world, virtio_done.Reclaim)(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
         for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
     }
-    add = virtio_add.AddBuffer(f"{name}.add", place, queue, notify)
-    xmit_class = virtio_xmit.StartXmit if parts.world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
+    add = routine_kind(world, virtio_add.AddBuffer)(f"{name}.add", place, queue, notify)
+    xmit_class = virtio_xmit.StartXmit if world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
     return (
-        xmit_class(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
-        virtio_done.PollTransmit(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),
-        virtio_done.CleanTransmit(f"{name}.clean", place, queue, reclaim["G-RX.2"]),
+        routine_kind(world, xmit_class)(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
+        routine_kind(world, virtio_done.PollTransmit)(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),
+        routine_kind(world, virtio_done.CleanTransmit)(f"{name}.clean", place, queue, reclaim["G-RX.2"]),
     )
 
 
@@ -285,11 +283,13 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
     """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode."""
-    name, vcpu = guest.name, guest.vcpu
-    done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
+    name, vcpu, world = guest.name, guest.vcpu, parts.world
+    done_class = virtio_done.TransmitDone if world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
     handlers: Mapping[str, Routine] = {
-        "receiveq1": virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
-        "transmitq1": done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
+        "receiveq1": routine_kind(world, virtio_receive.ReceiveDone)(
+            f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq
+        ),
+        "transmitq1": routine_kind(world, done_class)(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
     }
     eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
     in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)

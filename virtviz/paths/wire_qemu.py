@@ -21,7 +21,7 @@ from virtviz.paths import (
     qemu_tx,
     qemu_vcpu,
 )
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.knobs import MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
@@ -29,7 +29,7 @@ from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_backend import FIRST_PID, msi_delivery
 from virtviz.paths.wire_guest import RX, TX, enter_guest
-from virtviz.ring.qemu_device import QemuDevice
+from virtviz.paths.wire_rings import make_qemu_ring, routine_kind
 
 if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
@@ -68,16 +68,7 @@ class QemuBackend:
         self.qemu.thread = self.thread
         port = parts.port(self.thread, memory.region)
         self.tx_device, self.rx_device = (
-            QemuDevice(
-                state,
-                f"{name}.{queue}.ring",
-                port,
-                layout,
-                back_end="qemu",
-                event_idx=world.has(EVENT_IDX),
-                indirect=world.has(INDIRECT),
-                start=world.number("queue.start"),
-            )
+            make_qemu_ring(parts, f"{name}.{queue}.ring", port, layout)
             for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
         )
         region = state.region(f"{name}.memory", FRAMES * HOST_SLOT_BYTES)
@@ -136,7 +127,9 @@ class QemuBackend:
         deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
         serve: dict[int, Routine] = {
             RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
-            TX: qemu_vcpu.ServeTxKickFromVcpu(f"{guest.tx_name}.kicked", QEMU_VCPU, nic, write),
+            TX: routine_kind(self.parts.world, qemu_vcpu.ServeTxKickFromVcpu)(
+                f"{guest.tx_name}.kicked", QEMU_VCPU, nic, write
+            ),
         }
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
@@ -158,10 +151,10 @@ class QemuBackend:
         Args:
             port: the switch's port that the TAP is.
         """
-        guest, nic, name = self.guest, self.nic, self.qemu.name
+        guest, nic, name, world = self.guest, self.nic, self.qemu.name, self.parts.world
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
         read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, nic)
-        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic)
+        serve_tx = routine_kind(world, qemu_tx.ServeTxKick)(f"{guest.tx_name}.serve_kick", QEMU, nic)
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
         self.thread.start = qemu.MainLoop(
             f"{name}.loop",
@@ -170,7 +163,7 @@ class QemuBackend:
             poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
             poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
             work={
-                "bottom half": qemu_tx.SendQueued(
+                "bottom half": routine_kind(world, qemu_tx.SendQueued)(
                     f"{guest.tx_name}.send",
                     QEMU,
                     nic,
@@ -209,7 +202,8 @@ class QemuBackend:
 
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
         who = place.name.replace(".", "_")
-        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
+        kind = routine_kind(self.parts.world, qemu_deliver.Deliver)
+        return kind(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)

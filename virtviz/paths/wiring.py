@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from virtviz.paths.traffic import Traffic
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
-    from virtviz.ring.split import SplitLayout
-    from virtviz.ring.split_device import SplitDevice
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
 
 class Backend(Protocol):
@@ -54,11 +52,11 @@ class Backend(Protocol):
     tap: Tap
 
     @property
-    def rx_device(self) -> SplitDevice:
+    def rx_device(self) -> DeviceRing:
         """The device's side of the receive queue."""
 
     @property
-    def tx_device(self) -> SplitDevice:
+    def tx_device(self) -> DeviceRing:
         """The device's side of the transmit queue."""
 
     def kick_exits(self) -> list[Routine]:
@@ -84,12 +82,12 @@ class Vm(Struct):
     name: str
     memory: Region
     program: Program
-    tx_layout: SplitLayout
-    rx_layout: SplitLayout
-    tx_driver: SplitDriver
-    rx_driver: SplitDriver
-    tx_device: SplitDevice
-    rx_device: SplitDevice
+    tx_layout: Layout
+    rx_layout: Layout
+    tx_driver: DriverRing
+    rx_driver: DriverRing
+    tx_device: DeviceRing
+    rx_device: DeviceRing
     vcpu: Thread
 
 
