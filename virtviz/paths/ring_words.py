@@ -5,26 +5,19 @@ Only people need these, so that the bytes are read as an outsider reads them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from virtviz.ring.packed import OFFSET
 from virtviz.ring.packed_driver import PackedDriver
 from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
 from virtviz.ring.split_driver import SplitDriver
-from virtviz.spec.virtio import RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE, RING_EVENT_FLAGS_ENABLE
+from virtviz.spec.virtio import RING_EVENT_FLAG_NAMES, RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_ENABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.memory import Port
     from virtviz.ring.rings import DriverRing, QemuRing
-
-FLAG_NAMES: Final = {
-    RING_EVENT_FLAGS_ENABLE: "ENABLE",
-    RING_EVENT_FLAGS_DISABLE: "DISABLE",
-    RING_EVENT_FLAGS_DESC: "DESC",
-}
-"""Values of the flags of an event suppression structure (2.8.14)."""
 
 
 def words_of(ring: DriverRing) -> Mapping[str, object]:
@@ -98,14 +91,14 @@ def _packed_driver(ring: PackedDriver) -> Mapping[str, object]:
         "asked": f"slot {mine.last_used}, wrap {mine.used_wrap}",
         "late": f"slot {slot}, wrap {wrap}: ¾ of the {outstanding} outstanding descriptors on, rounded down",
         "wish": f"device_event, {_wish_in_words(ring.memory, ring.layout.device_event)}",
-        "flags_asked": FLAG_NAMES[mine.event_flags_shadow],
+        "flags_asked": RING_EVENT_FLAG_NAMES[mine.event_flags_shadow],
     }
 
 
 def _wish_in_words(memory: Port, address: int) -> str:
     """Give what an event suppression structure says: its flags, and the place if they refer to it."""
     place, flags = _word(memory, address), _word(memory, address + 2)
-    name = FLAG_NAMES.get(flags, str(flags))
+    name = RING_EVENT_FLAG_NAMES.get(flags, str(flags))
     return f"{name} ({place_in_words(place)})" if flags == RING_EVENT_FLAGS_DESC else name
 
 
@@ -138,6 +131,6 @@ def _packed_device(ring: QemuPackedDevice) -> Mapping[str, object]:
         "used_wrap": mine.used_wrap,
         "wish": f"driver_event, {_wish_in_words(ring.memory, ring.layout.driver_event)}",
         "kicks": f"slot {mine.filled}, wrap {mine.filled_wrap}",
-        "flags_asked": FLAG_NAMES[RING_EVENT_FLAGS_DESC if ring.event_idx else RING_EVENT_FLAGS_ENABLE],
+        "flags_asked": RING_EVENT_FLAG_NAMES[RING_EVENT_FLAGS_DESC if ring.event_idx else RING_EVENT_FLAGS_ENABLE],
         "unasked": "" if mine.signalled_used_valid else " (the first time in each lap QEMU does not compare places)",
     }
