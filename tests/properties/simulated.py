@@ -62,7 +62,8 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
-    if fixed.get("path", settings["path"]) == "virtio-qemu" and draw(st.booleans()):
+    can_be_packed = fixed.get("path", settings["path"]) == "virtio-qemu" and fixed.get("queue.format") != "split"
+    if can_be_packed and draw(st.booleans()):
         # In a packed ring any number of descriptors goes.
         settings |= {"queue.format": "packed", "queue.size": size + draw(st.sampled_from((0, 0, 1, 2, 7)))}
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
