@@ -132,7 +132,7 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
 
 def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
     found: list[QueueInfo] = []
-    for vm, pair in ((vm, pair) for vm in simulation.vms for pair in vm.pairs):
+    for memory, pair in [(vm.memory, pair) for vm in simulation.vms for pair in vm.pairs]:
         sides = (
             ("out", pair.tx_layout, pair.tx_driver, pair.tx_device),
             ("in", pair.rx_layout, pair.rx_driver, pair.rx_device),
@@ -142,7 +142,7 @@ def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
                 QueueInfo(
                     name=driver.name,
                     direction=direction,
-                    region=vm.memory.name,
+                    region=memory.name,
                     size=layout.size,
                     desc=layout.desc,
                     avail=layout.avail,

@@ -1,8 +1,8 @@
 """A guest with several vCPUs: a packet may be for a program that runs on another one.
 
 Which vCPU finds a packet is the device's choice: the one that the packet's receive queue is bound to. On which vCPU a
-program runs is the scheduler's; here it stays where it began. Mostly both are the same, because the TAP sends answers to
-the queue pair that the question came from.
+program runs is the scheduler's; here it stays where it began. Mostly both are the same, because the TAP sends answers
+to the queue pair that the question came from.
 
 A vCPU that has nothing to run and polls looks at a flag in memory, so that waking a program there takes a store. One
 that has halted has to be interrupted by another vCPU, which costs that one an exit.
@@ -111,7 +111,11 @@ class DeliverToAny(Deliver):
             "there": "The program runs on {vcpu}, which has nothing to do and polls: a flag in memory is all it takes.",
             "": "The program runs on {vcpu}, which halts when it has nothing to do: it has to be interrupted.",
         },
-        to={"here": goto("next_packet"), "there": goto("next_packet"), "interrupt": call_any("interrupts", "next_packet")},
+        to={
+            "here": goto("next_packet"),
+            "there": goto("next_packet"),
+            "interrupt": call_any("interrupts", "next_packet"),
+        },
         cause="store to the APIC's command register",
     )
     def let_it_run(self, me: Context) -> str:
@@ -129,7 +133,7 @@ class RescheduleInterrupt(Routine):
         "be told that a program can run",
         "sysvec_reschedule_ipi",
         X86_SMP,
-        text="Another vCPU has made a program of this one runnable. The halt is over; that is all this interrupt is for.",
+        text="Another vCPU has made a program of this one runnable. The halt is over; this interrupt is for no more.",
         to=RETURN,
         private=True,
     )

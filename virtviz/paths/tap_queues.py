@@ -45,8 +45,8 @@ _TRANSPORT: Final = ETH_HEADER_BYTES + IPV4_HEADER_BYTES
 def flow_hash(frame: bytes | bytearray) -> int:
     """Give a frame's flow as a number, u32 and never 0: the same for both directions of a conversation.
 
-    It is made of the protocol, both IPv4 addresses, and for TCP and UDP both ports. The identifier of an echo request is
-    not part of it: all programs of a guest that ping the same host are one flow.
+    It is made of the protocol, both IPv4 addresses, and for TCP and UDP both ports. The identifier of an echo request
+    is not part of it: all programs of a guest that ping the same host are one flow.
     """
     ethertype = bytes(frame[12:14])
     if int.from_bytes(ethertype, "big") != ETHERTYPE_IPV4 or len(frame) < _TRANSPORT:

@@ -105,7 +105,10 @@ class VhostPair:
             behind it where there are several.
         tap: the queue of the TAP that it reads and writes.
         rx_device, tx_device: the device's side of the rings.
+        status: the device's.
     """
+
+    status: DeviceStatus
 
     def __init__(self, parts: Parts, guest: Guest, number: int, first: VhostPair | None) -> None:
         self.parts, self.guest = parts, guest

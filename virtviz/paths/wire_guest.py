@@ -8,7 +8,17 @@ from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, kvm_ipi, kvm_msi, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
+from virtviz.paths import (
+    kvm,
+    kvm_ipi,
+    kvm_msi,
+    virtio_add,
+    virtio_done,
+    virtio_net,
+    virtio_receive,
+    virtio_refill,
+    virtio_xmit,
+)
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
@@ -91,7 +101,7 @@ class Guest(Struct):
         return Place(f"{self.name}.{part}", domain, title, role)
 
     def index_of(self, queue: int) -> int:
-        """Give the number of a virtqueue on the device: pair k, from 0, has receive queue 2k and transmit queue 2k+1."""
+        """Give the number of a virtqueue on the device: pair k, from 0, has queues 2k (receive) and 2k+1 (transmit)."""
         return 2 * self.number + queue
 
     @property
@@ -228,9 +238,7 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
                 region.plain_u16[address // 2] = start
         tag, skb_base = tag_of(name, pair), send_page + 2 * PAGE
         skbs = PacketPool(state, f"{tag}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
-        buffers = PacketPool(
-            state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0
-        )
+        buffers = PacketPool(state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
         parts.pools |= {f"{tag}.skb": skbs, f"{tag}.rx_buffers": buffers}
         made.append(GuestMemory(region, rx_layout, tx_layout, send_page, send_page + PAGE, skbs, buffers))
     return made

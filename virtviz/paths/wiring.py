@@ -74,7 +74,11 @@ BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] 
 
 
 class Pair(Struct):
-    """A queue pair of a virtual machine, with the vCPU that it is bound to and the program that runs there."""
+    """A queue pair of a virtual machine, with the vCPU that it is bound to and the program that runs there.
+
+    Attributes:
+        skbs, buffers: where that vCPU keeps packets, and the receive queue's buffers.
+    """
 
     program: Program
     tx_layout: SplitLayout
@@ -84,6 +88,8 @@ class Pair(Struct):
     tx_device: SplitDevice
     rx_device: SplitDevice
     vcpu: Thread
+    skbs: PacketPool
+    buffers: PacketPool
 
 
 class Vm(Struct):
@@ -205,6 +211,8 @@ def _vm(guests: Sequence[Guest], backend: Backend) -> Vm:
             tx_device,
             rx_device,
             guest.thread,
+            guest.memory.skbs,
+            guest.memory.buffers,
         )
         for guest, (rx_device, tx_device) in zip(guests, backend.devices(), strict=True)
     ]
