@@ -257,5 +257,8 @@ def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tup
                 # At a fence its stores have to drain.
                 machine.run(held=vcpus)
     machine.run(held=vcpus)
+    for pair in (pair for vm in vms if len(vm.pairs) > 1 for pair in vm.pairs if not pair.program.acts_in_all):
+        # Of several vCPUs, one whose program has no part in the scenario is at work of its own from the beginning.
+        machine.run(1, held=set(range(len(machine.threads))) - {pair.vcpu.me.index})
     wire.phase = lambda item: programs[item.vm, item.vcpu].phase()
     machine.begin_here()
