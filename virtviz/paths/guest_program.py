@@ -68,6 +68,7 @@ class Program(Routine):
     ) -> None:
         super().__init__(name, place)
         self.traffic = traffic
+        self.vcpu = vcpu
         self.items = len(traffic.items)
         self.contents = traffic.contents
         acts = traffic.acts_on(vm, vcpu)

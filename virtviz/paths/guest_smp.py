@@ -1,4 +1,7 @@
-"""A guest with several vCPUs: a packet may be for a program that runs on another one.
+"""A guest with several vCPUs, each with a queue pair of its own.
+
+A packet goes out on the pair of the vCPU that sends it (XPS). One that comes in may be for a program that runs on
+another vCPU than the one it came to.
 
 Which vCPU finds a packet is the device's choice: the one that the packet's receive queue is bound to. On which vCPU a
 program runs is the scheduler's; here it stays where it began. Mostly both are the same, because the TAP sends answers
@@ -7,7 +10,8 @@ to the queue pair that the question came from.
 A vCPU that has nothing to run and polls looks at a flag in memory, so that waking a program there takes a store. One
 that has halted has to be interrupted by another vCPU, which costs that one an exit.
 
-Source: Linux 6.12 kernel/sched/core.c (ttwu_queue, resched_curr, set_nr_and_not_polling), kernel/sched/idle.c.
+Source: Linux 6.12 kernel/sched/core.c (ttwu_queue, resched_curr, set_nr_and_not_polling), kernel/sched/idle.c;
+net/core/dev.c (netdev_pick_tx, get_xps_queue), drivers/net/virtio_net.c (virtnet_set_affinity).
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from virtviz.engine.effects import DROPPED, WOKE_PROCESS
 from virtviz.engine.ops import RETURN, Routine, call_any, goto, op
 from virtviz.paths.guest_cpu import Waits
 from virtviz.paths.guest_receive import Deliver
+from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.traffic import program_of
-from virtviz.spec.citation import CORE_SOCK, SCHED, X86_SMP
+from virtviz.spec.citation import CORE_DEV, CORE_SOCK, IP_OUTPUT, SCHED, X86_SMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +36,42 @@ if TYPE_CHECKING:
     from virtviz.paths.guest_stack import Socket
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.queues import Fifo
+
+
+class SendmsgOnPair(Sendmsg):
+    """The way down to the driver, where the driver has several transmit queues: rows 2 and 3 of G-TX."""
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give sizes, and the queue."""
+        vcpu = self.program.vcpu
+        return {**super().words(me), "vcpu": f"vcpu{vcpu}", "queue": f"transmitq{vcpu + 1}"}
+
+    @op(
+        "G-TX.3",
+        "put the headers in front",
+        "ip_output",
+        IP_OUTPUT,
+        text="UDP or ICMP, IP and Ethernet headers go in front: the frame has {length} bytes.",
+        to=goto("choose_queue"),
+        private=True,
+        cost="stack",
+    )
+    def add_headers(self, me: Context) -> None:
+        super().add_headers(me)
+
+    @op(
+        "G-TX.3",
+        "choose the transmit queue",
+        "netdev_pick_tx",
+        CORE_DEV,
+        text=(
+            "The driver has bound a queue pair to each CPU: what {vcpu} sends goes by {queue}. Nothing is shared, so "
+            "CPUs need not wait for each other."
+        ),
+        to=goto("enqueue"),
+        private=True,
+    )
+    def choose_queue(self, me: Context) -> None: ...
 
 
 @cells

@@ -23,7 +23,7 @@ from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSofti
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
-from virtviz.paths.guest_smp import DeliverToAny, RescheduleInterrupt
+from virtviz.paths.guest_smp import DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
@@ -283,7 +283,8 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
     idle = _idle(parts, guest, kernel)
     _interrupt_gates(parts, guest, kernel, softirq)
     program = guest.program
-    program.sendmsg = Sendmsg(
+    sendmsg_class = Sendmsg if len(machine) == 1 else SendmsgOnPair
+    program.sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
         program,
