@@ -63,6 +63,13 @@ def build(
     needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
+    vcpus = max((e.vcpu for e in events if isinstance(e, Item)), default=0) + 1
+    if vcpus > world.number("queues"):
+        queues = world.number("queues")
+        raise KnobError(
+            "queues",
+            f"the scenario is about vCPU {vcpus - 1}, and with queues={queues} there are {queues}; set queues={vcpus}",
+        )
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
@@ -101,14 +108,23 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
             to_vm = -1 if send.to is UNSET else VMS.index(send.to)
             sent[send.id] = list(range(len(items), len(items) + send.count))
             new = [
-                Item(name, vm, outgoing=True, to_vm=to_vm, kind=send.kind, length=send.bytes, fragments=send.fragments)
+                Item(
+                    name,
+                    vm,
+                    outgoing=True,
+                    to_vm=to_vm,
+                    kind=send.kind,
+                    length=send.bytes,
+                    fragments=send.fragments,
+                    vcpu=send.vcpu,
+                )
                 for name in names_of(send.id, send.count)
             ]
         elif isinstance(event.receive, Receive):
             receive = event.receive
             vm = VMS.index(receive.to)
             new = [
-                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes)
+                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
                 for name in names_of(receive.id, receive.count)
             ]
         elif isinstance(event.reply, Reply):
@@ -129,7 +145,7 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
 def _answer(name: str, asked: int, item: Item) -> Item:
     """Make the answer to a packet: from the far host, or from the virtual machine that it was sent to."""
     if item.to_vm < 0:
-        return Item(name, item.vm, outgoing=False, kind=item.kind, length=item.length, answers=asked)
+        return Item(name, item.vm, outgoing=False, kind=item.kind, length=item.length, answers=asked, vcpu=item.vcpu)
     return Item(name, item.to_vm, to_vm=item.vm, kind=item.kind, length=item.length, answers=asked)
 
 
@@ -213,9 +229,11 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
         elif isinstance(event.send, Send):
             at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
             _check_ends(event.send, at, machines, marks)
+            _check_vcpu(event.send.vcpu, at, lesson, marks)
         elif isinstance(event.receive, Receive):
             at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
             _check_machine(event.receive.to, (*at, "to"), machines, marks)
+            _check_vcpu(event.receive.vcpu, at, lesson, marks)
         else:
             continue
         if name in counts:
@@ -257,6 +275,19 @@ def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -
     if name not in machines:
         hint = f"; for that one, set `vms: {VMS.index(name) + 1}` in `world`" if name in VMS else ""
         marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(machines)}{hint}")
+
+
+def _check_vcpu(vcpu: int, at: Path, lesson: Lesson, marks: Marks) -> None:
+    queues = _number(lesson, "queues")
+    if vcpu >= queues:
+        there = "only vCPU 0" if queues == 1 else f"vCPU 0 to {queues - 1}"
+        hint = f"for that one, set `queues: {vcpu + 1}` in `world`"
+        marks.add((*at, "vcpu"), f"there is no vCPU {vcpu}; with `queues: {queues}` there is {there}; {hint}")
+
+
+def _number(lesson: Lesson, knob: str) -> int:
+    """Give a setting of a lesson; see `_world_or_usual`."""
+    return _world_or_usual(lesson).number(knob)
 
 
 def _world_or_usual(lesson: Lesson) -> World:

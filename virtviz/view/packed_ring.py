@@ -14,6 +14,7 @@ from virtviz.spec.virtio import (
     VIRTQ_PACKED_EVENT,
 )
 from virtviz.view.frame import Cell, EventFrame, PackedRingFrame, PackedSlotFrame
+from virtviz.view.machines import pool_of
 from virtviz.view.ring import NOTHING, Marks, flag_letters
 
 if TYPE_CHECKING:
@@ -168,10 +169,9 @@ class _Turns:
         """Give the number of the packet that a slot's buffer holds; 0 if none."""
         if slot not in self._ids:
             return 0
-        vm = self._queue.name.partition(".")[0]
-        pool = "skb" if self._queue.direction == "out" else "rx_buffers"
+        pool = pool_of(self._queue.name, "skb" if self._queue.direction == "out" else "rx_buffers")
         token = self._cell(f"tokens[{self._ids[slot]}]")
-        return self._source.cell(self._position, f"{vm}.{pool}.packet[{token}]")
+        return self._source.cell(self._position, f"{pool}.packet[{token}]")
 
     def _cell(self, name: str) -> int:
         return self._source.cell(self._position, f"{self._queue.driver}.{name}")
