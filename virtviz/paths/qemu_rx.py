@@ -79,21 +79,29 @@ class ReadTap(RxRoutine):
 
     @op(
         {"kept": "Q-RX.3", "": "Q-RX.11"},
-        {"kept": "stop reading the TAP", "enough": "let others have a turn", "": "read the TAP again"},
+        {
+            "kept": "stop reading the TAP",
+            "enough": "let others have a turn",
+            "failed": "let others have a turn",
+            "": "read the TAP again",
+        },
         "tap_send",
         QEMU_TAP,
         text={
             "more": "The frame is done with: QEMU reads again, until read() finds nothing.",
             "enough": "{limit} frames were read in a row: other descriptors have a turn.",
             "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until the guest kicks.",
+            "failed": "The device has failed to take the frame: QEMU leaves the TAP for this turn.",
         },
-        to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN},
+        to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN, "failed": RETURN},
     )
     def count(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.frame:
             self.nic.qemu.cells.read_poll = 0
             return "kept"
+        if not mine.got:
+            return "failed"
         return "enough" if mine.read >= TAP_BURST else "more"
 
     def words(self, me: Context) -> Mapping[str, object]:
@@ -141,7 +149,7 @@ class ServeRxKick(RxRoutine):
         "tap_send_completed",
         QEMU_TAP,
         text={
-            "delivered": "The frame is delivered: the TAP is among what ppoll() waits for again.",
+            "delivered": "The frame is done with: the TAP is among what ppoll() waits for again.",
             "kept": "There is no room for it even now: it waits on.",
         },
         to={"delivered": goto("notify"), "kept": RETURN},

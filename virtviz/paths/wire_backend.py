@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from virtviz.paths import kvm, kvm_eventfd, kvm_msi
-from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
@@ -15,7 +14,7 @@ from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, 
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.paths.wire_guest import CONFIG, RX, TX, enter_guest
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
@@ -66,7 +65,7 @@ class VhostBackend:
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
-        status = DeviceStatus(state, f"{name}.device")
+        status = guest.device
         device_class, back_end = DEVICES[world.word("device_checks")]
         self.tx_device, self.rx_device = (
             device_class(
@@ -109,7 +108,7 @@ class VhostBackend:
             f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
         self.kicks, self.calls = (
-            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
+            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues[:CONFIG]]
             for use in ("kick", "call")
         )
 
@@ -132,6 +131,10 @@ class VhostBackend:
             enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
         return made
+
+    def config_load(self) -> Routine | None:
+        """Say that nothing ever changes in the device's configuration."""
+        return None
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""

@@ -9,6 +9,8 @@ from msgspec import Struct
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
+from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
@@ -24,11 +26,12 @@ from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
+    from virtviz.paths.guest_config import ConfigWork
     from virtviz.paths.parts import Parts
 
 PAGE = 4096
@@ -37,6 +40,8 @@ SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
 RX, TX = 0, 1
 """Numbers of the queues of the first pair, as virtio-net numbers them."""
+CONFIG = 2
+"""Number of the vector of a changed configuration, behind those of the queues."""
 
 
 class GuestMemory(Struct):
@@ -58,6 +63,8 @@ class Guest(Struct):
         thread: the thread of its vCPU.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
         rx_name, tx_name: names of its virtqueues.
+        device: the status of its network device.
+        config: what looks at a changed configuration of it; None where no back-end changes it.
     """
 
     name: str
@@ -75,6 +82,8 @@ class Guest(Struct):
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
     program: Program
+    device: DeviceStatus
+    config: ConfigWork | None = None
 
     def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
         """Name a place of this virtual machine."""
@@ -101,7 +110,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
     outside = (
         parts.thread(f"{name}.outside", cpu=1 + 2 * number, kind=ThreadKind.HARDWARE) if parts.traffic.pokes else None
     )
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1"), apicv=world.on("apicv"))
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1", "config"), apicv=world.on("apicv"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
     socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))
@@ -167,6 +176,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         rxq,
         txq,
         program,
+        DeviceStatus(state, f"{name}.device"),
     )
 
 
@@ -204,13 +214,16 @@ def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
         memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
-def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> None:
+def wire_guest(
+    parts: Parts, guest: Guest, kick_exits: Sequence[Routine], config_load: Routine | None = None
+) -> None:
     """Make everything a virtual machine's vCPU does.
 
     Args:
         parts: the world in the making.
         guest: the virtual machine.
         kick_exits: for each queue, what a store to its notify address leads to.
+        config_load: what a load from the device's configuration leads to; None where nothing ever changes in it.
     """
     world, name, cpu = parts.world, guest.name, guest.cpu
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
@@ -230,9 +243,13 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, {"receiveq1": poll_rx, "transmitq1": poll_tx}, run_queue)
     idle = _idle(parts, guest, kernel)
-    _interrupt_gates(parts, guest, kernel, softirq)
+    work = None
+    if guest.config is not None and config_load is not None:
+        work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
+    _interrupt_gates(parts, guest, kernel, softirq, work)
     program = guest.program
-    program.sendmsg = Sendmsg(
+    send_class = Sendmsg if work is None else SendmsgThenWork
+    program.sendmsg = sendmsg = send_class(
         f"{name}.sendmsg",
         stack,
         program,
@@ -245,6 +262,8 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         softirq,
         idle,
     )
+    if isinstance(sendmsg, SendmsgThenWork) and work is not None:
+        sendmsg.config, sendmsg.work = work.work, work
     program.recvmsg = Recvmsg(
         f"{name}.recvmsg", stack, program, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu, idle
     )
@@ -283,21 +302,32 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     return HaltingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
 
 
-def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
-    """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode."""
+def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine, work: LookAtLink | None) -> None:
+    """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode.
+
+    Args:
+        work: what an interrupt may schedule for a kernel thread; None for nothing.
+    """
     name, vcpu = guest.name, guest.vcpu
     done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
-    handlers: Mapping[str, Routine] = {
+    handlers: dict[str, Routine] = {
         "receiveq1": virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
         "transmitq1": done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
     }
+    take_class = TakeInterrupt
+    if work is not None:
+        take_class = TakeInterruptThenWork
+        handlers["config"] = ConfigChanged(f"{name}.config_interrupt", guest.driver_place, work.work)
     eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
     in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)
     modes = (("user", guest.place("cpu.user", Domain.GUEST_USER, "CPU", Role.CPU)), ("kernel", in_kernel))
     takes = [
-        TakeInterrupt(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
+        take_class(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
         for mode, place in modes
     ]
+    for take in takes:
+        if isinstance(take, TakeInterruptThenWork) and work is not None:
+            take.config, take.work = work.work, work
     exits = [
         kvm.LeaveForInterrupt(
             f"{name}.exit_from_{mode}",

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.paths import (
     kvm,
+    kvm_config,
     kvm_eventfd,
     kvm_mmio,
     kvm_msi,
     qemu,
+    qemu_checks,
     qemu_deliver,
     qemu_fds,
     qemu_nic,
@@ -21,6 +23,7 @@ from virtviz.paths import (
     qemu_tx,
     qemu_vcpu,
 )
+from virtviz.paths.guest_config import ConfigWork
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
@@ -28,7 +31,7 @@ from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_backend import FIRST_PID, msi_delivery
-from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.paths.wire_guest import CONFIG, RX, TX, enter_guest
 from virtviz.ring.qemu_device import QemuDevice
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ class QemuBackend:
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
-        self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues]
+        self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues[:CONFIG]]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
         self.qemu = qemu.Qemu(state, name, self.kicks, own, tap)
         self.qemu.thread = self.thread
@@ -87,6 +90,7 @@ class QemuBackend:
             state,
             f"{name}.nic",
             self.qemu,
+            device=guest.device,
             mac=vm_endpoint(number).mac,
             tx_name=guest.tx_name,
             rx_name=guest.rx_name,
@@ -98,11 +102,17 @@ class QemuBackend:
             mergeable=world.has(MERGEABLE),
         )
         nic = self.nic.cells
+        guest.config = config = ConfigWork(
+            state, f"{guest.name}.config", guest.cpu, guest.tx_queue, guest.socket, memory.skbs
+        )
         parts.drops |= {
             f"{name}.discarded": lambda: nic.discarded,
             f"{name}.filtered": lambda: nic.filtered,
             f"{name}.refused": lambda: nic.refused,
             f"{name}.errors": lambda: nic.errors,
+            f"{name}.lost": lambda: nic.lost,
+            f"{name}.link_down": lambda: nic.unlinked,
+            f"{guest.name}.no_carrier": lambda: config.cells.dropped,
             f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
 
@@ -145,6 +155,18 @@ class QemuBackend:
             made.append(exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, queue, mmio, enter))
         return made
 
+    def config_load(self) -> Routine:
+        """Make what a load from the device's configuration leads to."""
+        guest = self.guest
+        assert guest.config is not None
+        give = kvm_config.GiveConfig(
+            f"{guest.name}.give_config", QEMU_VCPU, self.qemu, guest.device, guest.config.cells
+        )
+        on_intel = self.parts.world["cpu"] == "intel"
+        load_class = kvm_config.HeavyLoadIntel if on_intel else kvm_config.HeavyLoadAmd
+        enter = enter_guest(guest, "CONFIG.9", "config_load", "KVM_RUN is called again.")
+        return load_class(f"{guest.name}.config_load", KVM, guest.vcpu, give, enter)
+
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
         wakeup = qemu_fds.WakePoller(
@@ -176,6 +198,7 @@ class QemuBackend:
                     nic,
                     self._writev(port),
                     self._signal_msi(guest.tx_name, TX, "main_loop"),
+                    self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
                 ),
                 "own eventfd": qemu.ReadOwnEventfd(
                     f"{name}.serve_own", QEMU, self._read("own", self.qemu.own, "Q-TX.12")
@@ -209,7 +232,19 @@ class QemuBackend:
 
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
         who = place.name.replace(".", "_")
-        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
+        error = self._error(place, nic, self.guest.rx_name, "Q-RX.5")
+        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who), error)
+
+    def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
+        name = f"{queue}.error_in_{place.name}"
+        return qemu_checks.VirtioError(name, place, nic, queue, self._notify_config(place, name), row)
+
+    def _notify_config(self, place: Place, name: str) -> qemu_checks.NotifyConfig:
+        signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, self._config_msi(name))
+        return qemu_checks.NotifyConfig(f"{name}.notify_config", place, self.guest.device, signal)
+
+    def _config_msi(self, name: str) -> kvm_msi.MsiDelivery:
+        return msi_delivery(self.parts, self.guest, f"{name}.msi", "", CONFIG)
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)

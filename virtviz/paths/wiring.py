@@ -64,6 +64,9 @@ class Backend(Protocol):
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
 
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
 
@@ -135,7 +138,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     for number in range(world.number("vms")):
         guest = make_guest(parts, number)
         backend = BACKENDS[world.word("path")](parts, guest, number)
-        wire_guest(parts, guest, backend.kick_exits())
+        wire_guest(parts, guest, backend.kick_exits(), backend.config_load())
         machines.append((guest, backend))
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):
