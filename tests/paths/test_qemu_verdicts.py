@@ -48,14 +48,16 @@ def test_the_step_that_meets_it_says_what_why_and_the_verdict(queue, problem, se
     assert (step.outcome == verdict) == (verdict == RESET)
     if verdict == RESET:
         assert f"prints “{ROWS[problem].message.split('{')[0]}" in step.text
-    assert world.cell("qemu-4002.nic.broken") == (verdict == RESET)
+    if verdict == RESET:
+        assert world.cell("qemu-4002.nic.broken")
 
 
 @every_state
 def test_a_broken_device_asks_for_a_reset_tells_the_driver_and_the_driver_does_not_care(queue, problem):
     world = broken(queue, problem).run()
     device = [world.cell(f"vm1.device.{name}") for name in ("status", "isr", "generation", "config_status")]
-    if expected(queue, problem) != RESET:
+    if not world.cell("qemu-4002.nic.broken"):
+        assert expected(queue, problem) != RESET
         assert device == [15, 0, 0, 1]
         return
     assert device[0] == 64 | 15
@@ -81,10 +83,9 @@ def test_the_order_of_an_error_is_message_status_interrupt_look():
     assert world.u16("used_idx") == 0
 
 
-@everywhere
 @every_state
-def test_undo_is_exact_and_nothing_runs_for_ever(queue, problem, settings):
-    machine = broken(queue, problem, settings).machine
+def test_undo_is_exact_and_nothing_runs_for_ever(queue, problem):
+    machine = broken(queue, problem).machine
     seen = {0: machine.digest()}
     while machine.run(150):
         assert machine.length < 60_000
@@ -96,11 +97,10 @@ def test_undo_is_exact_and_nothing_runs_for_ever(queue, problem, settings):
     assert machine.digest() == seen[machine.length]
 
 
-@everywhere
 @every_state
-def test_counting_equals_recording(queue, problem, settings):
+def test_counting_equals_recording(queue, problem):
     def hits(*, recording):
-        machine = broken(queue, problem, settings, recording=recording).machine
+        machine = broken(queue, problem, recording=recording).machine
         machine.run(60_000)
         return Counter({(machine.program.arcs[i].op.path, machine.program.arcs[i].outcome): n
                         for i, n in enumerate(machine.hits) if n})  # fmt: skip
@@ -209,7 +209,7 @@ def lie_between(world, op, without):
     """Let the device look first, then change what it has looked at, and let it go on."""
     world.step_until(op, without=without)
     for _ in world.simulation.traffic.pokes:
-        world.move("outside")
+        world.move("outside", "change")
     return world.run()
 
 
@@ -247,12 +247,11 @@ def test_too_many_in_flight_while_receiving():
 
 def test_too_many_in_flight_in_a_batch_of_a_vhost_that_checks_as_qemu():
     events = [OUT, Poke("transmitq1", "avail.idx", SIZE), Poke("transmitq1", "avail.idx", SIZE + 8)]
-    world = Driven(events, SMALL | {"device_checks": "qemu"}).step_until("return_to_user", without=["outside", "vhost"])
-    world.move("outside")
-    while world.cell("vhost-4002.tx.done") < SIZE:
+    world = Driven(events, SMALL | {"device_checks": "qemu"}).run(without=["outside", "vhost"]).move("outside", "change")
+    for _ in range(SIZE):
         world.move("vhost", "remember_head")
-    world.move("outside")
-    world.run()
+    assert world.cell("vhost-4002.tx.done") == SIZE
+    world.move("outside", "change").run()
     (step,) = [step for step in world.steps() if "too many in flight. Verdict" in step.text]
     assert step.outcome == RESET
 

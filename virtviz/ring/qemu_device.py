@@ -13,6 +13,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Literal
 
 from virtviz.ring.checked_device import CheckedSplitDevice
+from virtviz.ring.index import pending
 from virtviz.ring.pieces import Pieces
 from virtviz.spec.virtio import VIRTQ_DESC, VIRTQ_USED_F_NO_NOTIFY
 
@@ -46,8 +47,17 @@ class QemuDevice(CheckedSplitDevice):
         return not self.cells.used_flags & VIRTQ_USED_F_NO_NOTIFY
 
     def find(self) -> Literal["known", "new", "empty"] | Malformed:
-        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up."""
-        return "known" if self.waiting() else self.look()
+        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up.
+
+        An index further ahead than the queue is long is let pass, however it became known.
+        """
+        if not self.waiting():
+            return self.look()
+        mine = self.cells
+        if pending(mine.avail_idx, mine.last_avail_idx) > self._size:
+            mine.expected, mine.seen = mine.last_avail_idx, mine.avail_idx
+            self._found.refuse_nothing("avail.idx jumped")
+        return "known"
 
     def reread_avail_idx(self) -> int:
         """Read avail.idx, whatever is known of it."""
