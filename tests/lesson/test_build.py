@@ -150,3 +150,17 @@ def test_frames_of_a_capture_take_the_place_of_the_scenario():
 def test_frames_that_no_card_would_take_are_refused(frames, what):
     with pytest.raises(CaptureError, match=what):
         build(lesson_of("send: {id: a}"), frames=frames)
+
+
+def test_a_ring_of_the_other_machine_can_be_changed():
+    _, traffic = build(
+        lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    )
+    assert traffic.acts == (((SEND, 0),), ((POKE, 0),))
+    assert traffic.pokes == (Poke("receiveq1", "used_event", 9, 1),)
+
+
+def test_a_ring_of_a_machine_that_is_not_there_is_refused():
+    lesson = lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):
+        build(lesson, [{"vms": 1}])

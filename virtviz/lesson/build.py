@@ -59,7 +59,7 @@ def build(
         _fit_pokes(lesson, world)
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
-    needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
+    needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
     count = sum(isinstance(event, Item) for event in events)
@@ -117,7 +117,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
                 for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
             ]
         elif isinstance(event.poke, PokeEvent):
-            made.append(Poke(event.poke.queue, event.poke.field, event.poke.value))
+            poke = event.poke
+            made.append(Poke(poke.queue, poke.field, poke.value, VMS.index(poke.vm)))
         else:
             made.append(Pause())
         items += new
@@ -190,7 +191,7 @@ def check_world(value: object, marks: Marks) -> None:
 def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
     machines = _machines(lesson)
-    _check_pokes(lesson, marks)
+    _check_pokes(lesson, machines, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -266,13 +267,14 @@ def _queue_size(lesson: Lesson) -> int:
         return make_world().number("queue.size")
 
 
-def _check_pokes(lesson: Lesson, marks: Marks) -> None:
+def _check_pokes(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
     """Note changes of fields that do not exist, or do not hold the value."""
     layout = SplitLayout.at(0, _queue_size(lesson))
     for number, event in enumerate(lesson.scenario):
         poke, at = event.poke, ("scenario", number, "poke")
         if not isinstance(poke, PokeEvent):
             continue
+        _check_machine(poke.vm, (*at, "vm"), machines, marks)
         try:
             length = layout.field_place(poke.field)[1]
         except ValueError as error:

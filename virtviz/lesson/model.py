@@ -79,9 +79,10 @@ class Receive(Model, frozen=True):
     count: Count = 1
 
 
-class Poke(Model, frozen=True):
+class Poke(Model, frozen=True, kw_only=True):
     """A field of a ring is changed from outside, as neither driver nor device would: to show what a broken one does."""
 
+    vm: Annotated[str, Meta(description="The virtual machine whose ring it is.")] = "vm1"
     queue: Annotated[Literal["receiveq1", "transmitq1"], Meta(description="The virtqueue.")]
     field: Annotated[
         str, Meta(description="The field, as the trace calls it: `avail.idx`, `avail.ring[0]`, `desc[3].len`, ...")

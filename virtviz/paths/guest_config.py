@@ -237,7 +237,7 @@ class LookAtLink(Routine):
         LINK_WATCH,
         text={
             DROPPED: "A packet waited in the queueing discipline, which goes: it is dropped. Still waiting: {waiting}.",
-            "gone": "In the place of the queueing discipline comes noop, which takes nothing: whatever is sent is lost.",
+            "gone": "In the place of the queueing discipline comes noop, which takes nothing: what is sent is lost.",
         },
         to={DROPPED: goto("deactivate"), "gone": goto("end")},
     )
@@ -385,7 +385,7 @@ class SendmsgThenWork(Sendmsg):
     )
     def enqueue(self, me: Context) -> str:
         if not self.config.cells.inactive:
-            return super().enqueue(me)
+            return Sendmsg.enqueue(self, me) or ""
         self.cpu.cells.softirqs_off = 1
         self.config.drop(me.skb)
         return DROPPED
@@ -408,5 +408,5 @@ class SendmsgThenWork(Sendmsg):
         private=True,
     )
     def return_to_user(self, me: Context) -> str:
-        answer = super().return_to_user(me)
+        answer = Sendmsg.return_to_user(self, me) or ""
         return "work" if answer == "return" and self.config.may_run(me) else answer

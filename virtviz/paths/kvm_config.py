@@ -1,7 +1,7 @@
 """A load from the device's configuration: it leaves the guest, and only QEMU can answer. Rows 8 and 9 of CONFIG.
 
-Unlike a kick, nothing can shorten this way: KVM_RUN returns, QEMU's vCPU thread looks the value up, and KVM puts it into
-the guest's register when it is run again. That is a heavy exit for every load.
+Unlike a kick, nothing can shorten this way: KVM_RUN returns, QEMU's vCPU thread looks the value up, and KVM puts it
+into the guest's register when it is run again. That is a heavy exit for every load.
 
 Source: Linux arch/x86/kvm/x86.c (emulator_read_write, complete_emulated_mmio); QEMU hw/virtio/virtio-pci.c
 (virtio_pci_device_read), hw/net/virtio-net.c (virtio_net_get_config).

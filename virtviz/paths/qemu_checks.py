@@ -52,7 +52,7 @@ class NotifyConfig(Routine):
         QEMU_VIRTIO,
         spec="2.5.3",
         text=(
-            "The configuration's generation is now {generation}, so that a driver that reads it in pieces can tell. The "
+            "The configuration's generation is now {generation}: a driver that reads it in pieces can tell. The "
             "interrupt status says “configuration”."
         ),
     )

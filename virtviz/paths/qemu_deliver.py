@@ -72,7 +72,7 @@ class Deliver(CheckingRoutine):
         QEMU_VIRTIO_NET,
         spec="5.1.9.3",
         text={
-            "room": "The guest has offered buffers: avail.idx is {avail}, and entry {next} is the next to be taken.{passed}",
+            "room": "Buffers are on offer: avail.idx is {avail}, and entry {next} is the next to be taken.{passed}",
             "too little": "The buffers on offer cannot hold the frame: avail.idx is {avail}.",
             RESET: "{wrong}",
         },

@@ -165,7 +165,7 @@ class SendQueued(CheckingRoutine):
         QEMU_VIRTIO,
         spec="2.7.13",
         text={
-            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.{passed}",
+            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is to be had.{passed}",
             "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.{passed}",
             "empty": "avail.idx is still {avail}: the ring is empty.",
             "broken": "The device is broken, so virtqueue_pop() gives nothing, whatever lies in the ring.",

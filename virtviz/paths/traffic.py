@@ -199,7 +199,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
     A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
     sender waits for it; so is a frame that arrives by itself, or from another virtual machine.
     """
-    named = [max(event.vm, event.to_vm) for event in events if isinstance(event, Item)]
+    named = [max(event.vm, getattr(event, "to_vm", -1)) for event in events if not isinstance(event, Pause)]
     vms = max([vms - 1, *named]) + 1
     items: list[Item] = []
     acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]

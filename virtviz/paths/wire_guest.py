@@ -214,9 +214,7 @@ def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
         memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
-def wire_guest(
-    parts: Parts, guest: Guest, kick_exits: Sequence[Routine], config_load: Routine | None = None
-) -> None:
+def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], config_load: Routine | None = None) -> None:
     """Make everything a virtual machine's vCPU does.
 
     Args:
@@ -303,11 +301,7 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
 
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine, work: LookAtLink | None) -> None:
-    """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode.
-
-    Args:
-        work: what an interrupt may schedule for a kernel thread; None for nothing.
-    """
+    """Make what may interrupt the vCPU between its steps, and the work that an interrupt may schedule, if any."""
     name, vcpu = guest.name, guest.vcpu
     done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
     handlers: dict[str, Routine] = {
