@@ -14,9 +14,10 @@ from msgspec import UNSET
 from virtviz.errors import CaptureError, KnobError
 from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
+from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, Poke, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Link, Pause, Poke, ends_of, make_traffic
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
     """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
-    made: list[Item | Pause | Poke] = []
+    made: list[Item | Pause | Poke | Link] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -119,6 +120,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
         elif isinstance(event.poke, PokeEvent):
             poke = event.poke
             made.append(Poke(poke.queue, poke.field, poke.value, VMS.index(poke.vm)))
+        elif isinstance(event.link, LinkEvent):
+            made.append(Link(event.link.state == "up", VMS.index(event.link.vm)))
         else:
             made.append(Pause())
         items += new
@@ -143,11 +146,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause | Poke] = []
+    made: list[Item | Pause | Poke | Link] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
@@ -192,6 +195,7 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
     machines = _machines(lesson)
     _check_pokes(lesson, machines, marks)
+    _check_links(lesson, machines, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -265,6 +269,13 @@ def _queue_size(lesson: Lesson) -> int:
         return make_world(dict(flat(lesson.world))).number("queue.size")
     except KnobError:
         return make_world().number("queue.size")
+
+
+def _check_links(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
+    """Note links of virtual machines that are not there."""
+    for number, event in enumerate(lesson.scenario):
+        if isinstance(event.link, LinkEvent):
+            _check_machine(event.link.vm, ("scenario", number, "link", "vm"), machines, marks)
 
 
 def _check_pokes(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:

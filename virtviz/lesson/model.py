@@ -90,6 +90,13 @@ class Poke(Model, frozen=True, kw_only=True):
     value: Annotated[int, Meta(ge=0, le=(1 << 63) - 1, description="What it is set to; it has to fit.")]
 
 
+class Link(Model, frozen=True):
+    """Somebody tells QEMU that a virtual machine's link is up or down, as QMP's `set_link` does."""
+
+    state: Annotated[Literal["up", "down"], Meta(description="What the link is from now on.")]
+    vm: Annotated[str, Meta(description="The virtual machine whose link it is.")] = "vm1"
+
+
 class Event(Model, frozen=True):
     """One event of the scenario: exactly one of the keys."""
 
@@ -104,6 +111,7 @@ class Event(Model, frozen=True):
         | UnsetType
     ) = UNSET
     poke: Poke | UnsetType = UNSET
+    link: Link | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none or several of the keys."""
@@ -111,7 +119,7 @@ class Event(Model, frozen=True):
             raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
 
 
-EVENT_KEYS = ("send", "reply", "receive", "pause", "poke")
+EVENT_KEYS = ("send", "reply", "receive", "pause", "poke", "link")
 
 
 class When(Model, frozen=True):

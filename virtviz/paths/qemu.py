@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class Ready(IntFlag):
     """What the main loop can find to do, as bits."""
 
+    REQUEST = 32
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
     TX_KICK = 4
@@ -39,14 +40,15 @@ class Ready(IntFlag):
 
 
 HANDLERS: Final = {
+    Ready.REQUEST: "request",
     Ready.BOTTOM_HALF: "bottom half",
     Ready.OWN_EVENTFD: "own eventfd",
     Ready.TX_KICK: "transmit kick",
     Ready.RX_KICK: "receive kick",
     Ready.TAP: "tap",
 }
-"""What is served by whom, in the order in which it is served: bottom halves first, then the main loop's own eventfd,
-then the descriptors, the one that was registered last before the others."""
+"""What is served by whom, in the order in which it is served: the monitor's request and bottom halves first, then the
+main loop's own eventfd, then the descriptors, the one that was registered last before the others."""
 
 
 @cells
@@ -59,6 +61,9 @@ class MainLoopCells(Cells):
         notify_me: 1 while who schedules a bottom half has to wake the main loop (`notify_me` of its AioContext).
         polling: 1 while its thread is on the wait queues of its descriptors.
         read_poll: 1 while the TAP is among them.
+        kick_poll: 1 while the kicks' eventfds are among them.
+        watching: 1 while it waits for a TAP that vhost has as well.
+        asked: what the monitor has asked to make of the link: 1 down, 2 up, 0 for no request.
         ready: what is left to do in this turn, as bits of `Ready`.
         turn: what there was to do in it.
     """
@@ -68,6 +73,9 @@ class MainLoopCells(Cells):
     notify_me: int = 0
     polling: int = 0
     read_poll: int = 1
+    kick_poll: int = 1
+    watching: int = 0
+    asked: int = 0
     ready: int = 0
     turn: int = 0
 
@@ -78,6 +86,7 @@ class Qemu:
     Args:
         kicks: the eventfd of each queue's kick, receive queue first; without ioeventfd nobody signals them.
         tap: the TAP it holds.
+        shares_tap: vhost has the TAP as well.
 
     Attributes:
         name: the main loop's thread.
@@ -87,20 +96,38 @@ class Qemu:
 
     thread: Thread
 
-    def __init__(self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, tap: Tap) -> None:
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        kicks: list[EventfdCells],
+        own: EventfdCells,
+        tap: Tap,
+        *,
+        shares_tap: bool = False,
+    ) -> None:
         self.name = name
         self.cells = state.add(MainLoopCells, name)
         self.kicks = kicks
         self.own = own
         self.tap = tap
+        self.shares_tap = shares_tap
+
+    def watch_tap(self, watched: int) -> None:
+        """Note whether ppoll() waits for the TAP."""
+        if self.shares_tap:
+            self.cells.watching = watched
+        elif self.tap.cells.watched != watched:
+            self.tap.cells.watched = watched
 
     def look(self) -> int:
         """Give which descriptors are ready, as bits of `Ready`."""
         rx, tx = self.kicks
+        kicks = self.cells.kick_poll
         return (
             (Ready.OWN_EVENTFD if self.own.counter else 0)
-            | (Ready.TX_KICK if tx.counter else 0)
-            | (Ready.RX_KICK if rx.counter else 0)
+            | (Ready.TX_KICK if kicks and tx.counter else 0)
+            | (Ready.RX_KICK if kicks and rx.counter else 0)
             | (Ready.TAP if self.cells.read_poll and self.tap.queue else 0)
         )
 
@@ -183,6 +210,8 @@ class MainLoop(Routine):
         mine.notify_me = 0
         if mine.scheduled:
             mine.ready |= Ready.BOTTOM_HALF
+        if mine.asked:
+            mine.ready |= Ready.REQUEST
         mine.turn = ready = mine.ready
         if not ready & ~Ready.BOTTOM_HALF:
             return "look"
@@ -193,6 +222,7 @@ class MainLoop(Routine):
 
     @op(
         {
+            "request": "CONFIG.2",
             "bottom half": "Q-TX.4",
             "own eventfd": "Q-TX.12",
             "transmit kick": "Q-TX.2",
@@ -211,6 +241,7 @@ class MainLoop(Routine):
         "main_loop_wait",
         QEMU_MAIN_LOOP,
         text={
+            "request": "The monitor has a request: it is carried out by the main loop, under the lock.",
             "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
             "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
             "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",

@@ -106,9 +106,7 @@ class PpollWait(Routine):
     def wait(self, me: Context) -> str:
         qemu, mine = self.qemu, self.qemu.cells
         found = qemu.look()
-        watched = 0 if found else mine.read_poll
-        if qemu.tap.cells.watched != watched:
-            qemu.tap.cells.watched = watched
+        qemu.watch_tap(0 if found else mine.read_poll)
         mine.polling = int(not found)
         mine.ready = found
         return "sleep" if not found else "frame" if found == Ready.TAP else "ready"

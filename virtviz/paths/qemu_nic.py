@@ -147,6 +147,13 @@ class Nic:
         slot = self.cells.frame
         return VIRTIO_NET_HDR_BYTES + self.memory.cells.length[slot] if slot else 0
 
+    def drop_kept(self) -> None:
+        """Drop the frame in hand for want of a link."""
+        mine = self.cells
+        self.memory.release(mine.frame)
+        mine.frame = 0
+        mine.unlinked += 1
+
     def next_out(self) -> int:
         """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""
         ring = self.tx

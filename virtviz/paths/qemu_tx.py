@@ -59,12 +59,17 @@ class ReadKick(Routine):
 
 
 class ServeTxKick(NicRoutine):
-    """A kick of the transmit queue: nothing is sent yet, only a bottom half scheduled. Row 3 of Q-TX."""
+    """A kick of the transmit queue: nothing is sent yet, only a bottom half scheduled. Row 3 of Q-TX.
+
+    Args:
+        drop: drops what is in the queue, for want of a link.
+    """
 
     links: Mapping[str, str] = {"notify": ""}
 
-    def __init__(self, name: str, place: Place, nic: Nic) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, drop: Routine) -> None:
         super().__init__(name, place, nic, nic.tx_name, nic.tx)
+        self.drop = drop
 
     @op(
         "Q-TX.3",
@@ -73,15 +78,23 @@ class ServeTxKick(NicRoutine):
         QEMU_VIRTIO_NET,
         text={
             "noted": "The device notes that its transmit queue waits. It sends nothing yet.",
+            "no link": "The link is down: what the guest has put into the queue is dropped.",
             "noted already": "The queue waits already: its packets will be found.",
             "broken": "The guest has misused a ring: the device is broken until it is reset.",
         },
-        to={"noted": goto("disable_kicks"), "noted already": RETURN, "broken": RETURN},
+        to={
+            "noted": goto("disable_kicks"),
+            "no link": call("drop", None),
+            "noted already": RETURN,
+            "broken": RETURN,
+        },
     )
     def note_kick(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.broken:
             return "broken"
+        if not self.nic.device.cells.config_status:
+            return "no link"
         if mine.tx_waiting:
             return "noted already"
         mine.tx_waiting = 1

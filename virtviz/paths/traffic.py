@@ -86,6 +86,18 @@ class Poke(Struct, frozen=True):
     vm: int = 0
 
 
+class Link(Struct, frozen=True):
+    """In a scenario: somebody tells QEMU that a virtual machine's link is up or down, before anything that comes after.
+
+    Attributes:
+        up: whether it is up from now on.
+        vm: index of the virtual machine.
+    """
+
+    up: bool
+    vm: int = 0
+
+
 class Act(IntEnum):
     """What a program does next."""
 
@@ -111,7 +123,7 @@ class Traffic(Struct, frozen=True):
         contents: makes the bytes of each item, for a sequence number.
         answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it
             carries; 0 if it answers none.
-        pokes: changes from outside, in order.
+        pokes: changes from outside, in order: of rings, and of links.
     """
 
     items: tuple[Item, ...]
@@ -120,8 +132,13 @@ class Traffic(Struct, frozen=True):
     rounds: int = 1
     contents: tuple[Template | Capture, ...] = ()
     answers_back: tuple[int, ...] = ()
-    pokes: tuple[Poke, ...] = ()
+    pokes: tuple[Poke | Link, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether somebody changes a link."""
+        return any(isinstance(change, Link) for change in self.pokes)
 
     @property
     def packets(self) -> int:
@@ -193,7 +210,7 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke | Link], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
@@ -205,7 +222,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
     acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]
     arrivals: list[tuple[int, int]] = []
     answers: dict[int, int] = {}
-    pokes: list[Poke] = []
+    pokes: list[Poke | Link] = []
     pauses = 0
     for event in events:
         if isinstance(event, Pause):
@@ -213,7 +230,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
             for program in acts:
                 program.append((Act.PAUSE, 0))
             continue
-        if isinstance(event, Poke):
+        if isinstance(event, Poke | Link):
             acts[event.vm].append((Act.POKE, len(pokes)))
             pokes.append(event)
             continue

@@ -51,9 +51,15 @@ class Work(IntEnum):
 
 @cells
 class WorkerCells(Cells):
-    """What a worker keeps: which kinds of work are queued already, as bits."""
+    """What a worker keeps.
+
+    Attributes:
+        queued: which kinds of work are queued already, as bits.
+        detached: queues without a back-end, as bits: 1 the receive queue, 2 the transmit queue.
+    """
 
     queued: int = 0
+    detached: int = 0
 
 
 class Worker:
@@ -292,9 +298,15 @@ class WorkerLoop(Routine):
             ),
             "handle_rx_kick": "{worker} runs: the guest has put empty buffers into its receive queue.",
             "handle_rx_net": "{worker} runs: a frame waits in the TAP's queue.",
+            "no back-end": "There is work, but the queue has no back-end: there is nothing to serve.",
             "deaf": "There is work, but the device needs a reset: until then {worker} leaves its queues as they are.",
         },
-        to={"work": call_any("work", "next_work"), "sleep": block("next_work"), "deaf": goto("next_work")},
+        to={
+            "work": call_any("work", "next_work"),
+            "sleep": block("next_work"),
+            "deaf": goto("next_work"),
+            "no back-end": goto("next_work"),
+        },
         milestone={"handle_tx_kick": "backend-awake", "handle_rx_net": "backend-awake"},
         fence=True,
     )
@@ -308,6 +320,8 @@ class WorkerLoop(Routine):
         worker.cells.queued &= ~(1 << work)
         if self._device.needs_reset:
             return "deaf"
+        if worker.cells.detached >> (work == Work.TX_KICK) & 1:
+            return "no back-end"
         if me.observed:
             me.packet = self.tx.next_packet() if work == Work.TX_KICK else self.rx.tap.next_packet()
         return self._names[work]

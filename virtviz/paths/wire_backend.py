@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from virtviz.paths import kvm, kvm_eventfd, kvm_msi
+from virtviz.paths import kvm, kvm_eventfd, vhost_link
 from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
@@ -14,13 +14,14 @@ from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, 
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import CONFIG, RX, TX, enter_guest
+from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.verdicts import BackEnd
 
-FIRST_PID = 4002
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
 
@@ -107,10 +107,13 @@ class VhostBackend:
             f"{tap.name}.rx_errors": lambda: tap.cells.rx_errors,
             f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
+        self.qemu: QemuBackend | None = None
         self.kicks, self.calls = (
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues[:CONFIG]]
             for use in ("kick", "call")
         )
+        if parts.traffic.has_links:
+            self.qemu = QemuBackend(parts, guest, number, tap, self.kicks)
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
@@ -127,19 +130,23 @@ class VhostBackend:
             (RX, guest.rx_name, Work.RX_KICK, "receive queue kicked"),
             (TX, guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
         ):
-            wakeup = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
+            wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
+            if self.qemu is not None:
+                wakeup = self.qemu.or_qemu(name, wakeup)
             enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
         return made
 
     def config_load(self) -> Routine | None:
-        """Say that nothing ever changes in the device's configuration."""
-        return None
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+        return None if self.qemu is None else self.qemu.config_load()
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
         name = self.tap.name
         serve = ServeTap(f"{name}.wakeup", VHOST_NET, self.worker, Work.RX_NET, "N-IN.10", "a frame on the TAP")
+        if self.qemu is not None:
+            return self.qemu.shared_transmit(serve)
         return TapXmit(f"{name}.xmit", tap_place(name), self.tap, serve)
 
     def wire(self, port: TapPort) -> None:
@@ -169,6 +176,8 @@ class VhostBackend:
         flush = FlushTx(f"{guest.tx_name}.flush", VHOST_NET, self.tx, sendmsg, give_back[TX])
         handle_rx = HandleRx(f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch)
         handle_tx = HandleTx(f"{guest.tx_name}.handle", VHOST_NET, self.tx, parts.host_pool, flush)
+        if self.qemu is not None:
+            self.qemu.wire(port, self._stop_and_start(self.qemu, rewatch))
         self.thread.start = WorkerLoop(
             f"{self.worker.name}.loop",
             VHOST_NET,
@@ -178,17 +187,33 @@ class VhostBackend:
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
         )
 
+    def _stop_and_start(self, qemu: QemuBackend, watch: Routine) -> Mapping[str, Routine]:
+        """Make what stops vhost-net and starts it again, with QEMU in its place meanwhile."""
+        calls: dict[str, Routine] = {}
+        guest = self.guest
+        writable = PollWakeup(
+            f"{guest.tx_name}.writable", VHOST_NET, self.worker, Work.TX_KICK, "CONFIG.6", "the TAP can be written to"
+        )
+        for bit, which, name, queue, mine, wake in (
+            (RX, "rx", guest.rx_name, self.rx, qemu.rx_device, watch),
+            (TX, "tx", guest.tx_name, self.tx, qemu.tx_device, writable),
+        ):
+            calls |= {
+                f"detach_{which}": vhost_link.Detach(f"{name}.detach", VHOST_NET, queue, bit, mine),
+                f"base_{which}": vhost_link.GetBase(f"{name}.get_base", VHOST_NET, queue, bit, mine),
+                f"set_base_{which}": vhost_link.SetBase(f"{name}.set_base", VHOST_NET, queue, bit, mine),
+                f"attach_{which}": vhost_link.Attach(f"{name}.attach", VHOST_NET, queue, bit, mine, wake),
+                f"kick_{which}": vhost_link.SetKick(f"{name}.set_kick", FDS, self.kicks[bit]),
+            }
+        name = qemu.qemu.name
+        return {
+            "stop": vhost_link.StopVhost(f"{name}.stop_vhost", QEMU, qemu.qemu, calls),
+            "start": vhost_link.StartVhost(f"{name}.start_vhost", QEMU, qemu.qemu, calls),
+        }
+
 
 def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
     """Make what signalling a queue's call eventfd leads to."""
     return kvm_eventfd.Irqfd(
         f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, f"{queue_name}.msi", queue_name, bit)
     )
-
-
-def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
-    """Make what delivers a queue's interrupt, as the processor can."""
-    if guest.vcpu.apicv:
-        return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
-    kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)
-    return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked

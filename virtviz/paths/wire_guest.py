@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
+from virtviz.paths import kvm, kvm_msi, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
 from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
@@ -18,7 +18,7 @@ from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
-from virtviz.paths.outside import ChangeRing
+from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
@@ -40,6 +40,7 @@ SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
 RX, TX = 0, 1
 """Numbers of the queues of the first pair, as virtio-net numbers them."""
+FIRST_PID = 4002
 CONFIG = 2
 """Number of the vector of a changed configuration, behind those of the queues."""
 
@@ -63,6 +64,7 @@ class Guest(Struct):
         thread: the thread of its vCPU.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
         rx_name, tx_name: names of its virtqueues.
+        outside: the thread of who changes rings and links; None where nobody does.
         device: the status of its network device.
         config: what looks at a changed configuration of it; None where no back-end changes it.
     """
@@ -82,6 +84,7 @@ class Guest(Struct):
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
     program: Program
+    outside: Thread | None
     device: DeviceStatus
     config: ConfigWork | None = None
 
@@ -157,7 +160,8 @@ def make_guest(parts: Parts, number: int) -> Guest:
     }
     if outside is not None:
         layouts = {"receiveq1": memory.rx_layout, "transmitq1": memory.tx_layout}
-        outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
+        change_class = ChangeWorld if parts.traffic.has_links else ChangeRing
+        outside.start = change_class(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(
@@ -176,6 +180,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         rxq,
         txq,
         program,
+        outside,
         DeviceStatus(state, f"{name}.device"),
     )
 
@@ -287,6 +292,14 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
 def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
     """Make the last step of an exit: how the guest is entered again."""
     return kvm.EnterGuest(f"{guest.name}.enter_after_{what}", KVM, guest.vcpu, row, after)
+
+
+def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+    """Make what delivers a queue's interrupt, as the processor can."""
+    if guest.vcpu.apicv:
+        return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
+    kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)
+    return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked
 
 
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:

@@ -5,6 +5,7 @@ With `ioeventfd=off` its vCPU thread has a part of its own in user space.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place, Role
@@ -18,6 +19,7 @@ from virtviz.paths import (
     qemu_checks,
     qemu_deliver,
     qemu_fds,
+    qemu_link,
     qemu_nic,
     qemu_rx,
     qemu_tx,
@@ -25,16 +27,19 @@ from virtviz.paths import (
 )
 from virtviz.paths.guest_config import ConfigWork
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.outside import ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.wire_backend import FIRST_PID, msi_delivery
-from virtviz.paths.wire_guest import CONFIG, RX, TX, enter_guest
+from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
+from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
 from virtviz.ring.qemu_device import QemuDevice
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
@@ -53,22 +58,42 @@ FRAMES = 2
 class QemuBackend:
     """QEMU's user-space back-end for one queue pair.
 
+    Args:
+        parts: the world in the making.
+        guest: the virtual machine it serves.
+        number: the machine's number, from 0.
+        tap, kicks: what vhost has as well, which serves the queues until it is stopped; None without vhost.
+
     Attributes:
         thread: the main loop's thread.
         tap: the TAP it reads and writes.
         rx_device, tx_device: the device's side of the rings.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        guest: Guest,
+        number: int,
+        tap: Tap | None = None,
+        kicks: list[kvm.EventfdCells] | None = None,
+    ) -> None:
         self.parts, self.guest = parts, guest
         world, state, memory = parts.world, parts.state, guest.memory
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
-        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
-        self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues[:CONFIG]]
+        with_vhost = tap is not None
+        self.tap = tap = tap or Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
+        self.kicks = kicks or [
+            state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues[:CONFIG]
+        ]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
-        self.qemu = qemu.Qemu(state, name, self.kicks, own, tap)
+        self.qemu = qemu.Qemu(state, name, self.kicks, own, tap, shares_tap=with_vhost)
         self.qemu.thread = self.thread
+        if with_vhost:
+            self.qemu.cells.read_poll = self.qemu.cells.kick_poll = 0
+        if guest.outside is not None and isinstance(guest.outside.start, ChangeWorld):
+            guest.outside.start.qemu, guest.outside.start.main_loop = self.qemu, self.thread
         port = parts.port(self.thread, memory.region)
         self.tx_device, self.rx_device = (
             QemuDevice(
@@ -146,7 +171,9 @@ class QemuBackend:
         deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
         serve: dict[int, Routine] = {
             RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
-            TX: qemu_vcpu.ServeTxKickFromVcpu(f"{guest.tx_name}.kicked", QEMU_VCPU, nic, write),
+            TX: qemu_vcpu.ServeTxKickFromVcpu(
+                f"{guest.tx_name}.kicked", QEMU_VCPU, nic, self._drop(QEMU_VCPU, nic), write
+            ),
         }
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
@@ -174,24 +201,50 @@ class QemuBackend:
         )
         return TapXmit(f"{self.tap.name}.xmit", tap_place(self.tap.name), self.tap, wakeup)
 
-    def wire(self, port: TapPort) -> None:
+    def shared_transmit(self, serve: Routine) -> Routine:
+        """Make what transmitting on the TAP is where vhost has it as well; `serve` is vhost's callback."""
+        name, place = self.tap.name, tap_place(self.tap.name)
+        wakeup = qemu_fds.WakePoller(f"{name}.wake_qemu", place, self.qemu, "N-IN.10", "the TAP")
+        return SharedTapXmit(f"{name}.xmit", place, self.tap, serve, self.qemu, wakeup)
+
+    def or_qemu(self, queue: str, vhost: Routine) -> Routine:
+        """Make what a kick's eventfd does where vhost or QEMU may wait for it; `vhost` is vhost's callback."""
+        woken = qemu_fds.WakeForKick(f"{queue}.kick_wakes_qemu", FDS, self.qemu, "KICK.4", "a queue's eventfd")
+        return EitherWaits(f"{queue}.kick_waiters", FDS, self.qemu, vhost, woken)
+
+    def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
         """Make everything the main loop does.
 
         Args:
             port: the switch's port that the TAP is.
+            backends: what stops and starts vhost with the link; none without vhost.
         """
         guest, nic, name = self.guest, self.nic, self.qemu.name
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
         read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, nic)
-        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic)
+        drop = self._drop(QEMU, nic)
+        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic, drop)
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
+        requests: dict[str, Routine] = {}
+        if self.parts.traffic.has_links:
+            requests["request"] = qemu_link.SetLink(
+                f"{name}.set_link",
+                QEMU,
+                nic,
+                notify=self._notify_config(QEMU, f"{name}.set_link"),
+                drop=drop,
+                deliver=deliver,
+                error=self._error(QEMU, nic, f"{guest.tx_name}.link", "CONFIG.6"),
+                backends=backends,
+            )
         self.thread.start = qemu.MainLoop(
             f"{name}.loop",
             QEMU,
             self.qemu,
             poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
             poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
-            work={
+            work=requests
+            | {
                 "bottom half": qemu_tx.SendQueued(
                     f"{guest.tx_name}.send",
                     QEMU,
@@ -234,6 +287,12 @@ class QemuBackend:
         who = place.name.replace(".", "_")
         error = self._error(place, nic, self.guest.rx_name, "Q-RX.5")
         return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who), error)
+
+    def _drop(self, place: Place, nic: qemu_nic.Nic) -> Routine:
+        who = f"{place.name.replace('.', '_')}_to_drop"
+        queue = self.guest.tx_name
+        signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop", "CONFIG.12")
+        return qemu_link.DropQueued(f"{queue}.drop_by_{place.name}", place, nic, signal, error)
 
     def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
         name = f"{queue}.error_in_{place.name}"

@@ -349,6 +349,10 @@ class SplitDevice:
         if pending(used + count, mine.signalled_used) < count:
             mine.signalled_used_valid = 0
 
+    def used_idx_in_memory(self) -> int:
+        """Read used.idx, which only a device side that begins anew has to."""
+        return self._u16[self._used_idx]
+
     def publish_used_idx(self) -> None:
         """Publish all used elements written since the last time."""
         self._u16[self._used_idx] = self.cells.last_used_idx
