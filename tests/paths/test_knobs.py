@@ -24,6 +24,8 @@ EFFECTS = {
     "cpu": ({"apicv": "off"}, {"apicv": "off", "cpu": "amd"}, PING),
     "apicv": ({}, {"apicv": "off"}, PING),
     "vcpu": ({}, {"vcpu": "halted"}, PING),
+    "pv_eoi": ({"apicv": "off"}, {"apicv": "off", "pv_eoi": "off"}, PING),
+    "fast_mmio": ({}, {"fast_mmio": "off"}, PING),
     "guest_if": ({}, {"guest_if": "off"}, PING),
     "host_kernel": ({}, {"host_kernel": "6.1"}, PING),
     "guest_kernel": ({"guest_bql": "off"}, {"guest_bql": "off", "guest_kernel": "6.1"}, PING),
@@ -94,6 +96,9 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.size": 64, "tx_stop_threshold": 64}, "queue.size", "set tx_stop_threshold below 64"),
         ({"cpu": "amd"}, "apicv", "set apicv=off"),
         ({"guest_kernel": "6.1"}, "guest_bql", "set guest_bql=off"),
+        ({"pv_eoi": "off"}, "pv_eoi", "set apicv=off, or pv_eoi=on"),
+        ({"profile": "recorded", "fast_mmio": "off"}, "fast_mmio", "set cpu=intel, or fast_mmio=on"),
+        ({"path": "virtio-qemu", "ioeventfd": "off", "fast_mmio": "off"}, "fast_mmio", "set ioeventfd=on"),
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
@@ -121,6 +126,7 @@ def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})
     make_world({"guest_kernel": "6.1", "guest_bql": "off"})
+    make_world({"pv_eoi": "off", "apicv": "off"})
     make_world({"switch": "bridge", "vms": 2, "flows": "known"})
 
 
@@ -169,6 +175,50 @@ def test_functions_have_their_names_in_the_worlds_kernels(kernel, other):
     assert NAMES[kernel] <= functions
     assert not NAMES[other] & functions
     assert {step.source.split()[1] for step in steps if step.function in NAMES[kernel]} == {kernel}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "what"),
+    [("6.1", "kthread"), ("6.3", "kthread"), ("6.4", "vhost_task"), ("6.12", "vhost_task")],
+)
+def test_a_worker_is_a_kernel_thread_before_6_4_and_a_thread_of_qemu_since(kernel, what):
+    steps = Driven([OUT], {"host_kernel": kernel}).run().steps()
+    (text,) = {step.text for step in steps if step.op == "next_work" and step.outcome == "sleep"}
+    assert what in text
+    worker = [step for step in steps if step.place == "vhost_net"]
+    woken = {step.function for step in worker if step.op == "wake_worker"}
+    assert woken == {"vhost_task_wake" if what == "vhost_task" else "vhost_work_queue"}
+    run = {step.function for step in worker if step.op == "next_work"}
+    assert run == {"vhost_run_work_list" if kernel == "6.12" else "vhost_worker"}
+
+
+def test_without_paravirtual_eoi_every_end_of_an_interrupt_is_an_exit():
+    def counted(pv_eoi):
+        world = Driven(PING, KNOWN | {"apicv": "off", "pv_eoi": pv_eoi}).run()
+        counters = world.counters()
+        return counters["light_exits"], counters["interrupts"], sum(op == "exit_msr" for op, _ in world.ops())
+
+    (fewer, interrupts, quiet), (more, same, loud) = counted("on"), counted("off")
+    assert interrupts == same == loud
+    assert more - fewer == loud - quiet > 0
+
+
+def test_an_end_of_an_interrupt_is_an_exit_while_another_one_waits():
+    # Both queues' interrupts wait before the vCPU is in the guest again, and are injected one after the other.
+    settings = KNOWN | {"apicv": "off", "vcpu": "halted", "far_port": "veth"}
+    ops = Driven(PING, settings).run().ops()
+    assert ("acknowledge", "exit") in ops
+
+
+@pytest.mark.parametrize("path", ["vhost-net", "virtio-qemu"])
+def test_without_the_fast_bus_a_kick_on_intel_is_decoded(path):
+    def kick(fast):
+        ops = [op for op, _ in Driven([OUT], KNOWN | {"path": path, "fast_mmio": fast}).run().ops()]
+        return ops[ops.index("exit_ept_misconfig") : ops.index("vm_entry") + 1]
+
+    assert "emulate" not in kick("on")
+    assert kick("off")[:5] == ["exit_ept_misconfig", "try_fast_bus", "emulate", "find_ioeventfd", "signal_eventfd"]
+    assert kick("off")[-1] == "vm_entry"
 
 
 def test_an_older_guest_turns_callbacks_off_once_less_in_its_poll():

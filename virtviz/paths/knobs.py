@@ -172,7 +172,25 @@ KNOBS: dict[str, Knob] = {
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
         ),
-        Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "pv_eoi",
+            "on",
+            "Whether a guest without APICv may end an interrupt in memory, without an exit, if no other one waits.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "fast_mmio",
+            "on",
+            "Whether KVM on Intel finds a kick's eventfd by the address alone; before Linux 4.4 it decodes the store.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "host_kernel",
+            "6.12",
+            "Version of the host's kernel; since 6.4 vhost's worker is a thread of QEMU's process.",
+            choices=("6.1", "6.3", "6.4", "6.12"),
+            recorded="6.1",
+        ),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
@@ -362,6 +380,12 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
         )
     if world["cpu"] == "amd" and world.on("apicv"):
         yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+    if not world.on("pv_eoi") and world.on("apicv"):
+        yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
+    if not world.on("fast_mmio") and world["cpu"] == "amd":
+        yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
+    if not world.on("fast_mmio") and not world.on("ioeventfd"):
+        yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
         yield (
             "guest_bql",

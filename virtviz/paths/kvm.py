@@ -64,6 +64,11 @@ class VcpuCells(Cells):
 class Vcpu:
     """KVM's side of a vCPU.
 
+    Args:
+        queues: the queue that each vector belongs to.
+        apicv: interrupts are posted.
+        pv_eoi: without that, the guest may end an interrupt in memory if no other one waits.
+
     Attributes:
         guest: the guest's side, set when it is made.
         thread: its thread, set when it is made.
@@ -75,10 +80,11 @@ class Vcpu:
     take_gates: tuple[Routine, Routine]
     exit_gates: tuple[Routine, Routine]
 
-    def __init__(self, state: State, name: str, queues: Sequence[str], *, apicv: bool) -> None:
+    def __init__(self, state: State, name: str, queues: Sequence[str], *, apicv: bool, pv_eoi: bool) -> None:
         self.cells = state.add(VcpuCells, name)
         self.queues = queues
         self.apicv = apicv
+        self.pv_eoi = pv_eoi
 
     # What may interrupt the thread now
 
@@ -125,7 +131,7 @@ class Vcpu:
         vector = mine.requested.bit_length() - 1
         mine.requested &= ~(1 << vector)
         mine.injected = vector + 1
-        mine.quiet_eoi = int(not mine.requested)
+        mine.quiet_eoi = int(self.pv_eoi and not mine.requested)
         mine.window = int(bool(mine.requested))
         return "injected"
 

@@ -66,14 +66,16 @@ class Worker:
     """A vhost worker.
 
     Attributes:
+        what: what kind of thread it is, for people.
         list: its work, first in, first out.
         thread: its thread, set when it is made.
     """
 
     thread: Thread
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, name: str, what: str = "") -> None:
         self.name = name
+        self.what = what
         self.cells = state.add(WorkerCells, name)
         self.list = Fifo(state, f"{name}.work", len(Work))
 
@@ -282,8 +284,8 @@ class WorkerLoop(Routine):
         self._device = tx.device
 
     def words(self, me: Context) -> Mapping[str, object]:
-        """Name the worker."""
-        return {"worker": self.worker.name}
+        """Name the worker, and say what it is."""
+        return {"worker": self.worker.name, "what": self.worker.what}
 
     @op(
         {"sleep": "V-TX.16", "handle_rx_kick": "V-RX.1", "handle_rx_net": "V-RX.1", "": "V-TX.1"},
@@ -291,7 +293,7 @@ class WorkerLoop(Routine):
         "vhost_run_work_list",
         VHOST,
         text={
-            "sleep": "The list is empty: {worker} sleeps. It will not be polling anything; it waits to be woken.",
+            "sleep": "The list is empty: {worker}, {what}, sleeps until it is woken.",
             "handle_tx_kick": (
                 "{worker} runs: the guest has kicked its transmit queue. The kick's counter is never read, its "
                 "wake-up was enough."

@@ -19,6 +19,7 @@ from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
+from virtviz.spec.kernels import what_a_worker_is
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ class VhostBackend:
         world, state = parts.world, parts.state
         name = f"vhost-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
-        self.worker = Worker(state, name)
+        self.worker = Worker(state, name, what_a_worker_is(world.word("host_kernel")))
         self.worker.thread = self.thread
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         memory = guest.memory
@@ -123,8 +124,9 @@ class VhostBackend:
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
-        after = "The kick is done with." if on_intel else "The store has been emulated."
+        fast = self.parts.world.on("fast_mmio")
+        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
+        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
         made: list[Routine] = []
         for queue, name, work, who in (
             (RX, guest.rx_name, Work.RX_KICK, "receive queue kicked"),

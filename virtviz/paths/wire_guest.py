@@ -113,7 +113,13 @@ def make_guest(parts: Parts, number: int) -> Guest:
     outside = (
         parts.thread(f"{name}.outside", cpu=1 + 2 * number, kind=ThreadKind.HARDWARE) if parts.traffic.pokes else None
     )
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1", "config"), apicv=world.on("apicv"))
+    vcpu = kvm.Vcpu(
+        state,
+        f"{name}.vcpu0.kvm",
+        ("receiveq1", "transmitq1", "config"),
+        apicv=world.on("apicv"),
+        pv_eoi=world.on("pv_eoi"),
+    )
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
     socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))

@@ -149,8 +149,9 @@ class QemuBackend:
 
     def _light_exits(self) -> list[Routine]:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
-        after = "The kick is done with." if on_intel else "The store has been emulated."
+        fast = self.parts.world.on("fast_mmio")
+        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
+        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
         made: list[Routine] = []
         for queue, name, who in (
             (RX, guest.rx_name, "the receive queue's eventfd"),
