@@ -194,6 +194,13 @@ KNOBS: dict[str, Knob] = {
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "busy_poll_us",
+            0,
+            "Microseconds that vhost-net polls before it asks for a kick and sleeps (poll-us of QEMU's tap); 0: never.",
+            low=0,
+            high=10000,
+        ),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob(
             "switch",
@@ -335,7 +342,11 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
             if name != "profile":
                 values[name] = find_knob(name).parse(value)
     world = World(values, profile)
-    for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
+    for name, message in (
+        *_contradictions(world),
+        *_contradictions_of_shortcuts(world),
+        *_contradictions_of_switches(world),
+    ):
         raise KnobError(name, message)
     return world
 
@@ -380,17 +391,23 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
         )
     if world["cpu"] == "amd" and world.on("apicv"):
         yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+    if world.on("guest_bql") and world["guest_kernel"] == "6.1":
+        yield (
+            "guest_bql",
+            "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
+        )
+
+
+def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what spares exits and wake-ups."""
+    if world.number("busy_poll_us") and world["path"] != "vhost-net":
+        yield ("busy_poll_us", "it is vhost-net's worker that polls; set path=vhost-net, or busy_poll_us=0")
     if not world.on("pv_eoi") and world.on("apicv"):
         yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
     if not world.on("fast_mmio") and world["cpu"] == "amd":
         yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
     if not world.on("fast_mmio") and not world.on("ioeventfd"):
         yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
-    if world.on("guest_bql") and world["guest_kernel"] == "6.1":
-        yield (
-            "guest_bql",
-            "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
-        )
 
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:

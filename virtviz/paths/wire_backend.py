@@ -11,6 +11,7 @@ from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
+from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
@@ -176,8 +177,7 @@ class VhostBackend:
         }
         rewatch = ServeTap(f"{tap}.rewatch", VHOST_NET, self.worker, Work.RX_NET, "V-RX.10", "a frame on the TAP")
         flush = FlushTx(f"{guest.tx_name}.flush", VHOST_NET, self.tx, sendmsg, give_back[TX])
-        handle_rx = HandleRx(f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch)
-        handle_tx = HandleTx(f"{guest.tx_name}.handle", VHOST_NET, self.tx, parts.host_pool, flush)
+        handle_rx, handle_tx = self._handlers(flush, give_back[RX], rewatch)
         if self.qemu is not None:
             self.qemu.wire(port, self._stop_and_start(self.qemu, rewatch))
         self.thread.start = WorkerLoop(
@@ -187,6 +187,22 @@ class VhostBackend:
             self.tx,
             self.rx,
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
+        )
+
+    def _handlers(self, flush: Routine, give_back: Routine, rewatch: Routine) -> tuple[HandleRx, HandleTx]:
+        """Make what serves each queue; with `busy_poll_us` it polls before it goes to sleep."""
+        parts, rx_name, tx_name = self.parts, f"{self.guest.rx_name}.handle", f"{self.guest.tx_name}.handle"
+        microseconds = parts.world.number("busy_poll_us")
+        if not microseconds:
+            return (
+                HandleRx(rx_name, VHOST_NET, self.rx, parts.host_pool, give_back, rewatch),
+                HandleTx(tx_name, VHOST_NET, self.tx, parts.host_pool, flush),
+            )
+        busy = BusyPoll(parts.state, f"{self.worker.name}.busy_poll", self.rx, self.tx, microseconds)
+        parts.restless.append(busy.is_spinning)
+        return (
+            BusyHandleRx(rx_name, VHOST_NET, self.rx, parts.host_pool, give_back, rewatch, busy),
+            BusyHandleTx(tx_name, VHOST_NET, self.tx, parts.host_pool, flush, busy),
         )
 
     def _stop_and_start(self, qemu: QemuBackend, watch: Routine) -> Mapping[str, Routine]:

@@ -158,6 +158,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
     program = Program(
         state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
     )
+    program.restless = parts.restless
     parts.drops |= {
         f"{name}.qdisc": lambda: tx_queue.cells.dropped,
         f"{name}.virtio_net.tx_dropped": lambda: txq.cells.dropped,

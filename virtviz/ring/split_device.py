@@ -157,6 +157,10 @@ class SplitDevice:
         mine.avail_idx = index
         return "new"
 
+    def is_empty(self) -> bool:
+        """Say whether nothing is available, whatever is known of it (vhost_vq_avail_empty)."""
+        return self._u16[self._avail_idx] == self.cells.last_avail_idx
+
     def look(self) -> Literal["new", "empty"] | Malformed:
         """Read avail.idx; see `read_avail_idx`."""
         return self.read_avail_idx()
