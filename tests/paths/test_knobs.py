@@ -31,6 +31,8 @@ EFFECTS = {
     "guest_kernel": ({"guest_bql": "off"}, {"guest_bql": "off", "guest_kernel": "6.1"}, PING),
     "tx_batch": ({}, {"tx_batch": 4}, BURST),
     "weight": ({}, {"weight": 8}, BURST),
+    "halt_poll_ns": ({"vcpu": "halted"}, {"vcpu": "halted", "halt_poll_ns": 200000}, PING),
+    "sndbuf": ({}, {"sndbuf": "limited"}, BURST),
     "busy_poll_us": ({}, {"busy_poll_us": 50}, BURST),
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
     "vms": ({}, {"vms": 2}, PING),
@@ -98,6 +100,9 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"cpu": "amd"}, "apicv", "set apicv=off"),
         ({"guest_kernel": "6.1"}, "guest_bql", "set guest_bql=off"),
         ({"busy_poll_us": 50, "path": "virtio-qemu"}, "busy_poll_us", "set path=vhost-net, or busy_poll_us=0"),
+        ({"sndbuf": "limited", "path": "virtio-qemu"}, "sndbuf", "set path=vhost-net, or unlimited"),
+        ({"sndbuf": "limited", "busy_poll_us": 9}, "sndbuf", "set busy_poll_us=0, or unlimited"),
+        ({"halt_poll_ns": 200000}, "halt_poll_ns", "set vcpu=halted, or halt_poll_ns=0"),
         ({"pv_eoi": "off"}, "pv_eoi", "set apicv=off, or pv_eoi=on"),
         ({"profile": "recorded", "fast_mmio": "off"}, "fast_mmio", "set cpu=intel, or fast_mmio=on"),
         ({"path": "virtio-qemu", "ioeventfd": "off", "fast_mmio": "off"}, "fast_mmio", "set ioeventfd=on"),
@@ -192,6 +197,51 @@ def test_a_worker_is_a_kernel_thread_before_6_4_and_a_thread_of_qemu_since(kerne
     assert woken == {"vhost_task_wake" if what == "vhost_task" else "vhost_work_queue"}
     run = {step.function for step in worker if step.op == "next_work"}
     assert run == {"vhost_run_work_list" if kernel == "6.12" else "vhost_worker"}
+
+
+@pytest.mark.parametrize("far_port", ["nic", "veth"])
+def test_with_a_limited_send_buffer_vhost_sends_one_by_one_and_gives_all_back_at_once(far_port):
+    def sent(sndbuf):
+        world = Driven(burst(3), KNOWN | {"sndbuf": sndbuf, "far_port": far_port}).run(without=["vhost"]).run()
+        steps = [step for step in world.steps() if step.thread == "vhost-4002"]
+        return world, [step.op for step in steps], [w.new for s in steps for w in s.writes if w.field == "used.idx"]
+
+    batched, ops, used = sent("unlimited")
+    alone, single_ops, same = sent("limited")
+    assert used == same == [3]
+    assert batched.counters()["host_copies"] == alone.counters()["host_copies"]
+    assert batched.counters()["host_syscalls"] == alone.counters()["host_syscalls"] == 0
+    # In a batch all are copied first, and then all go; else each is copied by the TAP and goes at once.
+    assert [op for op in ops if op in ("copy_packet", "next_frame")][:4] == ["copy_packet"] * 3 + ["next_frame"]
+    handed = [op for op in single_ops if op in ("remember_head", "hand_up")]
+    assert handed == ["hand_up", "remember_head"] * 3
+    # And so they have left before the worker asks for the next kick.
+    assert ops.index("enable_kicks") < ops.index("next_frame")
+    assert single_ops.index("hand_up") < single_ops.index("enable_kicks")
+    assert alone.simulation.dropped() == {}
+
+
+@pytest.mark.parametrize("apicv", ["on", "off"])
+def test_while_kvm_polls_an_interrupt_needs_no_wake_up_of_the_vcpu(apicv):
+    def counted(nanoseconds):
+        settings = KNOWN | {"vcpu": "halted", "apicv": apicv, "halt_poll_ns": nanoseconds}
+        world = Driven(PING, settings).run()
+        return world, world.counters()
+
+    slept, asleep = counted(0)
+    polled, awake = counted(200000)
+    assert asleep["vcpu_wakeups"] > awake["vcpu_wakeups"] == 0
+    assert asleep["light_exits"] == awake["light_exits"]
+    assert ("poll", "interrupt") in polled.ops()
+    assert slept.cell("vm1.program.received") == polled.cell("vm1.program.received") == 1
+
+
+def test_when_kvm_has_polled_long_enough_the_vcpu_sleeps_after_all():
+    settings = KNOWN | {"vcpu": "halted", "halt_poll_ns": 200000}
+    lost = Driven([Item(), Item(outgoing=False, answers=0), OUT], settings | {"far_port": "dummy"}).run()
+    assert ("poll", "time is up") in lost.ops()
+    assert ("sleep", "sleep") in lost.ops()
+    assert lost.u16("used_idx") == 2
 
 
 def test_without_paravirtual_eoi_every_end_of_an_interrupt_is_an_exit():

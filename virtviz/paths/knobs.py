@@ -167,6 +167,13 @@ KNOBS: dict[str, Knob] = {
             choices=("running", "halted"),
         ),
         Knob(
+            "halt_poll_ns",
+            0,
+            "Nanoseconds that KVM polls for an interrupt before a halted vCPU's thread sleeps; Linux: 200000.",
+            low=0,
+            high=10_000_000,
+        ),
+        Knob(
             "guest_if",
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
@@ -192,6 +199,12 @@ KNOBS: dict[str, Knob] = {
             recorded="6.1",
         ),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "sndbuf",
+            "unlimited",
+            "The TAP's send buffer (sndbuf of QEMU's tap): with a limit vhost-net sends each packet by itself.",
+            choices=("unlimited", "limited"),
+        ),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
         Knob(
@@ -402,6 +415,12 @@ def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
     """The same for what spares exits and wake-ups."""
     if world.number("busy_poll_us") and world["path"] != "vhost-net":
         yield ("busy_poll_us", "it is vhost-net's worker that polls; set path=vhost-net, or busy_poll_us=0")
+    if world.number("halt_poll_ns") and world["vcpu"] == "running":
+        yield ("halt_poll_ns", "a vCPU that never halts is never polled for; set vcpu=halted, or halt_poll_ns=0")
+    if world["sndbuf"] == "limited" and world["path"] != "vhost-net":
+        yield ("sndbuf", "QEMU's own back-end sends each packet by itself anyway; set path=vhost-net, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("busy_poll_us"):
+        yield ("sndbuf", "a vhost-net that polls and cannot batch is not there yet; set busy_poll_us=0, or unlimited")
     if not world.on("pv_eoi") and world.on("apicv"):
         yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
     if not world.on("fast_mmio") and world["cpu"] == "amd":

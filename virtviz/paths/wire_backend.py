@@ -13,6 +13,7 @@ from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
 from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
+from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
 from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
@@ -109,6 +110,10 @@ class VhostBackend:
             f"{tap.name}.rx_errors": lambda: tap.cells.rx_errors,
             f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
+        self.busy: BusyPoll | None = None
+        if world.number("busy_poll_us"):
+            self.busy = BusyPoll(state, f"{name}.busy_poll", rx, tx, world.number("busy_poll_us"))
+            parts.restless.append(self.busy.is_spinning)
         self.qemu: QemuBackend | None = None
         self.kicks, self.calls = (
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues[:CONFIG]]
@@ -160,7 +165,6 @@ class VhostBackend:
         """
         parts, guest, tap = self.parts, self.guest, self.tap.name
         softirq = port.poll and LocalSoftirqs(f"{tap}.bh_enable", HOST_STACK, parts.backlogs, port.poll)
-        sendmsg = TapSendmsg(f"{tap}.sendmsg", tap_place(tap), self.tap, self.tx, port.number, port.receive, softirq)
         give_back = {
             bit: ReturnBuffers(
                 f"{name}.return",
@@ -176,8 +180,14 @@ class VhostBackend:
             )
         }
         rewatch = ServeTap(f"{tap}.rewatch", VHOST_NET, self.worker, Work.RX_NET, "V-RX.10", "a frame on the TAP")
-        flush = FlushTx(f"{guest.tx_name}.flush", VHOST_NET, self.tx, sendmsg, give_back[TX])
-        handle_rx, handle_tx = self._handlers(flush, give_back[RX], rewatch)
+        handle_tx = self._handle_tx(port, softirq, give_back[TX])
+        handle_rx: HandleRx = HandleRx(
+            f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch
+        )
+        if self.busy is not None:
+            handle_rx = BusyHandleRx(
+                handle_rx.name, VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch, self.busy
+            )
         if self.qemu is not None:
             self.qemu.wire(port, self._stop_and_start(self.qemu, rewatch))
         self.thread.start = WorkerLoop(
@@ -189,21 +199,19 @@ class VhostBackend:
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
         )
 
-    def _handlers(self, flush: Routine, give_back: Routine, rewatch: Routine) -> tuple[HandleRx, HandleTx]:
-        """Make what serves each queue; with `busy_poll_us` it polls before it goes to sleep."""
-        parts, rx_name, tx_name = self.parts, f"{self.guest.rx_name}.handle", f"{self.guest.tx_name}.handle"
-        microseconds = parts.world.number("busy_poll_us")
-        if not microseconds:
-            return (
-                HandleRx(rx_name, VHOST_NET, self.rx, parts.host_pool, give_back, rewatch),
-                HandleTx(tx_name, VHOST_NET, self.tx, parts.host_pool, flush),
-            )
-        busy = BusyPoll(parts.state, f"{self.worker.name}.busy_poll", self.rx, self.tx, microseconds)
-        parts.restless.append(busy.is_spinning)
-        return (
-            BusyHandleRx(rx_name, VHOST_NET, self.rx, parts.host_pool, give_back, rewatch, busy),
-            BusyHandleTx(tx_name, VHOST_NET, self.tx, parts.host_pool, flush, busy),
-        )
+    def _handle_tx(self, port: TapPort, softirq: Routine | None, give_back: Routine) -> HandleTx:
+        """Make what serves the transmit queue: in batches or one by one, and with polling before it goes to sleep."""
+        pool, queue, tap = self.parts.host_pool, self.tx, self.tap.name
+        name, place = self.guest.tx_name, tap_place(tap)
+        if self.parts.world["sndbuf"] == "limited":
+            send_one = SendOne(f"{tap}.sendmsg", place, self.tap, queue, port.number, port.receive, softirq)
+            end = FlushSingly(f"{name}.flush", VHOST_NET, queue, send_one, give_back)
+            return HandleTxSingly(f"{name}.handle", VHOST_NET, queue, pool, end, send_one)
+        sendmsg = TapSendmsg(f"{tap}.sendmsg", place, self.tap, queue, port.number, port.receive, softirq)
+        flush = FlushTx(f"{name}.flush", VHOST_NET, queue, sendmsg, give_back)
+        if self.busy is not None:
+            return BusyHandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush, self.busy)
+        return HandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush)
 
     def _stop_and_start(self, qemu: QemuBackend, watch: Routine) -> Mapping[str, Routine]:
         """Make what stops vhost-net and starts it again, with QEMU in its place meanwhile."""

@@ -312,7 +312,10 @@ def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: in
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
     gives_up = guest.program.gives_up
-    halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
+    enter, nanoseconds = enter_guest(guest, "IRQ.4", "halt", "The halt is over."), parts.world.number("halt_poll_ns")
+    halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter)
+    if nanoseconds:
+        halt = kvm.PollAndHaltVcpu(halt.name, KVM, guest.vcpu, enter, nanoseconds)
     if parts.world["vcpu"] == "running":
         return PollingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
     timer = parts.thread(f"{guest.name}.timer", cpu=parts.cpus[guest.thread.me.index])
