@@ -134,7 +134,9 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "TransmitDone.vring_interrupt": ["irq_handler_entry", "vring_interrupt"],
     "ReceiveDone.vring_interrupt": ["irq_handler_entry", "vring_interrupt"],
     "TakeInterrupt.irq_exit": {"softirq": ["softirq_entry"]},
+    "TakeInterruptThenWork.irq_exit": {"softirq": ["softirq_entry"]},
     "Sendmsg.return_to_user": {"softirq": ["softirq_entry"]},
+    "SendmsgThenWork.return_to_user": {"softirq": ["softirq_entry"]},
     # G-TXC
     "TransmitDone.schedule_poll": {
         "scheduled": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
