@@ -134,9 +134,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "TransmitDone.vring_interrupt": ["irq_handler_entry", "vring_interrupt"],
     "ReceiveDone.vring_interrupt": ["irq_handler_entry", "vring_interrupt"],
     "TakeInterrupt.irq_exit": {"softirq": ["softirq_entry"]},
-    "TakeInterruptThenWork.irq_exit": {"softirq": ["softirq_entry"]},
     "Sendmsg.return_to_user": {"softirq": ["softirq_entry"]},
-    "SendmsgThenWork.return_to_user": {"softirq": ["softirq_entry"]},
     # G-TXC
     "TransmitDone.schedule_poll": {
         "scheduled": ["skb_xmit_done", "virtqueue_disable_cb", "virtqueue_disable_cb"],
@@ -330,7 +328,7 @@ def _thread_of(step: Step, routine: str) -> str:
         return HOST_SOFTIRQ
     if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU
-    if routine in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
+    if routine.removesuffix("ThenWork") in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
         return GUEST_SOFTIRQ
     return {"process": GUEST_PROCESS, "softirq": GUEST_SOFTIRQ, "hardirq": GUEST_HARDIRQ}[step.context]
 
