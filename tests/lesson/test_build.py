@@ -173,6 +173,11 @@ def test_a_link_is_changed_between_what_comes_before_and_after():
     assert traffic.has_links
 
 
+def test_a_link_goes_together_with_one_queue_pair():
+    with pytest.raises(KnobError, match="set queues=1"):
+        build(lesson_of("send: {id: a}; link: {state: down}"), [{"queues": 2}])
+
+
 def test_a_link_of_a_machine_that_is_not_there_is_refused():
     lesson = lesson_of("send: {id: a}; link: {vm: vm2, state: down}", "{vms: 2}")
     with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):

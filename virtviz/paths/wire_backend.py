@@ -10,13 +10,14 @@ from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
+from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
 from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX, enter_guest, msi_delivery
 from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
@@ -24,7 +25,7 @@ from virtviz.ring.split_device import SplitDevice
 from virtviz.spec.kernels import what_a_worker_is
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
@@ -45,27 +46,84 @@ DEVICES: Final[dict[str, tuple[Callable[..., SplitDevice], BackEnd]]] = {
 
 
 class VhostBackend:
-    """vhost-net for one queue pair.
+    """vhost-net for one virtual machine: /dev/vhost-net opened, and so a worker, for each of its queue pairs.
 
     Args:
         parts: the world in the making.
-        guest: the virtual machine it serves.
+        machine: the virtual machine it serves, pair by pair.
         number: the machine's number, from 0.
 
     Attributes:
-        thread: the worker's thread.
-        tap: the TAP it reads and writes.
+        threads: the workers'.
+        tap: the first queue of the TAP they read and write.
+    """
+
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        self.parts = parts
+        self.pairs: list[VhostPair] = []
+        for guest in machine:
+            self.pairs.append(VhostPair(parts, guest, number))
+        self.threads = [pair.thread for pair in self.pairs]
+        self.tap = self.pairs[0].tap
+        self.flows = TapFlows(parts.state, self.tap.name, len(machine)) if len(machine) > 1 else None
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each pair's receive and transmit queue."""
+        return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each pair, what a store to each queue's notify address leads to."""
+        return [pair.kick_exits() for pair in self.pairs]
+
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+        qemu = self.pairs[0].qemu
+        return None if qemu is None else qemu.config_load()
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+        xmits = [pair.tap_transmit() for pair in self.pairs]
+        if self.flows is None:
+            return xmits[0]
+        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
+        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+
+    def wire(self, port: TapPort) -> None:
+        """Make everything the workers do.
+
+        Args:
+            port: the switch's port that the TAP is.
+        """
+        for pair in self.pairs:
+            pair.wire(port, self.flows)
+
+
+class VhostPair:
+    """vhost-net for one queue pair: one open /dev/vhost-net.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU whose queues it serves.
+        number: the machine's number, from 0.
+
+    Attributes:
+        thread: the worker's thread. All workers of a process have one name on Linux; here the pair's number stands
+            behind it where there are several.
+        tap: the queue of the TAP that it reads and writes.
         rx_device, tx_device: the device's side of the rings.
+        busy: its polling, with `busy_poll_us`.
+        qemu: what takes the queues over while the link is down; None where no link changes.
     """
 
     def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
         self.parts, self.guest = parts, guest
         world, state = parts.world, parts.state
-        name = f"vhost-{FIRST_PID + 10 * number}"
-        self.thread: Thread = parts.thread(name, cpu=2 * number)
+        pair = guest.number
+        name = f"vhost-{FIRST_PID + 10 * number}" + (f".q{pair + 1}" if world.number("queues") > 1 else "")
+        self.thread: Thread = parts.thread(name, cpu=2 * number + CPUS_OF_A_PAIR * pair)
         self.worker = Worker(state, name, what_a_worker_is(world.word("host_kernel")))
         self.worker.thread = self.thread
-        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
+        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), pair)
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
         status = guest.device
@@ -80,7 +138,7 @@ class VhostBackend:
                 indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
         weight, batch, mergeable = world.number("weight"), world.number("tx_batch"), world.has(MERGEABLE)
         self.tx, self.rx = tx, rx = tuple(
@@ -107,8 +165,8 @@ class VhostBackend:
             f"{name}.discarded": lambda: rx.cells.discarded,
             f"{name}.errors": lambda: tx.cells.errors + rx.cells.errors,
             f"{name}.unserved": lambda: self._unserved() if status.needs_reset else 0,
-            f"{tap.name}.rx_errors": lambda: tap.cells.rx_errors,
-            f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
+            f"{tap.label}.rx_errors": lambda: tap.cells.rx_errors,
+            f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
         self.busy: BusyPoll | None = None
         if world.number("busy_poll_us"):
@@ -116,11 +174,11 @@ class VhostBackend:
             parts.restless.append(self.busy.is_spinning)
         self.qemu: QemuBackend | None = None
         self.kicks, self.calls = (
-            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues[:CONFIG]]
+            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.queues]
             for use in ("kick", "call")
         )
         if parts.traffic.has_links:
-            self.qemu = QemuBackend(parts, guest, number, tap, self.kicks)
+            self.qemu = QemuBackend(parts, [guest], number, tap, self.kicks)
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
@@ -141,29 +199,27 @@ class VhostBackend:
             wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
             if self.qemu is not None:
                 wakeup = self.qemu.or_qemu(name, wakeup)
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
+            index, kick = guest.index_of(queue), self.kicks[queue]
+            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, wakeup, enter))
         return made
 
-    def config_load(self) -> Routine | None:
-        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
-        return None if self.qemu is None else self.qemu.config_load()
-
     def tap_transmit(self) -> Routine:
-        """Make what transmitting on the TAP is, for the host: the way into the guest."""
-        name = self.tap.name
+        """Make what transmitting on its queue of the TAP is, for the host."""
+        name = self.tap.label
         serve = ServeTap(f"{name}.wakeup", VHOST_NET, self.worker, Work.RX_NET, "N-IN.10", "a frame on the TAP")
         if self.qemu is not None:
             return self.qemu.shared_transmit(serve)
-        return TapXmit(f"{name}.xmit", tap_place(name), self.tap, serve)
+        return TapXmit(f"{name}.xmit", tap_place(self.tap.name), self.tap, serve)
 
-    def wire(self, port: TapPort) -> None:
+    def wire(self, port: TapPort, flows: TapFlows | None) -> None:
         """Make everything the worker does.
 
         Args:
             port: the switch's port that the TAP is.
+            flows: what the TAP remembers of flows; None if it has one queue.
         """
-        parts, guest, tap = self.parts, self.guest, self.tap.name
+        parts, guest, tap = self.parts, self.guest, self.tap.label
         softirq = port.poll and LocalSoftirqs(f"{tap}.bh_enable", HOST_STACK, parts.backlogs, port.poll)
         give_back = {
             bit: ReturnBuffers(
@@ -180,7 +236,7 @@ class VhostBackend:
             )
         }
         rewatch = ServeTap(f"{tap}.rewatch", VHOST_NET, self.worker, Work.RX_NET, "V-RX.10", "a frame on the TAP")
-        handle_tx = self._handle_tx(port, softirq, give_back[TX])
+        handle_tx = self._handle_tx(port, softirq, flows, give_back[TX])
         handle_rx: HandleRx = HandleRx(
             f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch
         )
@@ -199,16 +255,17 @@ class VhostBackend:
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
         )
 
-    def _handle_tx(self, port: TapPort, softirq: Routine | None, give_back: Routine) -> HandleTx:
+    def _handle_tx(
+        self, port: TapPort, softirq: Routine | None, flows: TapFlows | None, give_back: Routine
+    ) -> HandleTx:
         """Make what serves the transmit queue: in batches or one by one, and with polling before it goes to sleep."""
-        pool, queue, tap = self.parts.host_pool, self.tx, self.tap.name
-        name, place = self.guest.tx_name, tap_place(tap)
+        pool, queue, name = self.parts.host_pool, self.tx, self.guest.tx_name
         if self.parts.world["sndbuf"] == "limited":
-            send_one = SendOne(f"{tap}.sendmsg", place, self.tap, queue, port.number, port.receive, softirq)
+            place, tap = tap_place(self.tap.name), self.tap
+            send_one = SendOne(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
             end = FlushSingly(f"{name}.flush", VHOST_NET, queue, send_one, give_back)
             return HandleTxSingly(f"{name}.handle", VHOST_NET, queue, pool, end, send_one)
-        sendmsg = TapSendmsg(f"{tap}.sendmsg", place, self.tap, queue, port.number, port.receive, softirq)
-        flush = FlushTx(f"{name}.flush", VHOST_NET, queue, sendmsg, give_back)
+        flush = FlushTx(f"{name}.flush", VHOST_NET, queue, self._sendmsg(port, softirq, flows), give_back)
         if self.busy is not None:
             return BusyHandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush, self.busy)
         return HandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush)
@@ -236,6 +293,15 @@ class VhostBackend:
             "stop": vhost_link.StopVhost(f"{name}.stop_vhost", QEMU, qemu.qemu, calls),
             "start": vhost_link.StartVhost(f"{name}.start_vhost", QEMU, qemu.qemu, calls),
         }
+
+    def _sendmsg(self, port: TapPort, softirq: Routine | None, flows: TapFlows | None) -> Routine:
+        """Make what handing a batch to the TAP is."""
+        tap, place = self.tap, tap_place(self.tap.name)
+        name, number, receive = f"{tap.label}.sendmsg", port.number, port.receive
+        if flows is None:
+            return TapSendmsg(name, place, tap, self.tx, number, receive, softirq)
+        update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
+        return TapSendmsgOnQueue(name, place, tap, self.tx, number, receive, softirq, update)
 
 
 def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:

@@ -38,13 +38,14 @@ from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi
 from virtviz.ring.qemu_device import QemuDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.split_device import SplitDevice
 
 QEMU = Place("qemu", Domain.HOST_USER, "QEMU")
 QEMU_VCPU = Place("qemu.vcpu", Domain.HOST_USER, "QEMU's vCPU thread", Role.VCPU_USER)
@@ -60,12 +61,12 @@ class QemuBackend:
 
     Args:
         parts: the world in the making.
-        guest: the virtual machine it serves.
+        machine: the virtual machine it serves, which has one queue pair.
         number: the machine's number, from 0.
         tap, kicks: what vhost has as well, which serves the queues until it is stopped; None without vhost.
 
     Attributes:
-        thread: the main loop's thread.
+        thread, threads: the main loop's thread, which is the only one.
         tap: the TAP it reads and writes.
         rx_device, tx_device: the device's side of the rings.
     """
@@ -73,20 +74,20 @@ class QemuBackend:
     def __init__(
         self,
         parts: Parts,
-        guest: Guest,
+        machine: Sequence[Guest],
         number: int,
         tap: Tap | None = None,
         kicks: list[kvm.EventfdCells] | None = None,
     ) -> None:
+        (guest,) = machine
         self.parts, self.guest = parts, guest
         world, state, memory = parts.world, parts.state, guest.memory
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
+        self.threads = [self.thread]
         with_vhost = tap is not None
         self.tap = tap = tap or Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
-        self.kicks = kicks or [
-            state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues[:CONFIG]
-        ]
+        self.kicks = kicks or [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.queues]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
         self.qemu = qemu.Qemu(state, name, self.kicks, own, tap, shares_tap=with_vhost)
         self.qemu.thread = self.thread
@@ -143,9 +144,13 @@ class QemuBackend:
 
     # What others do with it
 
-    def kick_exits(self) -> list[Routine]:
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of the receive and the transmit queue."""
+        return [(self.rx_device, self.tx_device)]
+
+    def kick_exits(self) -> list[list[Routine]]:
         """Make what a store to each queue's notify address leads to."""
-        return self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()
+        return [self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()]
 
     def _light_exits(self) -> list[Routine]:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
@@ -158,7 +163,7 @@ class QemuBackend:
             (TX, guest.tx_name, "the transmit queue's eventfd"),
         ):
             wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
         return made
 
@@ -179,7 +184,7 @@ class QemuBackend:
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
             mmio = qemu_vcpu.HandleMmio(f"{queue_name}.mmio", QEMU_VCPU, self.qemu, queue_name, serve[queue])
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", "KVM_RUN is called again.")
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", "KVM_RUN is called again.")
             made.append(exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, queue, mmio, enter))
         return made
 
