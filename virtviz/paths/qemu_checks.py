@@ -98,8 +98,7 @@ class VirtioError(Routine):
         to=goto("notify"),
     )
     def ask_for_reset(self, me: Context) -> None:
-        self.nic.device.ask_for_reset()
-        self.nic.cells.broken = 1
+        self.nic.ask_for_reset()
 
 
 class CheckingRoutine(NicRoutine):

@@ -211,7 +211,7 @@ class SetLink(CheckingRoutine):
     )
     def set_bit(self, me: Context) -> str:
         up = self.nic.qemu.cells.asked != DOWN
-        return "changed" if self.nic.device.set_link(up=up) else "unchanged"
+        return "changed" if self.nic.status.set_link(up=up) else "unchanged"
 
     @op(
         "CONFIG.6",
@@ -229,7 +229,7 @@ class SetLink(CheckingRoutine):
     def look_at_backend(self, me: Context) -> str:
         if not self.backends:
             return "none"
-        up = self.nic.device.link_is_up
+        up = self.nic.status.link_is_up
         runs = not self.nic.qemu.cells.kick_poll
         return "none" if up == runs else "start" if up else "stop"
 
@@ -252,7 +252,7 @@ class SetLink(CheckingRoutine):
         },
     )
     def restart(self, me: Context) -> str:
-        mine, up = self.nic.cells, self.nic.device.link_is_up
+        mine, up = self.nic.cells, self.nic.status.link_is_up
         if up and mine.frame:
             return "flush"
         if not mine.tx_waiting:
@@ -277,7 +277,7 @@ class SetLink(CheckingRoutine):
     def restart_again(self, me: Context) -> str:
         if self.nic.cells.frame:
             return "kept"
-        self.nic.qemu.cells.read_poll = 1
+        self.nic.qemu.poll_tap(self.nic.pair, wanted=True)
         return "delivered"
 
     @op(
@@ -289,7 +289,7 @@ class SetLink(CheckingRoutine):
         to=goto("answer"),
     )
     def schedule(self, me: Context) -> None:
-        self.nic.qemu.cells.scheduled = 1
+        self.nic.qemu.schedule(self.nic.pair)
 
     @op(
         "CONFIG.6",

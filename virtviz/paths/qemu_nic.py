@@ -18,7 +18,7 @@ from virtviz.ring.rings import readable_bytes
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.memory import Port
     from virtviz.engine.places import Place
@@ -86,16 +86,22 @@ class NicCells(Cells):
 
 
 class Nic:
-    """QEMU's virtio-net device.
+    """QEMU's virtio-net device, as one of its queue pairs has it.
 
     Args:
-        device: its status, as its driver reads it.
+        status: the device's, as its driver reads it.
+        pair: the pair's number, from 0.
         mac: its address.
         tx_name, rx_name: names of its virtqueues.
         tx, rx: the device's side of them.
         skbs, buffers: where the guest keeps its packets; only to know, for people, which packet an address belongs to.
         memory: where QEMU keeps frames between reading and delivering them.
+
+    Attributes:
+        device: all pairs of the device, set by the wiring: they are broken together.
     """
+
+    device: Sequence[Nic]
 
     def __init__(
         self,
@@ -103,7 +109,8 @@ class Nic:
         name: str,
         qemu: Qemu,
         *,
-        device: DeviceStatus,
+        status: DeviceStatus,
+        pair: int = 0,
         mac: bytes,
         tx_name: str,
         rx_name: str,
@@ -115,7 +122,8 @@ class Nic:
         mergeable: bool,
     ) -> None:
         self.qemu = qemu
-        self.device = device
+        self.status = status
+        self.pair = pair
         self.mac = mac
         self.tx_name, self.rx_name = tx_name, rx_name
         self.tx, self.rx = tx, rx
@@ -147,6 +155,12 @@ class Nic:
         slot = self.cells.frame
         return VIRTIO_NET_HDR_BYTES + self.memory.cells.length[slot] if slot else 0
 
+    def ask_for_reset(self) -> None:
+        """Ask for a reset, and mark the device broken (virtio_error)."""
+        self.status.ask_for_reset()
+        for pair in self.device:
+            pair.cells.broken = 1
+
     def drop_kept(self) -> None:
         """Drop the frame in hand for want of a link."""
         mine = self.cells
@@ -165,7 +179,7 @@ class Nic:
 
     def next_in(self) -> int:
         """Give the number of the next packet on the TAP; for people only."""
-        return self.qemu.tap.next_packet()
+        return self.qemu.taps[self.pair].next_packet()
 
 
 class NicRoutine(Routine):

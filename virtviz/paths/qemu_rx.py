@@ -81,7 +81,7 @@ class ReadTap(RxRoutine):
         if not mine.got:
             return "nothing"
         mine.read += 1
-        if self.nic.device.cells.config_status:
+        if self.nic.status.cells.config_status:
             return "frame"
         self.nic.drop_kept()
         return DROPPED
@@ -107,7 +107,7 @@ class ReadTap(RxRoutine):
     def count(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.frame:
-            self.nic.qemu.cells.read_poll = 0
+            self.nic.qemu.poll_tap(self.nic.pair, wanted=False)
             return "kept"
         if not mine.got:
             return "failed"
@@ -155,7 +155,7 @@ class ServeRxKick(RxRoutine):
             return "broken"
         if not mine.frame:
             return "nothing waits"
-        if not self.nic.device.cells.config_status:
+        if not self.nic.status.cells.config_status:
             self.nic.drop_kept()
             return DROPPED
         me.packet = self.nic.memory.cells.packet[mine.frame]
@@ -175,5 +175,5 @@ class ServeRxKick(RxRoutine):
     def read_tap_again(self, me: Context) -> str:
         if self.nic.cells.frame:
             return "kept"
-        self.nic.qemu.cells.read_poll = 1
+        self.nic.qemu.poll_tap(self.nic.pair, wanted=True)
         return "delivered"

@@ -93,7 +93,7 @@ class ServeTxKick(NicRoutine):
         mine = self.nic.cells
         if mine.broken:
             return "broken"
-        if not self.nic.device.cells.config_status:
+        if not self.nic.status.cells.config_status:
             return "no link"
         if mine.tx_waiting:
             return "noted already"
@@ -127,7 +127,7 @@ class ServeTxKick(NicRoutine):
         to=goto("notify"),
     )
     def schedule(self, me: Context) -> None:
-        self.nic.qemu.cells.scheduled = 1
+        self.nic.qemu.schedule(self.nic.pair)
 
 
 OF_THE_NIC = frozenset(NAMES.index(problem) + 1 for problem in ("no header", "header incomplete", "nothing to send"))
@@ -432,4 +432,4 @@ class SendQueued(CheckingRoutine):
     )
     def schedule(self, me: Context) -> None:
         self.nic.cells.tx_waiting = 1
-        self.nic.qemu.cells.scheduled = 1
+        self.nic.qemu.schedule(self.nic.pair)

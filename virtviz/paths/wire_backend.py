@@ -178,7 +178,7 @@ class VhostPair:
             for use in ("kick", "call")
         )
         if parts.traffic.has_links:
-            self.qemu = QemuBackend(parts, [guest], number, tap, self.kicks)
+            self.qemu = QemuBackend(parts, [guest], number, [tap], self.kicks)
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
@@ -278,8 +278,8 @@ class VhostPair:
             f"{guest.tx_name}.writable", VHOST_NET, self.worker, Work.TX_KICK, "CONFIG.6", "the TAP can be written to"
         )
         for bit, which, name, queue, mine, wake in (
-            (RX, "rx", guest.rx_name, self.rx, qemu.rx_device, watch),
-            (TX, "tx", guest.tx_name, self.tx, qemu.tx_device, writable),
+            (RX, "rx", guest.rx_name, self.rx, qemu.pairs[0].rx_device, watch),
+            (TX, "tx", guest.tx_name, self.tx, qemu.pairs[0].tx_device, writable),
         ):
             calls |= {
                 f"detach_{which}": vhost_link.Detach(f"{name}.detach", VHOST_NET, queue, bit, mine),

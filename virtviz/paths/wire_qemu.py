@@ -32,6 +32,13 @@ from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
+from virtviz.paths.tap_queues import (
+    FlowUpdate,
+    TapFlows,
+    TapSelectQueue,
+    TapWriteOnQueue,
+    TapWriteOnQueueWithSoftirqs,
+)
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
 from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
@@ -40,6 +47,7 @@ from virtviz.ring.qemu_device import QemuDevice
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.memory import Port
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
@@ -57,18 +65,17 @@ FRAMES = 2
 
 
 class QemuBackend:
-    """QEMU's user-space back-end for one queue pair.
+    """QEMU's user-space back-end: one thread for all queue pairs of a virtual machine.
 
     Args:
         parts: the world in the making.
-        machine: the virtual machine it serves, which has one queue pair.
+        machine: the virtual machine it serves, pair by pair.
         number: the machine's number, from 0.
-        tap, kicks: what vhost has as well, which serves the queues until it is stopped; None without vhost.
+        vhost_taps, vhost_kicks: what vhost has as well, which serves the queues until it is stopped; none without it.
 
     Attributes:
-        thread, threads: the main loop's thread, which is the only one.
-        tap: the TAP it reads and writes.
-        rx_device, tx_device: the device's side of the rings.
+        threads: the main loop's thread, which is the only one.
+        tap: the first queue of the TAP it reads and writes.
     """
 
     def __init__(
@@ -76,30 +83,132 @@ class QemuBackend:
         parts: Parts,
         machine: Sequence[Guest],
         number: int,
-        tap: Tap | None = None,
-        kicks: list[kvm.EventfdCells] | None = None,
+        vhost_taps: Sequence[Tap] = (),
+        vhost_kicks: Sequence[kvm.EventfdCells] = (),
     ) -> None:
-        (guest,) = machine
-        self.parts, self.guest = parts, guest
-        world, state, memory = parts.world, parts.state, guest.memory
+        self.parts, self.machine = parts, machine
+        world, state = parts.world, parts.state
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.threads = [self.thread]
-        with_vhost = tap is not None
-        self.tap = tap = tap or Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
-        self.kicks = kicks or [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.queues]
+        taps = list(vhost_taps) or [
+            Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), guest.number) for guest in machine
+        ]
+        self.tap = taps[0]
+        kicks = list(vhost_kicks) or [
+            state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for guest in machine for queue in guest.queues
+        ]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
-        self.qemu = qemu.Qemu(state, name, self.kicks, own, tap, shares_tap=with_vhost)
+        self.qemu = qemu.Qemu(state, name, kicks, own, taps, shares_tap=bool(vhost_taps))
         self.qemu.thread = self.thread
-        if with_vhost:
+        if vhost_taps:
             self.qemu.cells.read_poll = self.qemu.cells.kick_poll = 0
-        if guest.outside is not None and isinstance(guest.outside.start, ChangeWorld):
-            guest.outside.start.qemu, guest.outside.start.main_loop = self.qemu, self.thread
-        port = parts.port(self.thread, memory.region)
+        first = machine[0]
+        first.config = config = ConfigWork(
+            state, f"{first.name}.config", first.cpu, first.tx_queue, first.socket, first.memory.skbs
+        )
+        parts.drops[f"{first.name}.no_carrier"] = lambda: config.cells.dropped
+        if first.outside is not None and isinstance(first.outside.start, ChangeWorld):
+            first.outside.start.qemu, first.outside.start.main_loop = self.qemu, self.thread
+        port = parts.port(self.thread, machine[0].memory.region)
+        self.pairs = [QemuPair(parts, guest, first, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
+        for pair in self.pairs:
+            pair.nic.device = [each.nic for each in self.pairs]
+        self.flows = TapFlows(state, self.tap.name, len(machine)) if len(machine) > 1 else None
+
+    # What others do with it
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each pair's receive and transmit queue."""
+        return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each pair, what a store to each queue's notify address leads to."""
+        is_light = self.parts.world.on("ioeventfd")
+        return [pair.light_exits() if is_light else pair.heavy_exits() for pair in self.pairs]
+
+    def config_load(self) -> Routine:
+        """Make what a load from the device's configuration leads to."""
+        guest = self.machine[0]
+        assert guest.config is not None
+        give = kvm_config.GiveConfig(
+            f"{guest.name}.give_config", QEMU_VCPU, self.qemu, guest.device, guest.config.cells
+        )
+        on_intel = self.parts.world["cpu"] == "intel"
+        load_class = kvm_config.HeavyLoadIntel if on_intel else kvm_config.HeavyLoadAmd
+        enter = enter_guest(guest, "CONFIG.9", "config_load", "KVM_RUN is called again.")
+        return load_class(f"{guest.name}.config_load", KVM, guest.vcpu, give, enter)
+
+    def shared_transmit(self, serve: Routine) -> Routine:
+        """Make what transmitting on the TAP is where vhost has it as well; `serve` is vhost's callback."""
+        name, place = self.tap.name, tap_place(self.tap.name)
+        wakeup = qemu_fds.WakePoller(f"{name}.wake_qemu", place, self.qemu, "N-IN.10", "the TAP")
+        return SharedTapXmit(f"{name}.xmit", place, self.tap, serve, self.qemu, wakeup)
+
+    def or_qemu(self, queue: str, vhost: Routine) -> Routine:
+        """Make what a kick's eventfd does where vhost or QEMU may wait for it; `vhost` is vhost's callback."""
+        woken = qemu_fds.WakeForKick(f"{queue}.kick_wakes_qemu", FDS, self.qemu, "KICK.4", "a queue's eventfd")
+        return EitherWaits(f"{queue}.kick_waiters", FDS, self.qemu, vhost, woken)
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+        xmits = [pair.tap_transmit() for pair in self.pairs]
+        if self.flows is None:
+            return xmits[0]
+        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
+        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+
+    def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
+        """Make everything the main loop does.
+
+        Args:
+            port: the switch's port that the TAP is.
+            backends: what stops and starts vhost with the link; none without vhost.
+        """
+        name = self.qemu.name
+        read_own = qemu_fds.ReadEventfd(f"{name}.read_own", FDS, self.qemu.own, "Q-TX.12")
+        work: dict[str, Routine] = {"own eventfd": qemu.ReadOwnEventfd(f"{name}.serve_own", QEMU, read_own)}
+        for pair in self.pairs:
+            work |= pair.handlers(port, self.flows)
+        if self.parts.traffic.has_links:
+            work[qemu.REQUEST] = self.pairs[0].set_link(backends)
+        self.thread.start = qemu.MainLoop(
+            f"{name}.loop",
+            QEMU,
+            self.qemu,
+            poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
+            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
+            work={handler: work[handler] for handler in self.qemu.handlers.values() if handler in work},
+            next_out=lambda: next(filter(None, (pair.nic.next_out() for pair in self.pairs)), 0),
+            next_in=lambda: next(filter(None, (pair.nic.next_in() for pair in self.pairs)), 0),
+        )
+
+
+class QemuPair:
+    """What QEMU has of one queue pair.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU whose queues it serves.
+        first: the machine's first vCPU, which a changed configuration interrupts.
+        process: the process.
+        port: how its main loop reaches guest memory.
+        mac: the device's address.
+
+    Attributes:
+        nic: the pair as the device's routines see it.
+        rx_device, tx_device: the device's side of the rings.
+    """
+
+    def __init__(self, parts: Parts, guest: Guest, first: Guest, process: qemu.Qemu, port: Port, mac: bytes) -> None:
+        self.parts, self.guest, self.first, self.qemu = parts, guest, first, process
+        world, state, memory, pair = parts.world, parts.state, guest.memory, guest.number
+        self.kicks = process.kicks[2 * pair : 2 * pair + 2]
+        self.tap = tap = process.taps[pair]
         self.tx_device, self.rx_device = (
             QemuDevice(
                 state,
-                f"{name}.{queue}.ring",
+                f"{process.name}.{queue}.ring",
                 port,
                 layout,
                 back_end="qemu",
@@ -107,17 +216,19 @@ class QemuBackend:
                 indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
+        name = f"{process.name}.q{pair + 1}" if pair else process.name
         region = state.region(f"{name}.memory", FRAMES * HOST_SLOT_BYTES)
         frames = PacketPool(state, f"{name}.frames", region, 0, FRAMES, HOST_SLOT_BYTES, headroom=0)
         parts.pools[frames.name] = frames
         self.nic = qemu_nic.Nic(
             state,
             f"{name}.nic",
-            self.qemu,
-            device=guest.device,
-            mac=vm_endpoint(number).mac,
+            process,
+            status=guest.device,
+            pair=pair,
+            mac=mac,
             tx_name=guest.tx_name,
             rx_name=guest.rx_name,
             tx=self.tx_device,
@@ -128,9 +239,6 @@ class QemuBackend:
             mergeable=world.has(MERGEABLE),
         )
         nic = self.nic.cells
-        guest.config = config = ConfigWork(
-            state, f"{guest.name}.config", guest.cpu, guest.tx_queue, guest.socket, memory.skbs
-        )
         parts.drops |= {
             f"{name}.discarded": lambda: nic.discarded,
             f"{name}.filtered": lambda: nic.filtered,
@@ -138,21 +246,11 @@ class QemuBackend:
             f"{name}.errors": lambda: nic.errors,
             f"{name}.lost": lambda: nic.lost,
             f"{name}.link_down": lambda: nic.unlinked,
-            f"{guest.name}.no_carrier": lambda: config.cells.dropped,
-            f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
+            f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
 
-    # What others do with it
-
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
-        """Give the device's side of the receive and the transmit queue."""
-        return [(self.rx_device, self.tx_device)]
-
-    def kick_exits(self) -> list[list[Routine]]:
-        """Make what a store to each queue's notify address leads to."""
-        return [self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()]
-
-    def _light_exits(self) -> list[Routine]:
+    def light_exits(self) -> list[Routine]:
+        """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         fast = self.parts.world.on("fast_mmio")
         exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
@@ -164,11 +262,16 @@ class QemuBackend:
         ):
             wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
             enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
+            made.append(
+                exit_class(
+                    f"{name}.kick_exit", KVM, guest.vcpu, name, guest.index_of(queue), self.kicks[queue], wakeup, enter
+                )
+            )
         return made
 
-    def _heavy_exits(self) -> list[Routine]:
-        guest, name = self.guest, self.qemu.name
+    def heavy_exits(self) -> list[Routine]:
+        """Make what it leads to where only QEMU knows the address."""
+        guest, name = self.guest, qemu.called(self.qemu.name, self.guest.number)
         on_intel = self.parts.world["cpu"] == "intel"
         exit_class = kvm_mmio.HeavyKickIntel if on_intel else kvm_mmio.HeavyKickAmd
         woken = qemu_fds.WakeForKick(f"{name}.eventfd_wakeup", FDS, self.qemu, "KICK.4", "its own eventfd")
@@ -185,147 +288,115 @@ class QemuBackend:
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
             mmio = qemu_vcpu.HandleMmio(f"{queue_name}.mmio", QEMU_VCPU, self.qemu, queue_name, serve[queue])
             enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", "KVM_RUN is called again.")
-            made.append(exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, queue, mmio, enter))
+            made.append(
+                exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, guest.index_of(queue), mmio, enter)
+            )
         return made
 
-    def config_load(self) -> Routine:
-        """Make what a load from the device's configuration leads to."""
-        guest = self.guest
-        assert guest.config is not None
-        give = kvm_config.GiveConfig(
-            f"{guest.name}.give_config", QEMU_VCPU, self.qemu, guest.device, guest.config.cells
-        )
-        on_intel = self.parts.world["cpu"] == "intel"
-        load_class = kvm_config.HeavyLoadIntel if on_intel else kvm_config.HeavyLoadAmd
-        enter = enter_guest(guest, "CONFIG.9", "config_load", "KVM_RUN is called again.")
-        return load_class(f"{guest.name}.config_load", KVM, guest.vcpu, give, enter)
-
     def tap_transmit(self) -> Routine:
-        """Make what transmitting on the TAP is, for the host: the way into the guest."""
-        wakeup = qemu_fds.WakePoller(
-            f"{self.tap.name}.wakeup", tap_place(self.tap.name), self.qemu, "N-IN.10", "the TAP"
-        )
-        return TapXmit(f"{self.tap.name}.xmit", tap_place(self.tap.name), self.tap, wakeup)
+        """Make what transmitting on its queue of the TAP is, for the host."""
+        name, place = self.tap.label, tap_place(self.tap.name)
+        wakeup = qemu_fds.WakePoller(f"{name}.wakeup", place, self.qemu, "N-IN.10", "the TAP")
+        return TapXmit(f"{name}.xmit", place, self.tap, wakeup)
 
-    def shared_transmit(self, serve: Routine) -> Routine:
-        """Make what transmitting on the TAP is where vhost has it as well; `serve` is vhost's callback."""
-        name, place = self.tap.name, tap_place(self.tap.name)
-        wakeup = qemu_fds.WakePoller(f"{name}.wake_qemu", place, self.qemu, "N-IN.10", "the TAP")
-        return SharedTapXmit(f"{name}.xmit", place, self.tap, serve, self.qemu, wakeup)
-
-    def or_qemu(self, queue: str, vhost: Routine) -> Routine:
-        """Make what a kick's eventfd does where vhost or QEMU may wait for it; `vhost` is vhost's callback."""
-        woken = qemu_fds.WakeForKick(f"{queue}.kick_wakes_qemu", FDS, self.qemu, "KICK.4", "a queue's eventfd")
-        return EitherWaits(f"{queue}.kick_waiters", FDS, self.qemu, vhost, woken)
-
-    def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
-        """Make everything the main loop does.
+    def handlers(self, port: TapPort, flows: TapFlows | None) -> dict[str, Routine]:
+        """Make what the main loop does for the pair.
 
         Args:
             port: the switch's port that the TAP is.
-            backends: what stops and starts vhost with the link; none without vhost.
+            flows: what the TAP remembers of flows; None if it has one queue.
         """
-        guest, nic, name = self.guest, self.nic, self.qemu.name
+        guest, nic, tap, pair = self.guest, self.nic, self.tap, self.guest.number
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
-        read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, nic)
-        drop = self._drop(QEMU, nic)
-        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic, drop)
+        read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
+        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
-        requests: dict[str, Routine] = {}
-        if self.parts.traffic.has_links:
-            requests["request"] = qemu_link.SetLink(
-                f"{name}.set_link",
-                QEMU,
-                nic,
-                notify=self._notify_config(QEMU, f"{name}.set_link"),
-                drop=drop,
-                deliver=deliver,
-                error=self._error(QEMU, nic, f"{guest.tx_name}.link", "CONFIG.6"),
-                backends=backends,
-            )
-        self.thread.start = qemu.MainLoop(
-            f"{name}.loop",
+        send = qemu_tx.SendQueued(
+            f"{guest.tx_name}.send",
             QEMU,
-            self.qemu,
-            poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
-            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
-            work=requests
-            | {
-                "bottom half": qemu_tx.SendQueued(
-                    f"{guest.tx_name}.send",
-                    QEMU,
-                    nic,
-                    self._writev(port),
-                    self._signal_msi(guest.tx_name, TX, "main_loop"),
-                    self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
-                ),
-                "own eventfd": qemu.ReadOwnEventfd(
-                    f"{name}.serve_own", QEMU, self._read("own", self.qemu.own, "Q-TX.12")
-                ),
-                "transmit kick": qemu_tx.ReadKick(
-                    f"{guest.tx_name}.read_kick",
-                    QEMU,
-                    guest.tx_name,
-                    self._read("tx", self.kicks[TX], "Q-TX.2"),
-                    serve_tx,
-                    "Q-TX.2",
-                ),
-                "receive kick": qemu_tx.ReadKick(
-                    f"{guest.rx_name}.read_kick",
-                    QEMU,
-                    guest.rx_name,
-                    self._read("rx", self.kicks[RX], "Q-RX.3"),
-                    serve_rx,
-                    "Q-RX.3",
-                ),
-                "tap": qemu_rx.ReadTap(f"{self.tap.name}.send", QEMU, nic, read_tap, deliver),
-            },
-            next_out=nic.next_out,
-            next_in=nic.next_in,
+            nic,
+            self._writev(port, flows),
+            self._signal_msi(guest.tx_name, TX, "main_loop"),
+            self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
+        )
+        return {
+            qemu.called("bottom half", pair): send,
+            qemu.called("transmit kick", pair): qemu_tx.ReadKick(
+                f"{guest.tx_name}.read_kick",
+                QEMU,
+                guest.tx_name,
+                self._read("tx", self.kicks[TX], "Q-TX.2"),
+                serve_tx,
+                "Q-TX.2",
+            ),
+            qemu.called("receive kick", pair): qemu_tx.ReadKick(
+                f"{guest.rx_name}.read_kick",
+                QEMU,
+                guest.rx_name,
+                self._read("rx", self.kicks[RX], "Q-RX.3"),
+                serve_rx,
+                "Q-RX.3",
+            ),
+            qemu.called("tap", pair): qemu_rx.ReadTap(f"{tap.label}.send", QEMU, nic, read_tap, deliver),
+        }
+
+    def set_link(self, backends: Mapping[str, Routine]) -> Routine:
+        """Make what the monitor's request to change the link leads to; see `QemuBackend.wire`."""
+        guest, nic, name = self.guest, self.nic, f"{self.qemu.name}.set_link"
+        error = self._error(QEMU, nic, f"{guest.tx_name}.link", "CONFIG.6")
+        return qemu_link.SetLink(
+            name,
+            QEMU,
+            nic,
+            notify=self._notify_config(QEMU, name),
+            drop=self._drop(QEMU, nic, "after_link_went_down"),
+            deliver=self._deliver(f"{guest.rx_name}.deliver_with_link", QEMU, nic, "with_link"),
+            error=error,
+            backends=backends,
         )
 
     # Parts of it
 
     def _read(self, which: str, eventfd: kvm.EventfdCells, row: str) -> Routine:
-        return qemu_fds.ReadEventfd(f"{self.qemu.name}.read_{which}", FDS, eventfd, row)
+        name = qemu.called(f"{self.qemu.name}.read_{which}", self.guest.number)
+        return qemu_fds.ReadEventfd(name, FDS, eventfd, row)
 
-    def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
-        who = place.name.replace(".", "_")
-        error = self._error(place, nic, self.guest.rx_name, "Q-RX.5")
-        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who), error)
+    def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
+        who, queue = place.name.replace(".", "_") + why, self.guest.rx_name
+        error = self._error(place, nic, f"{queue}{why}", "Q-RX.5")
+        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(queue, RX, who), error)
 
-    def _drop(self, place: Place, nic: qemu_nic.Nic) -> Routine:
-        who = f"{place.name.replace('.', '_')}_to_drop"
+    def _drop(self, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
+        who = f"{place.name.replace('.', '_')}_to_drop{why}"
         queue = self.guest.tx_name
-        signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop", "CONFIG.12")
-        return qemu_link.DropQueued(f"{queue}.drop_by_{place.name}", place, nic, signal, error)
+        signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop{why}", "CONFIG.12")
+        return qemu_link.DropQueued(f"{queue}.drop{why}_by_{place.name}", place, nic, signal, error)
 
     def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
         name = f"{queue}.error_in_{place.name}"
-        return qemu_checks.VirtioError(name, place, nic, queue, self._notify_config(place, name), row)
+        own = nic.rx_name if queue.startswith(nic.rx_name) else nic.tx_name
+        return qemu_checks.VirtioError(name, place, nic, own, self._notify_config(place, name), row)
 
     def _notify_config(self, place: Place, name: str) -> qemu_checks.NotifyConfig:
-        signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, self._config_msi(name))
-        return qemu_checks.NotifyConfig(f"{name}.notify_config", place, self.guest.device, signal)
-
-    def _config_msi(self, name: str) -> kvm_msi.MsiDelivery:
-        return msi_delivery(self.parts, self.guest, f"{name}.msi", "", CONFIG)
+        deliver = msi_delivery(self.parts, self.first, f"{name}.msi", "", CONFIG)
+        signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, deliver)
+        return qemu_checks.NotifyConfig(f"{name}.notify_config", place, self.first.device, signal)
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)
         return kvm_msi.SignalMsi(f"{queue}.signal_msi_by_{who}", KVM_VM, deliver)
 
-    def _writev(self, port: TapPort) -> Routine:
-        name = f"{self.tap.name}.writev"
+    def _writev(self, port: TapPort, flows: TapFlows | None) -> Routine:
+        tap, nic, backlogs = self.tap, self.nic, self.parts.backlogs
+        name, place = f"{tap.label}.writev", tap_place(tap.name)
+        if flows is None:
+            if port.poll is None:
+                return TapWrite(name, place, tap, nic, port.number, port.receive)
+            return TapWriteWithSoftirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
+        made: TapWriteOnQueue | TapWriteOnQueueWithSoftirqs
         if port.poll is None:
-            return TapWrite(name, tap_place(self.tap.name), self.tap, self.nic, port.number, port.receive)
-        return TapWriteWithSoftirqs(
-            name,
-            tap_place(self.tap.name),
-            self.tap,
-            self.nic,
-            port.number,
-            port.receive,
-            port.poll,
-            self.parts.backlogs,
-        )
+            made = TapWriteOnQueue(name, place, tap, nic, port.number, port.receive)
+        else:
+            made = TapWriteOnQueueWithSoftirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
+        made.update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
+        return made
