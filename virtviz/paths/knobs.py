@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from virtviz.errors import KnobError
+from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
 
@@ -207,6 +208,13 @@ KNOBS: dict[str, Knob] = {
             choices=("nic", "veth", "dummy"),
             recorded="veth",
         ),
+        Knob(
+            "tunnel",
+            "none",
+            "What carries frames to the far host: its own network, or a tunnel over UDP between the two hosts.",
+            choices=("none", "vxlan", "geneve"),
+        ),
+        Knob("vni", 42, "The virtual network's number in the tunnel's header.", low=0, high=VNI_MAX),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
         Knob(
             "nic_tx_frames",
@@ -371,6 +379,14 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
+    if world["tunnel"] != "none" and world["switch"] != "ovs":
+        yield (
+            "tunnel",
+            (
+                "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
+                "switch=ovs, or tunnel=none"
+            ),
+        )
     if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
         yield (
             "flows",

@@ -7,7 +7,7 @@ the kernel to execute a packet. A flow is a match on input port, Ethernet addres
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, COPIED, DROPPED, UPCALLED, WOKE
@@ -44,7 +44,7 @@ _MIX, _PRIME = 31, 65537
 
 @cells
 class FlowCells(Cells):
-    """The flow table, by slot: the match in two words, and the output ports as bits, plus one; 0 for an empty slot."""
+    """The flow table, by slot: the match in two words, and the actions (as in `SwitchPorts`) plus one; 0 if empty."""
 
     count: int = 0
     first: list[int]
@@ -66,7 +66,10 @@ class FlowTable:
     def __init__(self, state: State, name: str) -> None:
         # One slot more, always empty: where a search ends that finds nothing.
         slots = [0] * (FLOWS + 1)
-        self.cells = state.add(FlowCells, name, first=slots, second=slots, outputs=slots)
+        self.cells = self._cells(state, name, slots)
+
+    def _cells(self, state: State, name: str, slots: list[int]) -> FlowCells:
+        return state.add(FlowCells, name, first=slots, second=slots, outputs=slots)
 
     def find(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
         """Give the output ports for a frame, as bits; -1 if its flow is unknown.
@@ -87,28 +90,37 @@ class FlowTable:
             slot = self._slot(first, second)
         return int(mine.outputs[slot]) - 1
 
-    def _slot(self, first: int, second: int) -> int:
+    def _slot(self, first: int, second: int, tunnel: int = 0) -> int:
         """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full."""
         mine = self.cells
         home = at = (first ^ second * _MIX) % _PRIME % FLOWS
-        while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second):
+        while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second or self.tunnel_of(at) != tunnel):
             at = (at + 1) % FLOWS
             if at == home:
                 return FLOWS
         return at
 
-    def insert(self, frame: bytes | bytearray, port: int, outputs: int) -> bool:
-        """Add the flow of a frame; answers False if the table is full."""
+    @staticmethod
+    def words_of(frame: bytes | bytearray, port: int, at: int = 0) -> tuple[int, int]:
+        """Give the two words of the match for a frame; arguments as in `find`."""
+        first, rest, ethertype = _HEADER.unpack_from(frame, at)
+        return first, port << 48 | rest << 16 | ethertype
+
+    def tunnel_of(self, slot: int) -> int:  # noqa: ARG002 - a table with tunnels overrides this
+        """Give the tunnel key that the flow in a slot is for; 0 for none."""
+        return 0
+
+    def insert(self, frame: bytes | bytearray, port: int, outputs: int, tunnel: int = 0) -> int:
+        """Add the flow of a frame that came in by a port, with a tunnel key; answers its slot, or -1 if there is no room."""
         mine = self.cells
-        first, rest, ethertype = _HEADER.unpack_from(frame)
-        second = port << 48 | rest << 16 | ethertype
-        slot = self._slot(first, second)
+        first, second = self.words_of(frame, port)
+        slot = self._slot(first, second, tunnel)
         if slot == FLOWS:
-            return False
+            return -1
         if not mine.outputs[slot]:
             mine.count += 1
         mine.first[slot], mine.second[slot], mine.outputs[slot] = first, second, outputs + 1
-        return True
+        return slot
 
 
 class Datapath(SwitchPorts):
@@ -119,11 +131,17 @@ class Datapath(SwitchPorts):
         upcalls: for each handler, the packets waiting in its socket.
     """
 
+    flow_table: ClassVar[type[FlowTable]] = FlowTable
+
     def __init__(self, state: State, name: str, pool: PacketPool, handlers: int, ports: Sequence[str]) -> None:
         super().__init__(name, pool, ports)
-        self.flows = FlowTable(state, f"{name}.flows")
+        self.flows = self.flow_table(state, f"{name}.flows")
         self.cells = state.add(DatapathCells, name)
         self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
+
+    def tunnel_key(self, slot: int) -> int:  # noqa: ARG002 - a datapath with tunnels overrides this
+        """Give the tunnel key that goes with a packet; 0 for none."""
+        return 0
 
 
 class Receive(Routine):
@@ -201,6 +219,10 @@ class Receive(Routine):
         if outputs >= 0:
             me.outputs = outputs
             return "hit"
+        return self.handler(me)
+
+    def handler(self, me: Context) -> str:
+        """Name the handler that is asked: the one for this CPU."""
         return self._names[self.cpus[me.index] % len(self._names)]
 
 
@@ -294,8 +316,7 @@ class Upcall(Routine):
     )
     def copy_packet(self, me: Context) -> str:
         pool = self.dp.pool
-        copy = pool.take(me.packet)
-        pool.fill(copy, pool.data(me.skb))
+        copy = pool.copy(me.skb, me.packet)
         pool.release(me.skb)
         me.skb = copy
         return COPIED
@@ -320,7 +341,7 @@ class Upcall(Routine):
         into={"queued": "{socket}"},
     )
     def send_message(self, me: Context) -> str:
-        if self.waiting.put(upcall(me.skb, me.port)):
+        if self.waiting.put(Question(me.skb, me.port, self.dp.tunnel_key(me.skb)).packed()):
             return "queued"
         self.dp.cells.lost += 1
         self.dp.pool.release(me.skb)
@@ -342,11 +363,24 @@ class Upcall(Routine):
         return self.handler.me.wake()
 
 
-def upcall(slot: int, port: int) -> int:
-    """Pack what an upcall message carries: the packet's slot and the port it came in by."""
-    return slot << 8 | port
+class Question(NamedTuple):
+    """What an upcall message carries beside the packet's bytes.
 
+    Attributes:
+        slot: the packet's slot, below 2**24.
+        port: number of the switch port it came in by.
+        tunnel: the tunnel key it came in with: the virtual network plus one; 0 for none.
+    """
 
-def unpack_upcall(message: int) -> tuple[int, int]:
-    """Give slot and port of an upcall message."""
-    return message >> 8, message & 0xFF
+    slot: int
+    port: int
+    tunnel: int = 0
+
+    def packed(self) -> int:
+        """Pack it into one number."""
+        return self.tunnel << 32 | self.slot << 8 | self.port
+
+    @classmethod
+    def unpacked(cls, message: int) -> Question:
+        """Give it back from that number."""
+        return cls(message >> 8 & 0xFFFFFF, message & 0xFF, message >> 32)

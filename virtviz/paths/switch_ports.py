@@ -41,6 +41,10 @@ class Stations:
         """Give the number of the port that a frame of the scenario enters the switch by."""
         return item.vm + 1 if item.outgoing else self.far
 
+    def tunnel_key(self, port: int) -> int:  # noqa: ARG002 - where a port is a tunnel this is overridden
+        """Give the tunnel key that frames come in with by a port; 0 for none."""
+        return 0
+
     def outputs(self, frame: bytes | bytearray, port: int) -> int:
         """Decide where a frame goes, as a switch that has learned every address; answers ports as bits.
 
@@ -83,6 +87,5 @@ class SwitchPorts:
             return self.ports[outputs.bit_length() - 1] if outputs else "", True
         me.held = me.held or me.skb
         me.outputs = outputs ^ bit
-        me.skb = self.pool.take(me.packet)
-        self.pool.fill(me.skb, self.pool.data(me.held))
+        me.skb = self.pool.copy(me.held, me.packet)
         return self.ports[bit.bit_length() - 1], False

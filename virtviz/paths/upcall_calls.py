@@ -9,7 +9,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
 from virtviz.paths.host_net import softirq_waits
-from virtviz.paths.ovs import unpack_upcall, upcall
+from virtviz.paths.ovs import Question
 from virtviz.paths.vswitchd import OPERATE_MAX_OPS
 from virtviz.spec.citation import NETLINK, OVS_DATAPATH, POLL, SOFTIRQ
 
@@ -45,8 +45,7 @@ class PollWait(Routine):
     def wait(self, me: Context) -> str:
         if not self.h.socket:
             return "sleep"
-        slot, _ = unpack_upcall(self.h.socket.first())
-        me.packet = self.h.dp.pool.cells.packet[slot]
+        me.packet = self.h.dp.pool.cells.packet[Question.unpacked(self.h.socket.first()).slot]
         return "ready"
 
 
@@ -91,13 +90,13 @@ class NetlinkReceive(Routine):
         if not handler.socket:
             mine.got = 0
             return "EAGAIN"
-        slot, port = unpack_upcall(handler.socket.take())
+        question = Question.unpacked(handler.socket.take())
         pool = handler.dp.pool
-        me.packet = pool.cells.packet[slot]
+        me.packet = pool.cells.packet[question.slot]
         own = handler.buffers.take(me.packet)
-        handler.buffers.fill(own, pool.data(slot))
-        handler.batch.put(upcall(own, port))
-        pool.release(slot)
+        handler.buffers.fill(own, pool.data(question.slot))
+        handler.batch.put(question._replace(slot=own).packed())
+        pool.release(question.slot)
         mine.got = own
         mine.batch += 1
         return COPIED
@@ -173,9 +172,9 @@ class Operate(Routine):
         """Give the number of flows."""
         return {"flows": self.h.dp.flows.cells.count}
 
-    def _upcall(self) -> tuple[int, int]:
-        """Give slot and port of the upcall being carried out."""
-        return unpack_upcall(self.h.batch.entry(self.h.cells.at))
+    def _question(self) -> Question:
+        """Give the upcall being carried out."""
+        return Question.unpacked(self.h.batch.entry(self.h.cells.at))
 
     @op(
         "O-MISS.8",
@@ -205,10 +204,10 @@ class Operate(Routine):
             return "done"
         if mine.carried >= OPERATE_MAX_OPS:
             return "message done"
-        slot, port = self._upcall()
+        slot, port, tunnel = self._question()
         me.packet = self.h.buffers.cells.packet[slot]
-        frame = self.h.buffers.data(slot)
-        return "installed" if self.h.dp.flows.insert(frame, port, mine.outputs[mine.at]) else "table full"
+        found = self.h.dp.flows.insert(self.h.buffers.data(slot), port, mine.outputs[mine.at], tunnel)
+        return "installed" if found >= 0 else "table full"
 
     @op(
         "O-MISS.9",
@@ -224,7 +223,7 @@ class Operate(Routine):
     )
     def rebuild_packet(self, me: Context) -> str:
         mine, pool = self.h.cells, self.h.dp.pool
-        slot, port = self._upcall()
+        slot, port, _ = self._question()
         me.skb = pool.take(me.packet)
         pool.fill(me.skb, self.h.buffers.data(slot))
         me.port = port

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.ovs import unpack_upcall
+from virtviz.paths.ovs import Question
 from virtviz.paths.queues import Fifo
 from virtviz.spec.citation import LATCH, NETLINK_SOCKET, POLL_LOOP, UPCALL
 
@@ -197,7 +197,7 @@ class HandlerLoop(Routine):
     )
     def translate(self, me: Context) -> str:
         mine = self.h.cells
-        slot, port = unpack_upcall(self.h.batch.entry(mine.at))
+        slot, port, _ = Question.unpacked(self.h.batch.entry(mine.at))
         me.packet = self.h.buffers.cells.packet[slot]
         mine.outputs[mine.at] = self.decide(self.h.buffers.data(slot), port)
         mine.at += 1
@@ -282,6 +282,6 @@ class HandlerLoop(Routine):
         if mine.at < mine.batch:
             return "more operations"
         while self.h.batch:
-            self.h.buffers.release(unpack_upcall(self.h.batch.take())[0])
+            self.h.buffers.release(Question.unpacked(self.h.batch.take()).slot)
         mine.batch = 0
         return "round"

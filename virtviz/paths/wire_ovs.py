@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.paths import ovs, upcall_calls, vswitchd
+from virtviz.paths import ovs, ovs_tunnel, upcall_calls, vswitchd
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, NETLINK, OVS, VSWITCHD
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.switch_ports import Stations
+
+
+def make_ovs(parts: Parts, stations: Stations) -> OvsSwitch:
+    """Make Open vSwitch, with what a tunnel needs where one of its ports is one."""
+    return (OvsSwitch if parts.world["tunnel"] == "none" else OvsTunnelSwitch)(parts, stations)
 
 
 class OvsSwitch:
@@ -29,12 +34,16 @@ class OvsSwitch:
         threads: the upcall handlers.
     """
 
+    datapath_class: type[ovs.Datapath] = ovs.Datapath
+    receive_class: type[ovs.Receive] = ovs.Receive
+    execute_class: type[ovs.Execute] = ovs.Execute
+
     def __init__(self, parts: Parts, stations: Stations) -> None:
         self.parts = parts
         self.stations = stations
         world, state = parts.world, parts.state
         count = world.number("handlers")
-        self.datapath = datapath = ovs.Datapath(state, "ovs", parts.host_pool, count, stations.ports)
+        self.datapath = datapath = self.datapath_class(state, "ovs", parts.host_pool, count, stations.ports)
         self.switch = state.add(vswitchd.SwitchCells, "vswitchd", count_stale=int(world["ovs_flow_count"] == "stale"))
         self.threads = [parts.thread(f"handler{i + 1}", cpu=i) for i in range(count)]
         upcalls: dict[str, Routine] = {
@@ -42,8 +51,8 @@ class OvsSwitch:
             for i, thread in enumerate(self.threads)
         }
         self.outputs: dict[str, Routine] = {}
-        self.execute = ovs.Execute("ovs.execute", OVS, datapath, self.outputs)
-        self.receive: Routine = ovs.Receive("ovs.receive", OVS, datapath, self.execute, upcalls, parts.cpus)
+        self.execute = self.execute_class("ovs.execute", OVS, datapath, self.outputs)
+        self.receive: Routine = self.receive_class("ovs.receive", OVS, datapath, self.execute, upcalls, parts.cpus)
         if world["flows"] == "known":
             self._learn_flows()
         parts.drops |= {
@@ -68,7 +77,8 @@ class OvsSwitch:
         traffic = self.parts.traffic
         for number, item in enumerate(traffic.items, 1):
             frame, port = traffic.frame(number), self.stations.entry(item)
-            self.datapath.flows.insert(frame, port, self.stations.outputs(frame, port))
+            outputs = self.stations.outputs(frame, port)
+            self.datapath.flows.insert(frame, port, outputs, self.stations.tunnel_key(port))
 
     def _handler(self, number: int, thread: Thread, poll: Routine | None) -> Routine:
         """Make one upcall handler of ovs-vswitchd; `poll` works off the softirqs its packets raise, if any."""
@@ -99,3 +109,11 @@ class OvsSwitch:
             operate=operate,
             drain=upcall_calls.DrainErrors(f"{name}.drain", NETLINK),
         )
+
+
+class OvsTunnelSwitch(OvsSwitch):
+    """Open vSwitch with a tunnel as its last port."""
+
+    datapath_class = ovs_tunnel.TunnelDatapath
+    receive_class = ovs_tunnel.TunnelReceive
+    execute_class = ovs_tunnel.TunnelExecute
