@@ -97,7 +97,7 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
-        ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
+        ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
         ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),
@@ -121,7 +121,8 @@ def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})
     make_world({"guest_kernel": "6.1", "guest_bql": "off"})
-    make_world({"switch": "bridge", "vms": 2, "flows": "known"})
+    make_world({"switch": "ovs", "tunnel": "vxlan"})
+    make_world({"switch": "bridge", "tunnel": "none"})
 
 
 def test_settings_are_read_as_on_the_command_line():

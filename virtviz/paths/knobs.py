@@ -387,14 +387,6 @@ def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
                 "switch=ovs, or tunnel=none"
             ),
         )
-    if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
-        yield (
-            "flows",
-            (
-                "a bridge that knows no address floods every frame to the other virtual machine too, and such copies "
-                "are not followed here; set flows=known, or vms=1"
-            ),
-        )
 
 
 def parse_setting(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from virtviz.engine.threads import ThreadKind
 from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
-from virtviz.paths.guest_receive import Deliver, Recvmsg
+from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
@@ -20,6 +20,7 @@ from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
+from virtviz.paths.traffic import vm_endpoint
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -55,12 +56,14 @@ class Guest(Struct):
     """A virtual machine, seen from inside and from KVM.
 
     Attributes:
+        number: its number, from 0.
         thread: the thread of its vCPU.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
         rx_name, tx_name: names of its virtqueues.
     """
 
     name: str
+    number: int
     memory: GuestMemory
     thread: Thread
     vcpu: kvm.Vcpu
@@ -153,6 +156,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(
         name,
+        number,
         memory,
         thread,
         vcpu,
@@ -220,9 +224,14 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         queue: notify_class(f"{queue_name}.notify", guest.driver_place, queue_name, cpu, kick_exits[queue], row)
         for queue, queue_name, row in ((RX, guest.rx_name, "G-RX.7"), (TX, guest.tx_name, "G-TX.13"))
     }
-    deliver = Deliver(
+    floods = world["switch"] == "bridge" and world.number("vms") > 1
+    deliver = (DeliverOwn if floods else Deliver)(
         f"{name}.deliver", stack, guest.collected, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu
     )
+    if isinstance(deliver, DeliverOwn):
+        deliver.mac = vm_endpoint(guest.number).mac
+        deliver.others = others = parts.state.add(OtherHostCells, f"{name}.otherhost")
+        parts.drops[f"{name}.otherhost"] = lambda: others.dropped
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
     refill = virtio_refill.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
     poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
