@@ -38,6 +38,8 @@ EFFECTS = {
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
     "handlers": ({}, {"handlers": 1}, PING),
     "far_port": ({}, {"far_port": "veth"}, PING),
+    "tunnel": ({}, {"tunnel": "vxlan"}, PING),
+    "vni": ({"tunnel": "vxlan"}, {"tunnel": "vxlan", "vni": 43}, PING),
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
     "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),

@@ -111,8 +111,7 @@ def test_each_direction_of_a_flow_asks_once_and_the_question_carries_the_tunnel_
 def test_a_frame_of_another_virtual_network_is_another_flow():
     world = Driven(PING, KNOWN, {"tunnel": "vxlan"})
     world.simulation.machine.run(held={world.thread("eth0")})
-    wire = [thread for thread in world.machine.threads if thread.name == "eth0"][0].start.nic.wire
-    wire.vni = 43
+    world.machine.threads[world.thread("eth0")].start.nic.wire.vni = 43
     world.run()
     assert world.counters()["upcalls"] == 1
 
@@ -252,7 +251,12 @@ def test_every_step_can_be_taken_back_exactly():
 
 
 def test_two_machines_reach_each_other_without_and_the_far_host_with_the_tunnel():
-    items = [Item("across", to_vm=1, kind="udp"), Pause(), Item("out", vm=1), Item("back", vm=1, outgoing=False, answers=1)]
+    items = [
+        Item("across", to_vm=1, kind="udp"),
+        Pause(),
+        Item("out", vm=1),
+        Item("back", vm=1, outgoing=False, answers=1),
+    ]
     world = ran(items, {"vms": 2})
     tunnelled = {step.packet for step in world.steps() if step.row.startswith("TUNNEL")}
     assert tunnelled == {2, 3}

@@ -188,7 +188,7 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     host = partial(_in_pool, simulation.pools["host"], packet)
     if isinstance(simulation.pools["host"], HeadroomPool):
         is_outside = step.domain is Domain.HARDWARE or step.milestone in ("on-wire", "from-wire")
-        host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside)
+        host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside=is_outside)
     item = simulation.traffic.item_of(packet)[1]
     # The machine that the step is in first; of a packet between two machines, either may still have it.
     ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]
@@ -236,7 +236,7 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
     return bytes(pool.data(slots[0])) if slots else b""
 
 
-def _in_tunnel(pool: HeadroomPool, packet: int, is_outside: bool) -> bytes:
+def _in_tunnel(pool: HeadroomPool, packet: int, *, is_outside: bool) -> bytes:
     """The same where a packet can have the tunnel's headers in front of it, and a copy of it have none.
 
     Args:

@@ -288,9 +288,7 @@ class Arrivals(Routine):
         softirq: takes the frame out at the other end.
     """
 
-    def __init__(
-        self, name: str, place: Place, pool: PacketPool, wire: Wire, xmit: Routine, softirq: Routine
-    ) -> None:
+    def __init__(self, name: str, place: Place, pool: PacketPool, wire: Wire, xmit: Routine, softirq: Routine) -> None:
         super().__init__(name, place)
         self.pool = pool
         self.wire = wire

@@ -94,7 +94,9 @@ class FlowTable:
         """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full."""
         mine = self.cells
         home = at = (first ^ second * _MIX) % _PRIME % FLOWS
-        while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second or self.tunnel_of(at) != tunnel):
+        while mine.outputs[at] and (
+            mine.first[at] != first or mine.second[at] != second or self.tunnel_of(at) != tunnel
+        ):
             at = (at + 1) % FLOWS
             if at == home:
                 return FLOWS
@@ -106,12 +108,12 @@ class FlowTable:
         first, rest, ethertype = _HEADER.unpack_from(frame, at)
         return first, port << 48 | rest << 16 | ethertype
 
-    def tunnel_of(self, slot: int) -> int:  # noqa: ARG002 - a table with tunnels overrides this
+    def tunnel_of(self, slot: int) -> int:
         """Give the tunnel key that the flow in a slot is for; 0 for none."""
         return 0
 
     def insert(self, frame: bytes | bytearray, port: int, outputs: int, tunnel: int = 0) -> int:
-        """Add the flow of a frame that came in by a port, with a tunnel key; answers its slot, or -1 if there is no room."""
+        """Add the flow of a frame that came in by a port, with a tunnel key; answers its slot, or -1 if it is full."""
         mine = self.cells
         first, second = self.words_of(frame, port)
         slot = self._slot(first, second, tunnel)
@@ -139,7 +141,7 @@ class Datapath(SwitchPorts):
         self.cells = state.add(DatapathCells, name)
         self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
 
-    def tunnel_key(self, slot: int) -> int:  # noqa: ARG002 - a datapath with tunnels overrides this
+    def tunnel_key(self, slot: int) -> int:
         """Give the tunnel key that goes with a packet; 0 for none."""
         return 0
 

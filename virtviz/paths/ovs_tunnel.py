@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from virtviz.paths.packets import HeadroomPool
 
 KEY_SHIFT = 16
-"""Actions are one number: ports as bits below this, and above it the tunnel key to set before the output to a tunnel."""
+"""Actions are one number: ports as bits below this, above it the tunnel key to set before the output to a tunnel."""
 
 
 class TunnelStations(Stations):

@@ -41,7 +41,7 @@ class Stations:
         """Give the number of the port that a frame of the scenario enters the switch by."""
         return item.vm + 1 if item.outgoing else self.far
 
-    def tunnel_key(self, port: int) -> int:  # noqa: ARG002 - where a port is a tunnel this is overridden
+    def tunnel_key(self, port: int) -> int:
         """Give the tunnel key that frames come in with by a port; 0 for none."""
         return 0
 

@@ -156,7 +156,7 @@ class TunnelXmit(Routine):
         "vxlan_xmit",
         VXLAN_DRIVER,
         text={
-            "key": "{device} is a port like any other. Where the frame shall go, the tunnel key says that came with it.",
+            "key": "{device} is a port like any other. Where to send the frame says the tunnel key beside it.",
             DROPPED: "No action has set a tunnel key, so {device} cannot know where to send the frame: dropped here.",
         },
         to={"key": goto("find_route"), DROPPED: RETURN},
@@ -176,7 +176,7 @@ class TunnelXmit(Routine):
         VXLAN_DRIVER,
         text={
             "fits": "The route to {there} leaves by {below}. With {outer} bytes in front, the frame still fits.",
-            "too big, may be cut": "The frame is too large for {below} with {outer} bytes in front. IP shall see to it.",
+            "too big, may be cut": "With {outer} bytes in front the frame is too large for {below}. IP shall see to it.",
             DROPPED: (
                 "More than {mtu} bytes of IP do not fit through the tunnel. Linux answers ICMP 'fragmentation needed' "
                 "in its place."
@@ -210,7 +210,7 @@ class TunnelXmit(Routine):
         "write the UDP header",
         "udp_tunnel_xmit_skb",
         UDP_TUNNEL_CORE,
-        text="8 more for UDP, to port {port}. The source port is a hash of the flow inside, so that paths can be shared.",
+        text="8 more for UDP, to port {port}. The source port is a hash of the flow, so that paths can be shared.",
     )
     def write_udp_header(self, me: Context) -> None:
         pool = self.tunnel.pool
@@ -236,7 +236,7 @@ class TunnelXmit(Routine):
         "ip_finish_output",
         IP_OUTPUT,
         text={
-            "out": "The host's IP adds the Ethernet header of its own network, 14 bytes: {outer} in all. {below} is next.",
+            "out": "The Ethernet header of the host's own network, 14 bytes, makes it {outer} in all. {below} is next.",
             DROPPED: (
                 "The packet has more than {under} bytes, and its header forbids to cut it in pieces: the host's IP "
                 "drops it."

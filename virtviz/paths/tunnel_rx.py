@@ -1,7 +1,7 @@
 """A tunnel from another host, inward: the host's own IP and UDP, the tunnel device, and its NAPI. Block TUNNEL-RX.
 
-The device does not hand its frames to the switch at once. It queues them and schedules a second poll on the same CPU, in
-which they go up as if a card had received them.
+The device does not hand its frames to the switch at once. It queues them and schedules a second poll on the same CPU,
+in which they go up as if a card had received them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class HostReceive(Routine):
         "ip_rcv",
         IP_INPUT,
         text={
-            "mine": "The card is no port of the switch here: the frame goes up the host's own stack. It is for {here}: us.",
+            "mine": "The card is no port of the switch: the frame goes up the host's own stack. It is for {here}: us.",
             DROPPED: "The frame is not for this host, or its IP header is damaged: the host's IP drops it.",
         },
         to={"mine": goto("udp_receive"), DROPPED: RETURN},
@@ -148,7 +148,7 @@ class HostReceive(Routine):
         "vxlan_rcv",
         VXLAN_DRIVER,
         text={
-            "frame": "The {outer} outer bytes come off. What they said goes along as the frame's tunnel key: VNI {vni}.",
+            "frame": "The {outer} outer bytes come off. What they said goes along as the tunnel key: VNI {vni}.",
             DROPPED: "This is no header of such a tunnel: the packet is dropped.",
         },
         to={"frame": goto("queue_frame"), DROPPED: RETURN},

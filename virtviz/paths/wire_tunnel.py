@@ -65,7 +65,7 @@ class TunnelEnd(FarEnd):
         return TunnelStations(taps, self.name, self.vni)
 
     def make(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine | None]:
-        """Make it; answers transmission on the tunnel, and the softirq that this raises in the thread itself, if any."""
+        """Make it; answers transmission on the tunnel, and the softirq that it raises in the thread itself, if any."""
         self.to_switch = receive
         host = HostReceive(f"{self.name}.receive", self.place, HOST_IP, self.tunnel, self.cells)
         below, poll = super().make(host, threads)

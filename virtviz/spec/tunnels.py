@@ -135,8 +135,8 @@ def outer_headers(
 def source_port(inner: bytes | bytearray) -> int:
     """Choose the outer source port from the flow of the frame inside, so that the network can spread flows over paths.
 
-    Linux takes a hash with a key made at start-up (udp_flow_src_port); here it is a CRC, the same on every run. As there,
-    packets of one flow always get the same port.
+    Linux takes a hash with a key made at start-up (udp_flow_src_port); here it is a CRC, the same on every run. As
+    there, packets of one flow always get the same port.
     """
     low, high = EPHEMERAL_PORTS
     return low + (zlib.crc32(_flow(inner)) * (high - low) >> 32)
