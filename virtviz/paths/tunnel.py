@@ -176,7 +176,7 @@ class TunnelXmit(Routine):
         VXLAN_DRIVER,
         text={
             "fits": "The route to {there} leaves by {below}. With {outer} bytes in front, the frame still fits.",
-            "too big, may be cut": "With {outer} bytes in front the frame is too large for {below}. IP shall see to it.",
+            "too big, may be cut": "With {outer} bytes in front, it is too large for {below}. Let IP see to it.",
             DROPPED: (
                 "More than {mtu} bytes of IP do not fit through the tunnel. Linux answers ICMP 'fragmentation needed' "
                 "in its place."
