@@ -37,6 +37,8 @@ EFFECTS = {
     "flows": ({}, {"flows": "known"}, PING),
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
     "handlers": ({}, {"handlers": 1}, PING),
+    "ovs_dispatch": ({}, {"ovs_dispatch": "per-vport"}, PING),
+    "upcall_rcvbuf": ({}, {"upcall_rcvbuf": 2048}, burst(20)),
     "far_port": ({}, {"far_port": "veth"}, PING),
     "tunnel": ({}, {"tunnel": "vxlan"}, PING),
     "vni": ({"tunnel": "vxlan"}, {"tunnel": "vxlan", "vni": 43}, PING),

@@ -197,7 +197,20 @@ KNOBS: dict[str, Knob] = {
             choices=("fresh", "stale"),
             recorded="stale",
         ),
-        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd, served CPU by CPU.", low=1, high=4),
+        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd.", low=1, high=4),
+        Knob(
+            "ovs_dispatch",
+            "per-cpu",
+            "By which socket the switch asks: the one of the handler for this CPU, or the one of the input port.",
+            choices=("per-cpu", "per-vport"),
+        ),
+        Knob(
+            "upcall_rcvbuf",
+            4 << 20,
+            "Receive buffer that ovs-vswitchd asks for its upcall sockets; what does not fit in is lost.",
+            low=2048,
+            high=4 << 20,
+        ),
         Knob(
             "far_port",
             "nic",

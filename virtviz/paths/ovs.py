@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 FLOWS = 256
 """Slots of the flow table; a power of two."""
-UPCALLS = 64
-"""Upcalls a handler's socket holds here; the real limit is its receive buffer in bytes."""
+UPCALLS_MAX = 2048
+"""Messages that all sockets together hold here, whatever room they have; 4 MiB are enough for more."""
+MESSAGE_BYTES, SHARED_INFO_BYTES, SKB_BYTES = 700, 320, 256
+"""Of an upcall message: the attributes beside the packet at their largest (upcall_msg_size), roughly; what the kernel
+keeps at the end of a buffer (skb_shared_info), and for it (sk_buff)."""
 _HEADER = struct.Struct("!QIH")
 _MIX, _PRIME = 31, 65537
 """For spreading matches over the slots."""
@@ -58,6 +61,57 @@ class DatapathCells(Cells):
 
     lost: int = 0
     dropped: int = 0
+
+
+@cells
+class SocketCells(Cells):
+    """What a netlink socket keeps beside its queue.
+
+    Attributes:
+        charged: bytes that its messages are charged with (sk_rmem_alloc).
+        congested: 1 from when a message did not fit until the queue is empty: none is taken meanwhile.
+        overrun: 1 if its reader is still to be told that messages were lost (ENOBUFS).
+    """
+
+    charged: int = 0
+    congested: int = 0
+    overrun: int = 0
+
+
+def charge(length: int) -> int:
+    """Give what a message with a packet of that length is charged with: the buffer that it lies in, and its sk_buff."""
+    return (1 << (length + MESSAGE_BYTES + SHARED_INFO_BYTES - 1).bit_length()) + SKB_BYTES
+
+
+class UpcallSocket(Fifo):
+    """A netlink socket of ovs-vswitchd that the kernel puts upcalls into.
+
+    Args:
+        state: where its cells are made.
+        name: such as `ovs.upcalls1`.
+        capacity: messages for which there is a place here.
+        room: bytes of its receive buffer as it was asked for (SO_RCVBUF); the kernel doubles them.
+    """
+
+    def __init__(self, state: State, name: str, capacity: int, room: int) -> None:
+        super().__init__(state, name, capacity)
+        self.room = 2 * room
+        self.book = state.add(SocketCells, f"{name}.socket")
+
+    def offer(self, message: int, length: int) -> bool:
+        """Put a message with a packet of that length in; answers False if it is lost (netlink_attachskb)."""
+        book = self.book
+        if book.charged > self.room or book.congested or not self.put(message):
+            book.congested = book.overrun = 1
+            return False
+        book.charged += charge(length)
+        return True
+
+    def read(self, length: int) -> None:
+        """Note that the first message, with a packet of that length, has been taken out."""
+        self.book.charged -= charge(length)
+        if self.book.congested and not self:
+            self.book.congested = 0
 
 
 class FlowTable:
@@ -128,18 +182,26 @@ class FlowTable:
 class Datapath(SwitchPorts):
     """An OVS kernel datapath.
 
+    Args:
+        sockets: how many sockets there are for its questions.
+        room: bytes of each one's receive buffer.
+        packets: packets that there can be at once.
+
     Attributes:
         flows: its flow table.
-        upcalls: for each handler, the packets waiting in its socket.
+        upcalls: the sockets that it puts questions into: one for each handler, or for each port.
     """
 
     flow_table: ClassVar[type[FlowTable]] = FlowTable
 
-    def __init__(self, state: State, name: str, pool: PacketPool, handlers: int, ports: Sequence[str]) -> None:
+    def __init__(
+        self, state: State, name: str, pool: PacketPool, sockets: int, ports: Sequence[str], *, room: int, packets: int
+    ) -> None:
         super().__init__(name, pool, ports)
         self.flows = self.flow_table(state, f"{name}.flows")
         self.cells = state.add(DatapathCells, name)
-        self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
+        places = min(packets, UPCALLS_MAX // sockets)
+        self.upcalls = [UpcallSocket(state, f"{name}.upcalls{i + 1}", places, room) for i in range(sockets)]
 
     def tunnel_key(self, slot: int) -> int:
         """Give the tunnel key that goes with a packet; 0 for none."""
@@ -151,8 +213,8 @@ class Receive(Routine):
 
     Args:
         execute: carries out a flow's actions.
-        upcalls: for each handler, name -> what queues the packet for it.
-        cpus: CPU number of each thread, which decides the handler.
+        upcalls: for each socket, name -> what queues the packet in it.
+        cpus: CPU number of each thread, which decides the socket; None if the port does.
     """
 
     def __init__(
@@ -162,7 +224,7 @@ class Receive(Routine):
         datapath: Datapath,
         execute: Routine,
         upcalls: Mapping[str, Routine],
-        cpus: Sequence[int],
+        cpus: Sequence[int] | None,
     ) -> None:
         super().__init__(name, place)
         self.dp = datapath
@@ -170,10 +232,12 @@ class Receive(Routine):
         self.upcalls = upcalls
         self.cpus = cpus
         self._names = list(upcalls)
+        self._whose = "the port's socket" if cpus is None else "the socket of the handler for this CPU"
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the port."""
-        return {"port": self.dp.ports[me.port - 1] if me.port else "?", "flows": self.dp.flows.cells.count}
+        port = self.dp.ports[me.port - 1] if me.port else "?"
+        return {"port": port, "flows": self.dp.flows.cells.count, "whose": self._whose}
 
     @op(
         "O-FWD.1",
@@ -206,10 +270,7 @@ class Receive(Routine):
         OVS_FLOW_TABLE,
         text={
             "hit": "The flow is in the kernel's table ({flows} in all): nobody has to be asked.",
-            "": (
-                "The kernel does not know this flow: it has to ask ovs-vswitchd, by the socket of the handler for "
-                "this CPU."
-            ),
+            "": "The kernel does not know this flow: it has to ask ovs-vswitchd, by {whose}.",
         },
         to={"hit": call("execute", None), "miss": call_any("upcalls", None)},
         cost="ovs lookup",
@@ -221,11 +282,12 @@ class Receive(Routine):
         if outputs >= 0:
             me.outputs = outputs
             return "hit"
-        return self.handler(me)
+        return self.socket_for(me)
 
-    def handler(self, me: Context) -> str:
-        """Name the handler that is asked: the one for this CPU."""
-        return self._names[self.cpus[me.index] % len(self._names)]
+    def socket_for(self, me: Context) -> str:
+        """Name the socket that is asked by: the one of this CPU's handler, or of the port."""
+        names, cpus = self._names, self.cpus
+        return names[me.port - 1 if cpus is None else cpus[me.index] % len(names)]
 
 
 class Execute(Routine):
@@ -274,22 +336,24 @@ class Execute(Routine):
 
 
 class Upcall(Routine):
-    """Ask one handler of ovs-vswitchd: O-MISS rows 2 and 3.
+    """Ask ovs-vswitchd by one of its sockets: O-MISS rows 2 and 3.
 
     Args:
-        number: the handler's number, from 0.
-        handler: its thread.
+        number: the socket's number, from 0.
+        whose: who owns it, for people: a handler, or a port.
+        wake: tells those that wait for it.
     """
 
-    def __init__(self, name: str, place: Place, datapath: Datapath, number: int, handler: Thread) -> None:
+    def __init__(self, name: str, place: Place, datapath: Datapath, number: int, whose: str, wake: Routine) -> None:
         super().__init__(name, place)
         self.dp = datapath
         self.waiting = datapath.upcalls[number]
-        self.handler = handler
+        self.whose = whose
+        self.wake = wake
 
     def words(self, me: Context) -> Mapping[str, object]:
-        """Name the handler."""
-        return {"handler": self.handler.name, "socket": self.waiting.name}
+        """Name the socket."""
+        return {"whose": self.whose, "socket": self.waiting.name}
 
     @op(
         "O-MISS.2",
@@ -334,20 +398,41 @@ class Upcall(Routine):
         GENETLINK_H,
         text={
             "queued": (
-                "The message waits in {handler}'s socket. The thread that sent the frame goes on, as if it had "
-                "been sent."
+                "The message waits in {whose}'s socket. The thread that sent the frame goes on, as if it had been sent."
             ),
-            DROPPED: "{handler}'s socket is full: the packet is lost here, and counted as lost.",
+            DROPPED: "{whose}'s socket is full: the packet is lost here, and counted as lost.",
         },
-        to={"queued": goto("wake_handler"), DROPPED: RETURN},
+        to={"queued": goto("wake"), DROPPED: RETURN},
         into={"queued": "{socket}"},
     )
     def send_message(self, me: Context) -> str:
-        if self.waiting.put(Question(me.skb, me.port, self.dp.tunnel_key(me.skb)).packed()):
+        question = Question(me.skb, me.port, self.dp.tunnel_key(me.skb))
+        if self.waiting.offer(question.packed(), self.dp.pool.cells.length[me.skb]):
             return "queued"
         self.dp.cells.lost += 1
         self.dp.pool.release(me.skb)
         return DROPPED
+
+
+class WakeHandler(Routine):
+    """Tell a handler that waits for a socket, and then the next one that does: the end of O-MISS row 3.
+
+    Args:
+        handler: its thread.
+        onward: tells the next one; None for the last.
+    """
+
+    def __init__(self, name: str, place: Place, handler: Thread, onward: Routine | None = None) -> None:
+        super().__init__(name, place)
+        self.handler = handler
+        if onward is None:
+            self.links = {"onward": ""}
+        else:
+            self.onward = onward
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the handler."""
+        return {"handler": self.handler.name}
 
     @op(
         "O-MISS.3",
@@ -358,7 +443,7 @@ class Upcall(Routine):
             WOKE: "{handler} of ovs-vswitchd was asleep in poll() and is made runnable.",
             ALREADY_AWAKE: "{handler} is awake and will find the message.",
         },
-        to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
+        to={WOKE: goto("onward"), ALREADY_AWAKE: goto("onward")},
         target="handler",
     )
     def wake_handler(self, me: Context) -> str:

@@ -117,7 +117,7 @@ class TunnelReceive(Receive):
         pool, slot = self.dp.pool, me.skb
         actions = self.dp.flows.find_keyed(pool.memory.bytes, me.port, pool.at[slot], pool.metadata.tunnel[slot])
         if actions < 0:
-            return self.handler(me)
+            return self.socket_for(me)
         me.outputs = actions
         return "hit"
 

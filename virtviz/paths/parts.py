@@ -9,6 +9,7 @@ from virtviz.engine.state import State
 from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
+from virtviz.paths.ovs import UPCALLS_MAX
 from virtviz.paths.packets import HeadroomPool, PacketPool
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Parts:
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
-        full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8 + UPCALLS_MAX
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)

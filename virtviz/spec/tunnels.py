@@ -10,7 +10,6 @@ udp_tunnel_core.c and ip_tunnel_core.c, Open vSwitch lib/netdev-vport.c (TTL 64,
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -23,6 +22,7 @@ from virtviz.spec.frames import (
     PROTO_ICMP,
     PROTO_UDP,
     checksum,
+    flow_hash,
 )
 
 if TYPE_CHECKING:
@@ -135,21 +135,10 @@ def outer_headers(
 def source_port(inner: bytes | bytearray) -> int:
     """Choose the outer source port from the flow of the frame inside, so that the network can spread flows over paths.
 
-    Linux takes a hash with a key made at start-up (udp_flow_src_port); here it is a CRC, the same on every run. As
-    there, packets of one flow always get the same port.
+    Packets of one flow always get the same port (udp_flow_src_port).
     """
     low, high = EPHEMERAL_PORTS
-    return low + (zlib.crc32(_flow(inner)) * (high - low) >> 32)
-
-
-def _flow(frame: bytes | bytearray) -> bytes:
-    """Give what a flow is told by: addresses, protocol and ports of IPv4, or else the Ethernet header."""
-    network = ETH_HEADER_BYTES
-    if len(frame) < network + IPV4_HEADER_BYTES or frame[12:14] != b"\x08\x00":
-        return bytes(frame[:network])
-    transport = network + (frame[network] & 0xF) * 4
-    ports = b"" if frame[network + 9] == PROTO_ICMP else frame[transport : transport + 4]
-    return bytes(frame[network + 9 : network + 10] + frame[network + 12 : network + 20] + ports)
+    return low + (flow_hash(inner) * (high - low) >> 32)
 
 
 def must_stay_whole(frame: bytes | bytearray) -> bool:

@@ -56,6 +56,8 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
+SOCKETS_MAX: Final = 4
+"""Sockets that the switch asks by, at most."""
 _OTHER, _OTHER_TAP = "other", "other-tap"
 """Spots of the virtual machine that is not drawn whole."""
 
@@ -374,10 +376,8 @@ class _Planner:
             if machine_of(name, self.machines) in self.others:
                 places[name] = _OTHER
         places[f"{self.far}.qdisc"] = "far"
-        for thread in self.header.threads:
-            if thread.name.startswith("handler"):
-                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"
-        return places
+        # A socket for each handler, or for each port.
+        return places | {f"ovs.upcalls{number}": "switch" for number in range(1, SOCKETS_MAX + 1)}
 
 
 def _bent(start: Point, end: Point) -> tuple[Point, ...]:
