@@ -187,7 +187,7 @@ def application_part(frame: bytes | bytearray) -> int:
 
 
 def flow_hash(frame: bytes | bytearray) -> int:
-    """Compute a 32-bit hash of the flow that a frame is of: of addresses, protocol and ports, or of the Ethernet header.
+    """Compute a 32-bit hash of a frame's flow: of addresses, protocol and ports, or of the Ethernet header.
 
     Linux hashes with a key made at start-up (skb_get_hash); here it is a CRC, the same on every run.
     """
