@@ -13,7 +13,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, COPIED, DROPPED, UPCALLED, WOKE
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.paths.switch_ports import SwitchPorts
+from virtviz.paths.switch_ports import SendOut, SwitchPorts
 from virtviz.spec.citation import (
     GENETLINK_H,
     NETLINK,
@@ -290,22 +290,12 @@ class Receive(Routine):
         return names[me.port - 1 if cpus is None else cpus[me.index] % len(names)]
 
 
-class Execute(Routine):
-    """Carry out actions: O-FWD row 4.
-
-    Args:
-        outputs: port name -> what sending to it is.
-    """
+class Execute(SendOut):
+    """Carry out actions: O-FWD row 4."""
 
     def __init__(self, name: str, place: Place, datapath: Datapath, outputs: Mapping[str, Routine]) -> None:
-        super().__init__(name, place)
+        super().__init__(name, place, outputs)
         self.dp = datapath
-        self.last_outputs = outputs
-        self.outputs: Mapping[str, Routine] = {}
-
-    def outputs_are_known(self) -> None:
-        """Take note that every output has been put into the mapping; some of them lead back here."""
-        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}
 
     @op(
         "O-FWD.4",

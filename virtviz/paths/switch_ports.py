@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtviz.engine.ops import Routine
 from virtviz.paths.traffic import vm_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.traffic import Item
@@ -89,3 +91,20 @@ class SwitchPorts:
         me.outputs = outputs ^ bit
         me.skb = self.pool.copy(me.held, me.packet)
         return self.ports[bit.bit_length() - 1], False
+
+
+class SendOut(Routine):
+    """What sends a frame out of ports, one after the other: a copy to each but the last, and the frame itself there.
+
+    Args:
+        outputs: port name -> what sending to it is.
+    """
+
+    def __init__(self, name: str, place: Place, outputs: Mapping[str, Routine]) -> None:
+        super().__init__(name, place)
+        self.last_outputs = outputs
+        self.outputs: Mapping[str, Routine] = {}
+
+    def outputs_are_known(self) -> None:
+        """Take note that every output has been put into the mapping; some of them lead back here."""
+        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}
