@@ -47,6 +47,8 @@ EFFECTS = {
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
+REFUSED = {"device"}
+"""Settings of which one value exists to say why there is no such thing."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
 ONE_CHOICE = {"guest", "queue.format", "queues", "costs"}
@@ -56,7 +58,7 @@ ELSEWHERE = {"store_buffer"}
 
 
 def test_every_knob_is_accounted_for():
-    assert {*EFFECTS, *DRAWN, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
+    assert {*EFFECTS, *DRAWN, *REFUSED, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
 
 
 def seen(items, settings):
@@ -102,6 +104,7 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
         ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none"),
+        ({"device": "tun"}, "device", "set device=tap"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
         ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),

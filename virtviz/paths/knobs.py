@@ -177,6 +177,12 @@ KNOBS: dict[str, Knob] = {
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "device",
+            "tap",
+            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            choices=("tap", "tun"),
+        ),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob(
             "switch",
@@ -392,6 +398,15 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
+    if world["device"] == "tun":
+        yield (
+            "device",
+            (
+                "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
+                "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
+                "bridge takes no TUN as a port; set device=tap"
+            ),
+        )
     if world["tunnel"] != "none" and world["switch"] != "ovs":
         yield (
             "tunnel",
