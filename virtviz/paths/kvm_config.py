@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
-from virtviz.paths.kvm_eventfd import NOTIFY_BASE
+from virtviz.paths.kvm_notify import NOTIFY_BASE
 from virtviz.spec.citation import KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86, QEMU_PHYSMEM, QEMU_VIRTIO_NET
 
 if TYPE_CHECKING:

@@ -91,26 +91,13 @@ class HandleKickIntel(LeaveOnIntel, HandleKick):
     def skip_instruction(self, me: Context) -> None: ...
 
 
-class HandleKickIntelSlowly(HandleKick):
+class HandleKickIntelSlowly(LeaveOnIntel, HandleKick):
     """The same where QEMU had to register the ioeventfd with a length: it is not on the fast bus.
 
     Source: QEMU hw/virtio/virtio-pci.c (virtio_pci_ioeventfd_assign); KVM_CAP_IOEVENTFD_ANY_LENGTH, Linux 4.4.
     """
 
-    first = "exit_ept_misconfig"
-    links: Mapping[str, str] = {"done_with": "enter"}
-
-    @op(
-        "KICK.1",
-        "leave the guest: EPT misconfiguration",
-        "handle_ept_misconfig",
-        KVM_VMX,
-        text="The page of {address} is marked as a device, so the store leaves the guest: a VM exit.",
-        to=goto("try_fast_bus"),
-        fence=True,
-    )
-    def exit_ept_misconfig(self, me: Context) -> None:
-        self.vcpu.leave()
+    links: Mapping[str, str] = {"left": "try_fast_bus", "done_with": "enter"}
 
     @op(
         "KICK.2",
