@@ -11,13 +11,25 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
-WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"}, QEMU, HEAVY)
+TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
+WORLDS = {
+    "nic": {},
+    "upcall": {"flows": "unknown"},
+    "veth": {"profile": "recorded"},
+    "dummy": {"far_port": "dummy"},
+    "bridge": {"switch": "bridge"},
+    "qemu": QEMU,
+    "no ioeventfd": HEAVY,
+    "tunnel": TUNNEL,
+    "tunnel under QEMU": TUNNEL | QEMU,
+    "tunnel over veth": TUNNEL | {"far_port": "veth"},
+}
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd"])
+@pytest.fixture(scope="module", params=WORLDS)
 def live(request):
-    items = PING[:1] if "far_port" in request.param else PING
-    return Live(items, **request.param)
+    settings = WORLDS[request.param]
+    return Live(PING[:1] if settings.get("far_port") == "dummy" else PING, **settings)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
