@@ -286,7 +286,7 @@ def test_a_chain_that_goes_on_where_nothing_was_offered_breaks_the_device():
     world.vm.memory.plain_u16[(layout.desc(0) + 14) // 2] |= 1
     world.run()
     assert world.cell("qemu-4002.nic.errors") == 1
-    assert ("read_desc", "bad") in world.ops()
+    assert ("read_desc", "needs reset") in world.ops()
     assert world.cell("vm1.transmitq1.num_free") < 256
 
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from virtviz.engine.ops import RETURN, Routine, goto, op
-from virtviz.paths import qemu_deliver, qemu_tx, qemu_vcpu
+from virtviz.engine.effects import DROPPED
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths import qemu_deliver, qemu_link, qemu_tx, qemu_vcpu
+from virtviz.ring.verdicts import RESET
 from virtviz.spec.citation import QEMU_VIRTIO
 
 if TYPE_CHECKING:
@@ -95,8 +97,12 @@ class SendQueued(qemu_tx.SendQueued):
             **_USED,
             "read_avail_idx": {
                 "name": "read_flags",
-                "row": {"new": "Q-TX.5", "bad": "Q-TX.5", "": "Q-TX.12"},
-                "title": "read the flags of the next descriptor",
+                "row": {"new": "Q-TX.5", RESET: "Q-TX.5", "broken": "Q-TX.5", "": "Q-TX.12"},
+                "title": {
+                    "broken": "take nothing from a broken device",
+                    "still broken": "take nothing from a broken device",
+                    "": "read the flags of the next descriptor",
+                },
                 "function": IS_EMPTY,
                 "spec": "2.8.1",
                 "text": {
@@ -104,14 +110,18 @@ class SendQueued(qemu_tx.SendQueued):
                     "empty": "The flags of slot {next} do not say available: the ring is empty.",
                     "still empty": "Nothing slipped in while QEMU was asking: the bottom half is done.",
                     "more came": "The ring is empty again, but something had slipped in: the guest is active.",
-                    "bad": "More descriptors are in flight than the ring has: an error, and the device is broken.",
+                    "broken": "The device is broken, so virtqueue_pop() gives nothing, whatever lies in the ring.",
+                    "still broken": "Still broken: the bottom half is done, and asking for a kick was in vain.",
+                    RESET: "{wrong}",
                 },
                 "to": {
                     "new": goto("read_desc"),
+                    "broken": goto("enable_kicks"),
+                    "still broken": RETURN,
+                    RESET: call("error", "after_error"),
                     "empty": goto("enable_kicks"),
                     "still empty": RETURN,
                     "more came": goto("disable_kicks"),
-                    "bad": RETURN,
                 },
             },
             "read_head": None,
@@ -141,7 +151,10 @@ class SendQueued(qemu_tx.SendQueued):
         """Look for a buffer, and begin with it."""
         found = str(super().read_avail_idx(me))
         # The descriptor that was looked at is the head.
-        return found if found != "new" or self.read_head(me) == "head" else "bad"
+        if found != "new":
+            return found
+        head = str(self.read_head(me))
+        return found if head == "head" else head
 
     def enable_kicks(self, me: Context) -> str:
         """Store the place of the next kick."""
@@ -171,9 +184,9 @@ class Deliver(qemu_deliver.Deliver):
             "find_buffers": {
                 "spec": "2.8.1",
                 "text": {
-                    "room": "The guest has offered buffers, by their flags: from slot {next} on there is room.",
+                    "room": "The guest has offered buffers, by their flags: from slot {next} on there is room.{passed}",
                     "too little": "The buffers on offer cannot hold the frame: they end before {kicks}.",
-                    "broken": "The guest has misused a ring: its device takes nothing any more.",
+                    RESET: "{wrong}",
                 },
             },
             "enable_kicks": _place("want_kicks"),
@@ -194,8 +207,11 @@ class Deliver(qemu_deliver.Deliver):
                 "function": IS_EMPTY,
                 "spec": "2.8.1",
                 "text": {
-                    "head": "The flags of slot {next} say that it is available: a buffer begins there.",
-                    "bad": "There is no buffer left, or more are in flight than there can be: the device is broken.",
+                    "head": "The flags of slot {next} say that it is available: a buffer begins there.{passed}",
+                    DROPPED: (
+                        "virtqueue_pop() gives no buffer: the ring is empty, or the device broken. The frame is lost."
+                    ),
+                    RESET: "{wrong}",
                 },
             },
             "read_desc": {"spec": AVAILABLE},
@@ -233,10 +249,71 @@ class Deliver(qemu_deliver.Deliver):
         self.ring.want_kicks()
 
 
+class DropQueued(qemu_link.DropQueued):
+    """Take everything out of the transmit queue and give it back unsent."""
+
+    retold = MappingProxyType(
+        {
+            **_USED,
+            "look": {
+                "function": "virtqueue_packed_drop_all",
+                "spec": "2.8.1",
+                "text": {
+                    "more": "Slot {next} is available: it is still to be taken.",
+                    "empty": "Nothing is left in the ring, and nothing was dropped: nobody has to be told.",
+                    "dropped some": "Nothing is left in the ring. What was dropped the driver has to get back.",
+                },
+                "to": {"more": goto("drop"), "empty": RETURN, "dropped some": goto("check_interrupt")},
+            },
+            "drop": {
+                "function": "virtqueue_packed_drop_all",
+                "spec": AVAILABLE,
+                "text": {
+                    DROPPED: "Without a link the packet of id {head} cannot go anywhere. Only its flags are looked at.",
+                    RESET: "{wrong}",
+                },
+            },
+            "write_used": {
+                **_USED["write_used"],
+                "text": "To the driver a dropped packet looks like one that was sent: id {head}, 0 bytes written.",
+            },
+            "publish_used_idx": {
+                **_USED["publish_used_idx"],
+                "text": "Slot {used_slot} gets AVAIL and USED alike: the buffer is the guest's again.",
+            },
+        }
+    )
+
+
+class SetLink(qemu_link.SetLink):
+    """The monitor's request to change a link."""
+
+    ring: QemuPackedDevice
+    retold = MappingProxyType({"ask_for_kicks": _place("want_kicks")})
+
+    def ask_for_kicks(self, me: Context) -> str:
+        """Store the place of the next kick."""
+        return "placed" if self.ring.place_kick_event() else "no place"
+
+    @op(
+        "CONFIG.6",
+        "say that kicks are wanted",
+        SET_NOTIFICATION,
+        QEMU_VIRTIO,
+        spec=EVENTS,
+        text=_WANTS,
+        to=call("drop", "answer"),
+    )
+    def want_kicks(self, me: Context) -> None:
+        self.ring.want_kicks()
+
+
 OVER_PACKED: Final[Mapping[type[Routine], type[Routine]]] = {
     qemu_tx.ServeTxKick: ServeTxKick,
     qemu_tx.SendQueued: SendQueued,
     qemu_deliver.Deliver: Deliver,
     qemu_vcpu.ServeTxKickFromVcpu: ServeTxKickFromVcpu,
+    qemu_link.DropQueued: DropQueued,
+    qemu_link.SetLink: SetLink,
 }
 """Routine of QEMU's device -> what it is over packed rings."""

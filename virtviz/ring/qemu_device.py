@@ -15,12 +15,15 @@ from copy import copy
 from typing import TYPE_CHECKING, Literal
 
 from virtviz.ring.checked_device import CheckedSplitDevice
+from virtviz.ring.index import U16, pending
 from virtviz.ring.packed import DESC_BYTES, OFFSET, is_available
 from virtviz.ring.packed_device import PackedDevice
 from virtviz.ring.pieces import Pieces
-from virtviz.spec.virtio import VIRTQ_DESC, VIRTQ_USED_F_NO_NOTIFY
+from virtviz.spec.virtio import VIRTQ_DESC, VIRTQ_DESC_F_NEXT, VIRTQ_USED_F_NO_NOTIFY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.memory import Port
     from virtviz.ring.verdicts import Malformed
 
@@ -49,9 +52,37 @@ class QemuDevice(CheckedSplitDevice):
         """Whether kicks are on."""
         return not self.cells.used_flags & VIRTQ_USED_F_NO_NOTIFY
 
+    def take_unread(self) -> None:
+        """Take the buffer whose head was read, whatever it is, and ask for the kick after it (virtqueue_drop_all)."""
+        mine = self.cells
+        mine.last_avail_idx = (mine.last_avail_idx + 1) & U16
+        mine.in_flight += 1
+        if self.event_idx:
+            self._u16[self._avail_event] = mine.last_avail_idx
+
+    def let_go(self, heads: Sequence[int]) -> None:
+        """Forget buffers that were taken and are never returned (virtqueue_detach_element)."""
+        self.cells.in_flight -= len(heads)
+
+    def take_over(self, index: int) -> None:
+        """Go on at an entry where another device side has stopped; what it has used stands in memory."""
+        mine = self.cells
+        mine.last_avail_idx = mine.avail_idx = index
+        mine.last_used_idx = mine.signalled_used = self._u16[self._used_idx]
+        mine.signalled_used_valid = 0
+
     def find(self) -> Literal["known", "new", "empty"] | Malformed:
-        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up."""
-        return "known" if self.waiting() else self.look()
+        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up.
+
+        An index further ahead than the queue is long is let pass, however it became known.
+        """
+        if not self.waiting():
+            return self.look()
+        mine = self.cells
+        if pending(mine.avail_idx, mine.last_avail_idx) > self._size:
+            mine.expected, mine.seen = mine.last_avail_idx, mine.avail_idx
+            self._found.refuse_nothing("avail.idx jumped")
+        return "known"
 
     def reread_avail_idx(self) -> int:
         """Read avail.idx, whatever is known of it."""
@@ -96,6 +127,21 @@ class QemuPackedDevice(PackedDevice):
     def wants_kicks(self) -> bool:
         """Whether kicks are on."""
         return not self.cells.kicks_off
+
+    def take_unread(self) -> None:
+        """Take the buffer begun with, whatever it is: as many slots as follow one another by NEXT.
+
+        QEMU itself forgets to count them as in flight (virtqueue_packed_drop_all), and so stops after the first.
+        """
+        mine, flags = self.cells, VIRTQ_DESC_F_NEXT
+        while flags & VIRTQ_DESC_F_NEXT and mine.found < self._size:
+            _, _, buffer_id, flags = self._read_desc(self._ring + DESC_BYTES * mine.slot)
+            self._pass_slot()
+        self._finish(buffer_id)
+
+    def let_go(self, heads: Sequence[int]) -> None:
+        """Forget buffers that were taken and are never returned (virtqueue_detach_element)."""
+        self.cells.in_flight -= sum(handle >> 16 for handle in heads)
 
     def find(self) -> Literal["known", "new", "empty"] | Malformed:
         """Read the flags of the next descriptor; of an empty ring it is then known where it is empty."""

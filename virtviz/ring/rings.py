@@ -162,6 +162,8 @@ class DeviceRingCells(Protocol):
         head: what names the buffer just read.
         readable, writable: its pieces of either kind.
         address: where they lie, readable ones first.
+        seen, expected: numbers of the last thing found wrong, for its message.
+        overlooked: place in `verdicts.NAMES`, from 1, of the last state that was let pass; 0 for none.
     """
 
     fields: ClassVar[dict[str, int | None]]
@@ -169,6 +171,9 @@ class DeviceRingCells(Protocol):
     readable: int
     writable: int
     address: list[int]
+    seen: int
+    expected: int
+    overlooked: int
 
 
 class DeviceRing(Protocol):
@@ -268,6 +273,14 @@ class QemuRing(RoomyRing, Protocol):
 
     def find(self) -> Literal["known", "new", "empty"] | Malformed:
         """See whether a buffer is available; memory is read only if none is known to wait."""
+        ...
+
+    def take_unread(self) -> None:
+        """Take the buffer begun with, without looking what it consists of (virtqueue_drop_all)."""
+        ...
+
+    def let_go(self, heads: Sequence[int]) -> None:
+        """Forget buffers that were taken and are never returned (virtqueue_detach_element)."""
         ...
 
     def mark(self) -> int:
