@@ -97,6 +97,16 @@ class FlowTable:
                 return FLOWS
         return at
 
+    def slot_of(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
+        """Give the slot of a frame's flow, -1 if its flow is unknown; see `find`."""
+        first, rest, ethertype = _HEADER.unpack_from(frame, at)
+        slot = self._slot(first, port << 48 | rest << 16 | ethertype)
+        return slot if self.cells.outputs[slot] else -1
+
+    def outputs_of(self, slot: int) -> int:
+        """Give the output ports of the flow in a slot, as bits."""
+        return self.cells.outputs[slot] - 1
+
     def insert(self, frame: bytes | bytearray, port: int, outputs: int) -> bool:
         """Add the flow of a frame; answers False if the table is full."""
         mine = self.cells

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
-    from virtviz.paths.wiring import Backend
+    from virtviz.paths.wiring import TapBackend
 
 
 class Switch(Protocol):
@@ -70,7 +70,7 @@ class SwitchBuilder:
         ports: for each back-end, its port.
     """
 
-    def __init__(self, parts: Parts, backends: Sequence[Backend]) -> None:
+    def __init__(self, parts: Parts, backends: Sequence[TapBackend]) -> None:
         far = FarEnd(parts, len(backends) + 1)
         stations = Stations([backend.tap.name for backend in backends], far.name)
         switch = SWITCHES[parts.world.word("switch")](parts, stations)

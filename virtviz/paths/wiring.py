@@ -7,7 +7,7 @@ workers to sleep) is run like everything else, and then forgotten.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -20,6 +20,7 @@ from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import make_guest, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -43,15 +44,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What serves a virtual machine's queues: the device's side of a data path.
-
-    Attributes:
-        thread: the thread that carries the guest's frames to its TAP.
-        tap: that TAP.
-    """
-
-    thread: Thread
-    tap: Tap
+    """What serves a virtual machine's queues: the device's side of a data path."""
 
     @property
     def rx_device(self) -> SplitDevice:
@@ -64,6 +57,18 @@ class Backend(Protocol):
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
 
+
+class TapBackend(Backend, Protocol):
+    """A back-end whose frames go through a TAP.
+
+    Attributes:
+        thread: the thread that carries the guest's frames to its TAP.
+        tap: that TAP.
+    """
+
+    thread: Thread
+    tap: Tap
+
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
 
@@ -74,8 +79,30 @@ class Backend(Protocol):
 BACKENDS: Final[Mapping[str, Callable[[Parts, Guest, int], Backend]]] = {
     "vhost-net": VhostBackend,
     "virtio-qemu": QemuBackend,
+    "vhost-user": VhostUserBackend,
 }
 """Values of the knob `path`."""
+
+
+def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
+    """Join back-ends by a switch in the host's kernel, whose ports their TAPs are."""
+    switch = SwitchBuilder(parts, backends)
+    for backend, port in zip(backends, switch.ports, strict=True):
+        backend.wire(port)
+    return switch.wire
+
+
+def join_by_pmd(parts: Parts, backends: Sequence[VhostUserBackend]) -> Wire:
+    """Join vhost-user ports by the thread that polls them."""
+    return PmdSwitch(parts, backends).wire
+
+
+JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
+    "ovs": join_by_taps,
+    "bridge": join_by_taps,
+    "ovs-dpdk": join_by_pmd,
+}
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to."""
 
 
 class Vm(Struct):
@@ -137,14 +164,12 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
         backend = BACKENDS[world.word("path")](parts, guest, number)
         wire_guest(parts, guest, backend.kick_exits())
         machines.append((guest, backend))
-    switch = SwitchBuilder(parts, [backend for _, backend in machines])
-    for (_, backend), port in zip(machines, switch.ports, strict=True):
-        backend.wire(port)
+    wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)
     vms = [_vm(guest, backend) for guest, backend in machines]
     for vm in vms:
         vm.program.programs = [other.program for other in vms]
-    _boot(machine, vms, switch.wire)
+    _boot(machine, vms, wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
