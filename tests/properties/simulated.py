@@ -56,8 +56,12 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
         "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
-        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
+        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu", "vhost-user"))),
     }
+    if settings["path"] == "vhost-user":
+        settings |= {"switch": "ovs-dpdk", "far_port": "nic"}
+        if fixed.get("vms") == 2:
+            settings["store_buffer"] = "off"
     settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.

@@ -1,4 +1,4 @@
-"""The two eventfds of a queue whose back-end is a process that polls: a call costs a system call, a kick is lost on it."""
+"""The eventfds of a queue whose back-end is a process that polls: a call is a system call, a kick reaches nobody."""
 
 from __future__ import annotations
 

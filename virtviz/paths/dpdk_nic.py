@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.pmd import Pmd
+    from virtviz.spec.citation import Source
 
 FREE_BELOW: Final = 32
 """Free transmit descriptors below which the driver cleans up (tx_free_thresh)."""
@@ -45,7 +46,7 @@ class PolledNicEngine(NicEngine):
     """The card itself, with its interrupts masked for good."""
 
     rows: Mapping[str, str] = {"NIC-TX.4": "U-TX.11"}
-    functions = {"(hardware)": ("(hardware)", DPDK_IXGBE)}
+    functions: Mapping[str, tuple[str, Source]] = {"(hardware)": ("(hardware)", DPDK_IXGBE)}
 
     def __init__(self, name: str, place: Place, nic: PolledNic) -> None:
         Routine.__init__(self, name, place)
@@ -58,7 +59,9 @@ class PolledNicEngine(NicEngine):
         "(hardware)",
         DPDK_IXGBE,
         text={
-            DMA_READ: "{nic} finds a new descriptor in its transmit ring and reads the frame out of the mbuf by itself.",
+            DMA_READ: (
+                "{nic} finds a new descriptor in its transmit ring and reads the frame out of the mbuf by itself."
+            ),
             DMA_WRITTEN: (
                 "A frame comes in from the wire. {nic} writes it into an mbuf in huge pages by itself, and marks the "
                 "descriptor as done. It interrupts nobody."
@@ -191,7 +194,7 @@ class SendToNic(Routine):
         "netdev_dpdk_eth_tx_burst",
         OVS_NETDEV_DPDK,
         text={
-            DROPPED: "A burst that brings nothing further is not tried again: the packet is dropped, as tx_failure_drops.",
+            DROPPED: "A burst that finds no room at all is not tried again: the packet is dropped (tx_failure_drops).",
             "done": "The batch is done with.",
         },
         to={DROPPED: goto("drop_rest"), "done": RETURN},

@@ -177,8 +177,8 @@ class ProcessBurst(PmdRoutine):
         text={
             "hit": "The exact match cache (EMC) has this very flow key: nothing else needs to be looked up.",
             "miss": (
-                "The exact match cache (8192 entries, {cached} in use) does not have this flow key. The signature match "
-                "cache is off by default: on to the classifier."
+                "The exact match cache (8192 entries, {cached} in use) does not have this flow key. The signature "
+                "match cache is off by default: on to the classifier."
             ),
         },
         to={"hit": goto("queue_to_flow"), "miss": goto("look_in_dpcls")},
@@ -202,12 +202,12 @@ class ProcessBurst(PmdRoutine):
         OVS_DPIF_NETDEV,
         text={
             "hit": (
-                "The classifier (dpcls) knows a megaflow for it, {flows} in all. Only 1 packet in 100 that comes this far "
-                "is put into the exact match cache; this one is not."
+                "The classifier (dpcls) knows a megaflow for it, {flows} in all. Only 1 packet in 100 that comes this "
+                "far is put into the exact match cache; this one is not."
             ),
             "hit and cached": (
-                "The classifier (dpcls) knows a megaflow for it, {flows} in all. This is the 1 packet in 100 that is put "
-                "into the exact match cache."
+                "The classifier (dpcls) knows a megaflow for it, {flows} in all. This is the 1 packet in 100 that is "
+                "put into the exact match cache."
             ),
             "miss": "No megaflow matches: the thread asks ovs-vswitchd's translation, by a function call.",
         },
@@ -274,7 +274,7 @@ class ProcessBurst(PmdRoutine):
         "packet_batch_per_flow_execute",
         OVS_DPIF_NETDEV,
         text={
-            "batched": "The flow's action: send it out of {outputs}. It goes into that port's output batch; nothing leaves yet.",
+            "batched": "The action is to send it out of {outputs}: it waits in that port's batch, and nothing leaves yet.",
             COPIED: "The flow's action has several outputs: each but the last gets a copy. Still to come: {outputs}.",
             DROPPED: "The flow has no action: the packet is dropped here.",
             "done": "Every packet of the burst is in some output batch, or gone.",
@@ -417,8 +417,8 @@ class PmdMiss(PmdRoutine):
         "dp_netdev_flow_add",
         OVS_DPIF_NETDEV,
         text={
-            "installed": "The megaflow is installed, {flows} in all: the next packet of this flow is found by the classifier.",
-            "installed and cached": "The megaflow is installed, and by chance, 1 in 100, its key is put into the EMC as well.",
+            "installed": "The megaflow is installed, {flows} in all: the next packet of this flow will be found.",
+            "installed and cached": "The megaflow is installed, and by chance (1 in 100) its key goes into the EMC too.",
             "full": "The flow table is full: the next packet of this flow will be asked for again.",
         },
         to={"installed": RETURN, "installed and cached": RETURN, "full": RETURN},

@@ -52,7 +52,7 @@ class ExactMatchCache:
 
     @staticmethod
     def key(frame: bytes | bytearray, port: int) -> int:
-        """Give the 64 bits that stand for a frame's flow key: port, Ethernet, and of IPv4 addresses, protocol, ports."""
+        """Give the 64 bits that stand for a flow key: port, Ethernet header, and of IPv4 addresses, protocol, ports."""
         what = bytes(frame[:_IP_AT]) + port.to_bytes(2, "little")
         if frame[_ETHERTYPE_AT:_IP_AT] == _IPV4:
             ports = _IP_AT + 4 * (frame[_IP_AT] & 15)

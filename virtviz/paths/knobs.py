@@ -118,7 +118,7 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "queue.start",
             0,
-            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it follows as 1: nobody ever "
+            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it is 1 unless set: nobody "
             "moves avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
             low=0,
             high=65535,
@@ -191,8 +191,8 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "switch",
             "ovs",
-            "What connects the guest with the far port: Open vSwitch in the kernel, a plain Linux bridge, or Open vSwitch "
-            "with DPDK in user space, which follows path=vhost-user.",
+            "What connects the guest with the far port: Open vSwitch in the kernel, a plain Linux bridge, or Open "
+            "vSwitch with DPDK in user space, which it is under vhost-user unless set.",
             choices=("ovs", "bridge", "ovs-dpdk"),
             follows=(("path", "vhost-user", "ovs-dpdk"),),
         ),

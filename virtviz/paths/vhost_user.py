@@ -297,8 +297,8 @@ class DequeueBurst(GiveBack):
         spec="2.7.13",
         text={
             "new": (
-                "avail.idx is {avail}, entry {next} is the next to be taken: {burst} of at most 32 will be taken in this "
-                "burst. avail.idx is read once for all of them."
+                "avail.idx is {avail}, entry {next} is the next to be taken: {burst} of at most 32 will be taken in "
+                "this burst. avail.idx is read once for all of them."
             ),
             "empty": "avail.idx is still {avail}: the guest has sent nothing.",
         },
@@ -384,8 +384,8 @@ class DequeueBurst(GiveBack):
             ),
             UNSENT: "{wrong}",
             DROPPED: (
-                "The frame, {length} bytes with its header, is longer than an mbuf has room for: it is dropped, and its "
-                "buffer goes back."
+                "The frame, {length} bytes with its header, is longer than an mbuf has room for: it is dropped, and "
+                "its buffer goes back."
             ),
         },
         to={COPIED: goto("note_used"), UNSENT: goto("write_used"), DROPPED: goto("write_used")},
@@ -421,8 +421,8 @@ class DequeueBurst(GiveBack):
         "update_shadow_used_ring_split",
         DPDK_VHOST,
         text={
-            "more": "Packet {packet} of {burst} is copied; its head is noted in a list of the library's own. On to the next.",
-            "all": "Packet {packet} of {burst} is copied, the last of this burst; its head is noted in the library's list.",
+            "more": "Packet {packet} of {burst} is copied, its head noted in the library's own list. On to the next.",
+            "all": "Packet {packet} of {burst} is copied, the last of this burst, and its head noted.",
         },
         to={"more": goto("read_head"), "all": goto("write_used")},
         private=True,

@@ -264,8 +264,8 @@ class SendBatch(GiveBack):
         text={
             "sent": "All of the batch was delivered: its mbufs are free again.",
             "again": (
-                "Only {packet} of {burst} were delivered, but some were: the rest is tried again, for the {retries}. time "
-                "of at most 8. The thread does nothing else meanwhile."
+                "Only {packet} of {burst} were delivered, but some were: the rest is tried again, time {retries} of at "
+                "most 8. The thread does nothing else meanwhile."
             ),
             DROPPED: (
                 "The guest has no buffer for this packet, and nobody waits for one: it is dropped here, and counted as "

@@ -1,7 +1,7 @@
 """Putting vhost-user and OVS-DPDK together: one polling thread that is both the device's side and the switch.
 
-Each virtual machine is behind a vhost-user port, the wire behind a network card that the same thread drives. Messages on
-the vhost-user socket have set all this up; none is sent afterwards.
+Each virtual machine is behind a vhost-user port, the wire behind a network card that the same thread drives. Messages
+on the vhost-user socket have set all this up; none is sent afterwards.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from virtviz.spec.virtio import VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtviz.engine.memory import Region
+    from virtviz.engine.memory import Port, Region
     from virtviz.engine.state import State
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.verdicts import Malformed
@@ -58,7 +58,7 @@ class DpdkDevice(SplitDevice):
         self,
         state: State,
         name: str,
-        memory: Region,
+        memory: Port,
         layout: SplitLayout,
         *,
         region: Region,

@@ -387,8 +387,8 @@ _DPDK: Final[Mapping[Problem, What]] = {
     "used id out of range": RESET,
     "used id not outstanding": RESET,
 }
-"""What DPDK's vhost library (lib/vhost/virtio_net.c) notices: where a chain leads, and whether it holds a frame. It never
-looks at WRITE, nor how far avail.idx has gone, and says nothing. A descriptor it cannot follow stays where it is."""
+"""What DPDK's vhost library (lib/vhost/virtio_net.c) notices: where a chain leads, and whether it holds a frame. It
+never looks at WRITE, nor how far avail.idx has gone, and says nothing. A chain it cannot follow stays where it is."""
 
 _ALLOWED: Final = frozenset({"indirect later in a chain", "not ready"})
 """What the specification allows or has no answer to, so that even a strict device has nothing to object to."""
