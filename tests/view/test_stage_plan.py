@@ -11,10 +11,21 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
-WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"}, QEMU, HEAVY)
+POLLED = {"path": "vhost-user", "flows": "unknown"}
+WORLDS = (
+    {},
+    {"flows": "unknown"},
+    {"profile": "recorded"},
+    {"far_port": "dummy"},
+    {"switch": "bridge"},
+    QEMU,
+    HEAVY,
+    POLLED,
+)
+NAMES = ["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd", "vhost-user"]
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd"])
+@pytest.fixture(scope="module", params=WORLDS, ids=NAMES)
 def live(request):
     items = PING[:1] if "far_port" in request.param else PING
     return Live(items, **request.param)

@@ -274,7 +274,7 @@ class ProcessBurst(PmdRoutine):
         "packet_batch_per_flow_execute",
         OVS_DPIF_NETDEV,
         text={
-            "batched": "The action is to send it out of {outputs}: it waits in that port's batch, and nothing leaves yet.",
+            "batched": "The action is to send it out of {outputs}: it waits in that port's batch; nothing leaves yet.",
             COPIED: "The flow's action has several outputs: each but the last gets a copy. Still to come: {outputs}.",
             DROPPED: "The flow has no action: the packet is dropped here.",
             "done": "Every packet of the burst is in some output batch, or gone.",
@@ -418,7 +418,7 @@ class PmdMiss(PmdRoutine):
         OVS_DPIF_NETDEV,
         text={
             "installed": "The megaflow is installed, {flows} in all: the next packet of this flow will be found.",
-            "installed and cached": "The megaflow is installed, and by chance (1 in 100) its key goes into the EMC too.",
+            "installed and cached": "The megaflow is installed, and by chance, 1 in 100, its key goes into the EMC.",
             "full": "The flow table is full: the next packet of this flow will be asked for again.",
         },
         to={"installed": RETURN, "installed and cached": RETURN, "full": RETURN},
