@@ -1,4 +1,4 @@
-"""vhost-user: what a lone packet costs where a thread of OVS-DPDK polls, its rows, and what happens if things go wrong."""
+"""vhost-user: what a lone packet costs where OVS-DPDK polls, its rows, and what happens if things go wrong."""
 
 from __future__ import annotations
 
