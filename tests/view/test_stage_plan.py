@@ -21,8 +21,10 @@ WORLDS = (
     QEMU,
     HEAVY,
     POLLED,
+    POLLED | {"guest": "dpdk"},
+    {"guest": "dpdk"},
 )
-NAMES = ["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd", "vhost-user"]
+NAMES = ["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd", "vhost-user", "dpdk", "dpdk kicks"]
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=NAMES)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
+from virtviz.paths.dpdk_program import DpdkProgram
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
@@ -20,6 +21,7 @@ from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
+from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -109,8 +111,11 @@ def make_guest(parts: Parts, number: int) -> Guest:
     tx_queue = TxQueue(state, f"{name}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
-    rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
+    driver_class, program_class = (PollingDriver, DpdkProgram) if world["guest"] == "dpdk" else (SplitDriver, Program)
+    rx_driver = driver_class(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
+    tx_driver = driver_class(
+        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
+    )
     collected = Fifo(state, f"{name}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -137,7 +142,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         gives_up=not world.on("napi_tx"),
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
-    program = Program(
+    program = program_class(
         state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
     )
     parts.drops |= {
@@ -179,7 +184,8 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
     send_page = _next_page(tx_layout.end)
     receive_page = send_page + PAGE
     skb_base = receive_page + PAGE
-    skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
+    # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
+    skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
     buffer_base = skb_base + skb_slots * TX_SLOT_BYTES
     buffer_slots = size + SPARE_SLOTS
     region = state.region(f"{name}.ram", buffer_base + buffer_slots * buffer_bytes)

@@ -17,6 +17,7 @@ from virtviz.engine.recording import RecordingMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
+from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
 from virtviz.paths.wire_guest import make_guest, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
@@ -82,6 +83,12 @@ BACKENDS: Final[Mapping[str, Callable[[Parts, Guest, int], Backend]]] = {
     "vhost-user": VhostUserBackend,
 }
 """Values of the knob `path`."""
+
+GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine]], None]]] = {
+    "kernel": wire_guest,
+    "dpdk": wire_dpdk_guest,
+}
+"""Values of the knob `guest`."""
 
 
 def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
@@ -162,7 +169,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     for number in range(world.number("vms")):
         guest = make_guest(parts, number)
         backend = BACKENDS[world.word("path")](parts, guest, number)
-        wire_guest(parts, guest, backend.kick_exits())
+        GUESTS[world.word("guest")](parts, guest, backend.kick_exits())
         machines.append((guest, backend))
     wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)

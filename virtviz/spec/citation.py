@@ -126,6 +126,8 @@ OVS_XLATE = ovs_pmd("ofproto/ofproto-dpif-upcall.c")
 DPDK_VHOST = dpdk("lib/vhost/virtio_net.c")
 DPDK_VHOST_H = dpdk("lib/vhost/vhost.h")
 DPDK_VHOST_USER = dpdk("lib/vhost/vhost_user.c")
+DPDK_VIRTIO = dpdk("drivers/net/virtio/virtio_rxtx.c")
+DPDK_VIRTQUEUE = dpdk("drivers/net/virtio/virtqueue.h")
 DPDK_IXGBE = dpdk("drivers/net/intel/ixgbe/ixgbe_rxtx.c")
 
 # QEMU

@@ -63,6 +63,7 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "virtio_pmd": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
@@ -140,6 +141,8 @@ class _Planner:
         self.polls = "vhost-user port" in titles
         if self.polls:
             self.device = "vhost-user"
+        # The guest's driver is its kernel's, or part of a program.
+        self.driver = "DPDK PMD" if "virtio PMD" in titles else "virtio-net"
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
@@ -148,7 +151,7 @@ class _Planner:
         self.gaps = [gap + (1 if i < left else 0) for i in range(7)]
         self.wall = 0
         # Where the host's user places begin that are drawn beside its kernel places, not above them.
-        self.edge = 0
+        self.edge = self.guest_edge = 0
 
     def plan(self) -> Stage:
         self._kernel_places()
@@ -193,10 +196,15 @@ class _Planner:
     def _kernel_places(self) -> None:
         """Place the boxes of both kernels side by side, with the wall between guest and host."""
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
-        stack = self._box("stack", "stack", "guest-kernel", 1, floor, 9 + grow)
-        x = stack.x + stack.width + 2 + gaps[0]
-        driver = self._box("virtio-net", "virtio-net", "guest-kernel", x, floor, 13 + grow)
-        self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
+        in_program = self.driver != "virtio-net"
+        stack = self._box("stack", "kernel" if in_program else "stack", "guest-kernel", 1, floor, 9 + grow)
+        x = stack.x + stack.width + (3 if in_program else 2) + gaps[0]
+        domain = "guest-user" if in_program else "guest-kernel"
+        driver = self._box("virtio-net", self.driver, domain, x, floor, (12 if in_program else 13) + grow)
+        if in_program:
+            self.guest_edge = driver.x - 2
+        else:
+            self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
         before = driver
@@ -243,7 +251,8 @@ class _Planner:
             qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
         if self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
-        self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
+        below = spots["virtio-net"] if self.guest_edge else stack
+        self.ways.append(Way("app", below.name, _bent(app.at, below.at)))
         if self.has_vswitchd:
             self._vswitchd(switch)
 
@@ -322,7 +331,9 @@ class _Planner:
         kernel = self.spots["vhost-net"].middle - 2 if self.device == "vhost-net" else self.spots["kvm"].x + 1
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
-            ("guest-kernel", "guest kernel", (wall - 12, under)),
+            ("guest-kernel", "kernel", (2, under))
+            if self.guest_edge
+            else ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
             ("host-kernel", "host kernel", (kernel, under)),
         )
@@ -347,12 +358,13 @@ class _Planner:
         lines = [
             Border("top", "guest", 0, 0, wall),
             Border("top", "host", wall + 1, 0, width - wall - 1),
-            Border("user-kernel", "guest", 0, under, wall),
+            Border("user-kernel", "guest", 0, under, self.guest_edge or wall),
             Border("user-kernel", "host", wall + 1, under, (self.edge or width) - wall - 1),
             Border("guest-host", "", wall, 0, lane, upright=True),
         ]
-        if self.edge:
-            lines.append(Border("user-kernel", "host", self.edge, under, lane - under, upright=True))
+        for side, edge in (("guest", self.guest_edge), ("host", self.edge)):
+            if edge:
+                lines.append(Border("user-kernel", side, edge, under, lane - under, upright=True))
         if self.has_card:
             nic = self.spots["nic"]
             before = 2 if self.others else 6
