@@ -66,6 +66,9 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
+    if draw(st.sampled_from((False, False, True))):
+        known = sorted({*settings["features"]} - {"event_idx"})
+        settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
     return make_world(settings | fixed)
 

@@ -125,6 +125,15 @@ def test_what_ovs_dpdk_does_seldom(snap_compare, op):
     assert snap_compare(make_player(session, motion="none"), terminal_size=LARGE)
 
 
+@pytest.mark.parametrize(
+    ("op", "path"), [("write_header", "vhost-user"), ("take_packet", "vhost-user"), ("kick", "vhost-net")]
+)
+def test_a_program_drives_the_device_itself(snap_compare, op, path):
+    session = opened(guest="dpdk", path=path)
+    reach(session, position_of(session, op))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=SMALL)
+
+
 def test_help(snap_compare):
     assert picture(snap_compare, "publish", LARGE, more=("question_mark",))
 
