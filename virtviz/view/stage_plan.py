@@ -210,7 +210,7 @@ class _Planner:
         before = driver
         for (name, title, width, after), gap in zip(self._host_row(), gaps[2:], strict=True):
             if name == "vhost-user":
-                self.edge = x - 2
+                self.edge = x - 1
             domain = "host-user" if self.edge else "host-kernel"
             box = self._box(name, title, domain, x, floor, width + grow)
             x += box.width + after + gap
@@ -221,13 +221,13 @@ class _Planner:
     def _host_row(self) -> tuple[tuple[str, str, int, int], ...]:
         """Give what stands side by side on the host: spot, title, least width, columns between it and the next."""
         if self.polls:
-            port = ("vhost-user", "vhost-user", 13, 1)
             return (
-                ("kvm", "KVM", 7, 1),
-                ("callfd", "callfd", 9, 3),
-                port,
-                ("switch", "OVS", 8, 1),
-                ("far", self.far, 8, 1),
+                ("kvm", "KVM", 6, 1),
+                # The border to the user places is in between.
+                ("callfd", "callfd", 9, 2),
+                ("vhost-user", "vhost-user", 13, 1),
+                ("switch", "OVS", 9, 1),
+                ("far", self.far, 9, 1),
             )
         return (
             ("kvm", "KVM", 8, 1),
@@ -377,7 +377,7 @@ class _Planner:
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
         row = self.rows.floor + 1
-        aside = {"switch": Gate((self.edge, row), (self.edge + 3, under), 12, upright=True)} if self.edge else {}
+        aside = {"switch": Gate((self.edge, row), (self.edge + 7, under), 12, upright=True)} if self.edge else {}
         return (
             mine
             | {
