@@ -133,7 +133,13 @@ KNOBS: dict[str, Knob] = {
         ),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
-        Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
+        Knob(
+            "queues",
+            1,
+            "Queue pairs of the device, and as many vCPUs; vhost-net has a worker for each, the TAP a queue.",
+            low=1,
+            high=4,
+        ),
         Knob(
             "rx_buffer",
             1536,
@@ -397,6 +403,8 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
         )
+    if world.number("queues") > 1 and world["path"] != "vhost-net":
+        yield ("queues", "several queue pairs are not under this data path yet; set path=vhost-net, or queues=1")
     if not world.on("ioeventfd") and world["path"] == "vhost-net":
         yield (
             "ioeventfd",
@@ -429,6 +437,8 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
         yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
     if world["guest"] == "dpdk" and world["vcpu"] == "halted":
         yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
+    if world["guest"] == "dpdk" and world.number("queues") > 1:
+        yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
     if by_socket and not by_pmd:
         yield (

@@ -17,8 +17,7 @@ from virtviz.paths.pmd import Pmd, PmdLoop
 from virtviz.paths.switch_ports import Stations
 from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
 from virtviz.paths.vhost_user_send import SendBatch
-from virtviz.paths.wire_backend import msi_delivery
-from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
 from virtviz.ring.dpdk_device import DpdkDevice
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
+    from virtviz.ring.split_device import SplitDevice
 
 PMD: Final = "pmd0"
 NIC: Final = "dpdk0"
@@ -52,7 +52,8 @@ class VhostUserBackend:
         rx_device, tx_device: the device's side of the rings.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        (guest,) = machine
         self.parts, self.guest = parts, guest
         self.name = f"vhost-user{number}"
         self.place = Place(self.name, Domain.HOST_USER, "vhost-user port")
@@ -78,7 +79,11 @@ class VhostUserBackend:
             for use in ("kick", "call")
         )
 
-    def kick_exits(self) -> list[Routine]:
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of the receive and of the transmit queue."""
+        return [(self.rx_device, self.tx_device)]
+
+    def kick_exits(self) -> list[list[Routine]]:
         """Make what a store to each queue's notify address leads to: an exit for nobody."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
@@ -88,7 +93,7 @@ class VhostUserBackend:
             nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, name, self.kicks[queue])
             enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], nobody, enter))
-        return made
+        return [made]
 
     def queues(self, pmd: Pmd) -> tuple[VhostUserQueue, VhostUserQueue]:
         """Make what the library keeps for the guest's transmit and for its receive queue."""
