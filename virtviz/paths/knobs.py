@@ -136,7 +136,7 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "queues",
             1,
-            "Queue pairs of the device, and as many vCPUs; vhost-net has a worker for each, the TAP a queue.",
+            "Queue pairs of the device, and as many vCPUs; the TAP has a queue for each, and vhost-net a worker.",
             low=1,
             high=4,
         ),
@@ -398,13 +398,6 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
                 f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
             ),
         )
-    if not world.on("ioeventfd") and world["path"] == "vhost-user":
-        yield (
-            "ioeventfd",
-            "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
-        )
-    if world.number("queues") > 1 and world["path"] != "vhost-net":
-        yield ("queues", "several queue pairs are not under this data path yet; set path=vhost-net, or queues=1")
     if not world.on("ioeventfd") and world["path"] == "vhost-net":
         yield (
             "ioeventfd",
@@ -447,6 +440,11 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
         )
     if by_pmd and not by_socket:
         yield ("switch", f"OVS-DPDK's ports are no TAPs, which path={world['path']} needs; set path=vhost-user")
+    if by_socket and not world.on("ioeventfd"):
+        yield (
+            "ioeventfd",
+            "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
+        )
     if by_pmd and world["far_port"] != "nic":
         yield ("far_port", "the thread of OVS-DPDK drives a network card here, and no other device; set far_port=nic")
     if by_pmd and world.on("store_buffer") and world.number("vms") > 1:
