@@ -433,6 +433,8 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
     if world["guest"] == "dpdk" and world.number("queues") > 1:
         yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world.number("queues") > 1:
+        yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
     if by_socket and not by_pmd:
         yield (
             "switch",
