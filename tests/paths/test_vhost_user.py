@@ -342,6 +342,7 @@ def test_the_switch_follows_the_path():
         ({"path": "vhost-user", "store_buffer": "on", "vms": 2}, "store_buffer", "vms=1"),
         ({"path": "vhost-user", "queue.format": "packed"}, "queue.format", "use split"),
         ({"path": "vhost-user", "queues": 2}, "queues", "set queues=1"),
+        ({"path": "vhost-user", "tunnel": "vxlan"}, "tunnel", "set tunnel=none"),
     ],
 )
 def test_what_does_not_go_together_says_what_to_set(settings, knob, says):

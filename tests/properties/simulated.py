@@ -69,6 +69,8 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if draw(st.sampled_from((False, False, True))):
         known = sorted({*settings["features"]} - {"event_idx"})
         settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
+    if settings["switch"] == "ovs":
+        settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
     return make_world(settings | fixed)
 

@@ -12,25 +12,28 @@ WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
 POLLED = {"path": "vhost-user", "flows": "unknown"}
-WORLDS = (
-    {},
-    {"flows": "unknown"},
-    {"profile": "recorded"},
-    {"far_port": "dummy"},
-    {"switch": "bridge"},
-    QEMU,
-    HEAVY,
-    POLLED,
-    POLLED | {"guest": "dpdk"},
-    {"guest": "dpdk"},
-)
-NAMES = ["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd", "vhost-user", "dpdk", "dpdk kicks"]
+TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
+WORLDS = {
+    "nic": {},
+    "upcall": {"flows": "unknown"},
+    "veth": {"profile": "recorded"},
+    "dummy": {"far_port": "dummy"},
+    "bridge": {"switch": "bridge"},
+    "qemu": QEMU,
+    "no ioeventfd": HEAVY,
+    "tunnel": TUNNEL,
+    "tunnel under QEMU": TUNNEL | QEMU,
+    "tunnel over veth": TUNNEL | {"far_port": "veth"},
+    "vhost-user": POLLED,
+    "dpdk": POLLED | {"guest": "dpdk"},
+    "dpdk kicks": {"guest": "dpdk"},
+}
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=NAMES)
+@pytest.fixture(scope="module", params=WORLDS)
 def live(request):
-    items = PING[:1] if "far_port" in request.param else PING
-    return Live(items, **request.param)
+    settings = WORLDS[request.param]
+    return Live(PING[:1] if settings.get("far_port") == "dummy" else PING, **settings)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

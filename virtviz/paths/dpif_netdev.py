@@ -427,7 +427,7 @@ class PmdMiss(PmdRoutine):
     def install(self, me: Context) -> str:
         datapath, outputs = self.dp, self.pmd.cells.outputs[self.pmd.cells.at]
         answer = "full"
-        if datapath.flows.insert(datapath.pool.data(me.skb), me.port, outputs):
+        if datapath.flows.insert(datapath.pool.data(me.skb), me.port, outputs) >= 0:
             answer = "installed"
             if datapath.emc.throw():
                 datapath.emc.insert(datapath.key(me), datapath.flow(me))
