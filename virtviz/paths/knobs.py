@@ -348,6 +348,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
     for name, message in (
         *_contradictions(world),
         *_contradictions_of_switches(world),
+        *_contradictions_of_guests(world),
         *_contradictions_of_dpdk(world),
     ):
         raise KnobError(name, message)
@@ -424,14 +425,18 @@ def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
         )
 
 
-def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
-    """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
+def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a guest whose program polls."""
     if world["guest"] == "dpdk" and world.has(EVENT_IDX):
         yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
     if world["guest"] == "dpdk" and world["vcpu"] == "halted":
         yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
     if world["guest"] == "dpdk" and world.number("queues") > 1:
         yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
+
+
+def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
+    """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
     if by_socket and world.number("queues") > 1:
         yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
