@@ -121,6 +121,46 @@ def test_a_machine_that_is_not_there_is_named(send, world, said):
     assert said in str(caught.value)
 
 
+def test_a_program_on_another_vcpu_has_its_own_part_and_its_own_port():
+    scenario = "send: {id: a, vcpu: 1, kind: udp}; send: {id: b}; reply: {to: a}; receive: {id: c, vcpu: 1}"
+    _, traffic = build(lesson_of(scenario, "{queues: 2}"))
+    assert [item.vcpu for item in traffic.items] == [1, 0, 1, 1]
+    assert traffic.acts_on(0, 0) == ((SEND, 1),)
+    assert traffic.acts_on(0, 1) == ((SEND, 0), (RECEIVE, 2), (RECEIVE, 3))
+    assert traffic.acts_on(0, 3) == ()
+    ports = {int.from_bytes(traffic.frame(n)[at : at + 2], "big") for n, at in ((1, 34), (3, 36), (4, 36))}
+    assert ports == {40001}
+
+
+def test_a_scenario_about_further_vcpus_needs_as_many_queue_pairs():
+    lesson = lesson_of("send: {id: a, vcpu: 2}", "{queues: 3}")
+    with pytest.raises(KnobError, match="about vCPU 2, and with queues=2 there are 2; set queues=3") as caught:
+        build(lesson, [{"queues": 2}])
+    assert caught.value.knob == "queues"
+
+
+@pytest.mark.parametrize(
+    ("event", "world", "said"),
+    [
+        (
+            "send: {id: a, vcpu: 1}",
+            "{}",
+            "there is no vCPU 1; with `queues: 1` there is only vCPU 0; for that one, set",
+        ),
+        (
+            "receive: {id: a, vcpu: 3}",
+            "{queues: 2}",
+            "with `queues: 2` there is vCPU 0 to 1; for that one, set `queues: 4`",
+        ),
+        ("send: {id: a, vcpu: 4}", "{queues: 4}", "`4` is not a whole number from 0 to 3"),
+    ],
+)
+def test_a_vcpu_that_is_not_there_is_named(event, world, said):
+    with pytest.raises(LessonError) as caught:
+        lesson_of(event, world)
+    assert said in str(caught.value)
+
+
 def test_captured_frames_go_from_machine_to_machine_by_their_addresses():
     events = [Item("x", to_vm=1), Item("y", outgoing=False, vm=1), Item("z", vm=1)]
     frames = [make_traffic(events).frame(n) for n in (1, 2, 3)]

@@ -25,7 +25,7 @@ Vcpu = Annotated[
     int,
     Meta(
         ge=0,
-        lt=KNOBS["queues"].high,
+        le=KNOBS["queues"].high - 1,
         description="The vCPU on which the program runs; the setting `queues` says how many there are. Each has a "
         "program of its own, which does what it has to do in the order of the scenario.",
     ),
