@@ -8,7 +8,7 @@ from hostile_lessons import GOOD
 from virtviz.errors import CaptureError, KnobError, LessonError
 from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
-from virtviz.paths.traffic import POKE, RECEIVE, SEND, Item, Poke, make_traffic
+from virtviz.paths.traffic import POKE, RECEIVE, SEND, Item, Link, Poke, make_traffic
 
 
 def lesson_of(scenario: str, world: str = "{}"):
@@ -190,3 +190,35 @@ def test_frames_of_a_capture_take_the_place_of_the_scenario():
 def test_frames_that_no_card_would_take_are_refused(frames, what):
     with pytest.raises(CaptureError, match=what):
         build(lesson_of("send: {id: a}"), frames=frames)
+
+
+def test_a_ring_of_the_other_machine_can_be_changed():
+    _, traffic = build(
+        lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    )
+    assert traffic.acts == (((SEND, 0),), ((POKE, 0),))
+    assert traffic.pokes == (Poke("receiveq1", "used_event", 9, 1),)
+
+
+def test_a_ring_of_a_machine_that_is_not_there_is_refused():
+    lesson = lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):
+        build(lesson, [{"vms": 1}])
+
+
+def test_a_link_is_changed_between_what_comes_before_and_after():
+    _, traffic = build(lesson_of("send: {id: a}; link: {state: down}; link: {vm: vm1, state: up}; send: {id: b}"))
+    assert traffic.acts[0] == ((SEND, 0), (POKE, 0), (POKE, 1), (SEND, 1))
+    assert traffic.pokes == (Link(up=False), Link(up=True))
+    assert traffic.has_links
+
+
+def test_a_link_goes_together_with_one_queue_pair():
+    with pytest.raises(KnobError, match="set queues=1"):
+        build(lesson_of("send: {id: a}; link: {state: down}"), [{"queues": 2}])
+
+
+def test_a_link_of_a_machine_that_is_not_there_is_refused():
+    lesson = lesson_of("send: {id: a}; link: {vm: vm2, state: down}", "{vms: 2}")
+    with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):
+        build(lesson, [{"vms": 1}])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from virtviz.paths.wire_guest import Guest
 
 
-def wire_dpdk_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], _: Sequence[Guest]) -> None:
+def wire_dpdk_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], *_: object) -> None:
     """Make everything a vCPU does that a polling program has to itself.
 
     Its kernel has set the device up and handed it over (vfio-pci); what it keeps for networking is never used.

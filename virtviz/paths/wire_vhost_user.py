@@ -95,6 +95,9 @@ class VhostUserBackend:
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], nobody, enter))
         return [made]
 
+    def config_load(self) -> None:
+        """Say that nothing ever changes in the device's configuration."""
+
     def queues(self, pmd: Pmd) -> tuple[VhostUserQueue, VhostUserQueue]:
         """Make what the library keeps for the guest's transmit and for its receive queue."""
         parts, guest = self.parts, self.guest

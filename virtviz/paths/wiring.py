@@ -53,6 +53,9 @@ class Backend(Protocol):
     def kick_exits(self) -> list[list[Routine]]:
         """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
 
 class TapBackend(Backend, Protocol):
     """A back-end whose frames go through a TAP.
@@ -79,7 +82,7 @@ BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] 
 }
 """Values of the knob `path`."""
 
-GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest]], None]]] = {
+GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
     "kernel": wire_guest,
     "dpdk": wire_dpdk_guest,
 }
@@ -219,8 +222,9 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     for number in range(world.number("vms")):
         guests = make_guests(parts, number)
         backend = BACKENDS[world.word("path")](parts, guests, number)
+        config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            GUESTS[world.word("guest")](parts, guest, exits, guests)
+            GUESTS[world.word("guest")](parts, guest, exits, guests, config_load)
         machines.append((guests, backend))
     wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)
