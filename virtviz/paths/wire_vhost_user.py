@@ -86,8 +86,9 @@ class VhostUserBackend:
     def kick_exits(self) -> list[list[Routine]]:
         """Make what a store to each queue's notify address leads to: an exit for nobody."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
-        after = "The kick is done with." if on_intel else "The store has been emulated."
+        fast = self.parts.world.on("fast_mmio")
+        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
+        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
         made: list[Routine] = []
         for queue, name in ((RX, guest.rx_name), (TX, guest.tx_name)):
             nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, name, self.kicks[queue])
