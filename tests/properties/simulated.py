@@ -56,8 +56,12 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
         "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
-        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
+        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu", "vhost-user"))),
     }
+    if settings["path"] == "vhost-user":
+        settings |= {"switch": "ovs-dpdk", "far_port": "nic"}
+        if fixed.get("vms") == 2:
+            settings["store_buffer"] = "off"
     settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
     if settings["path"] == "vhost-net":
         settings["busy_poll_us"] = draw(st.sampled_from((0, 0, 50)))
@@ -71,7 +75,12 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
-    can_be_packed = fixed.get("path", settings["path"]) == "virtio-qemu" and fixed.get("queue.format") != "split"
+    if draw(st.sampled_from((False, False, True))):
+        known = sorted({*settings["features"]} - {"event_idx"})
+        settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
+    chosen = settings | fixed
+    can_be_packed = chosen["path"] == "virtio-qemu" and chosen.get("queue.format") != "split"
+    can_be_packed = can_be_packed and chosen.get("guest") != "dpdk"
     if can_be_packed and draw(st.booleans()):
         # In a packed ring any number of descriptors goes.
         settings |= {"queue.format": "packed", "queue.size": size + draw(st.sampled_from((0, 0, 1, 2, 7)))}

@@ -20,6 +20,7 @@ from virtviz.paths import (
     virtio_xmit,
 )
 from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths.dpdk_program import DpdkProgram
 from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
@@ -161,6 +162,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     port = parts.port(thread, memory.region)
     rx_driver = make_driver(parts, rx_name, port, memory.rx_layout, indirect=False)
     tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
+    program_class = DpdkProgram if world["guest"] == "dpdk" else Program
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -187,7 +189,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         gives_up=not world.on("napi_tx"),
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
-    program = Program(
+    program = program_class(
         state, f"{tag}.program", app, parts.traffic, vm, number, memory.region, memory.send_page, memory.receive_page
     )
     program.restless = parts.restless
@@ -237,7 +239,8 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
     packed = world["queue.format"] == "packed"
-    skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
+    # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
+    skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
     buffer_slots = size + SPARE_SLOTS
     plans: list[tuple[Layout, Layout, int, int]] = []
     end = PAGE

@@ -8,6 +8,7 @@ from virtviz.engine.ops import Routine
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT
 from virtviz.paths.qemu_packed import OVER_PACKED as DEVICE_OVER_PACKED
 from virtviz.paths.virtio_packed import OVER_PACKED as DRIVER_OVER_PACKED
+from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.packed_driver import PackedDriver
 from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
@@ -44,7 +45,8 @@ def make_driver(parts: Parts, name: str, memory: Port, layout: Layout, *, indire
         layout: where the queue lies.
         indirect: the queue may use indirect tables; Linux does not where it keeps a context for each buffer.
     """
-    kind = PackedDriver if isinstance(layout, PackedLayout) else SplitDriver
+    split_kind = PollingDriver if parts.world["guest"] == "dpdk" else SplitDriver
+    kind = PackedDriver if isinstance(layout, PackedLayout) else split_kind
     event_idx, start = parts.world.has(EVENT_IDX), parts.world.number("queue.start")
     made: DriverRing = kind(parts.state, name, memory, layout, event_idx=event_idx, indirect=indirect, start=start)  # type: ignore[arg-type]
     return made
