@@ -204,8 +204,8 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
 
 def _in_machine(simulation: Simulation, vm: Vm, packet: int) -> list[Callable[[], bytes]]:
     """Give the ways to look for a packet in a virtual machine's memory."""
-    skbs, buffers = simulation.pools[f"{vm.name}.skb"], simulation.pools[f"{vm.name}.rx_buffers"]
-    return [lambda: _in_pool(skbs, packet), lambda: _in_receive_buffers(vm, buffers, packet)]
+    skbs = simulation.pools[f"{vm.name}.skb"]
+    return [lambda: _in_pool(skbs, packet), lambda: vm.received_bytes(packet)]
 
 
 def _side(step: Step) -> Side:
@@ -231,29 +231,3 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
         return b""
     free = set(mine.free[: mine.free_count])
     return bytes(pool.data(next((slot for slot in slots if slot not in free), slots[0])))
-
-
-def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
-    """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
-    slots, driver, layout = buffers.cells, vm.rx_driver.cells, vm.rx_layout
-    found = bytearray()
-    parts: list[tuple[int, int]] = []
-    chain: set[int] = set()
-    for first in (slot for slot, number in enumerate(slots.packet) if number == packet and slots.skip[slot]):
-        found += buffers.data(first)
-        slot = first
-        while slot:
-            chain.add(slot)
-            slot = slots.link[slot]
-    if driver.token not in chain:
-        parts.append((driver.token, driver.written))
-    used = buffers.memory.plain_u16[layout.used_idx // 2]
-    for ahead in range(used - driver.last_used_idx & 0xFFFF):
-        slot_at = layout.used_ring(driver.last_used_idx + ahead & layout.size - 1)
-        head, written = VIRTQ_USED_ELEM.unpack_from(buffers.memory.bytes, slot_at)
-        parts.append((driver.tokens[head], written))
-    for slot, written in parts:
-        if slots.packet[slot] == packet:
-            skip = 0 if found else VIRTIO_NET_HDR_BYTES
-            found += buffers.memory.bytes[buffers.at[slot] + skip : buffers.at[slot] + written]
-    return bytes(found)

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.machine import Machine
+    from virtviz.engine.memory import Region
     from virtviz.paths.wiring import Simulation
+    from virtviz.ring.e1000 import E1000Ring
+    from virtviz.ring.split import SplitLayout
+    from virtviz.ring.split_driver import SplitDriver
 
 NAMED_PACKETS_MAX = 1000
 """Packets that a header lists; a scenario of more repeats what it lists."""
@@ -39,17 +43,18 @@ class PlaceInfo(Struct, frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """A split virtqueue and where it lies.
+    """A queue between driver and device, and where it lies.
 
     Attributes:
         name: such as `vm1.transmitq1`.
+        format: `split` for a split virtqueue, `e1000` for a descriptor ring of an e1000.
         direction: `out` or `in`, from the guest's point of view.
         region: the memory region it lies in.
         size: descriptors.
-        desc, avail, used: addresses of its three parts.
+        desc, avail, used: addresses of its three parts; an e1000's has only descriptors.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
-            `<device>.last_avail_idx`.
+            `<device>.last_avail_idx`; of an e1000 `<driver>.next_to_use`, `<device>.tdh`.
     """
 
     name: str
@@ -62,6 +67,7 @@ class QueueInfo(Struct, frozen=True):
     event_idx: bool
     driver: str
     device: str
+    format: str = "split"
 
 
 class PacketInfo(Struct, frozen=True):
@@ -121,7 +127,7 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
         departures=tuple(simulation.world.departures()),
         threads=tuple(ThreadInfo(t.name, t.kind, t.start.place.name) for t in machine.threads),
         places=tuple(places[name] for name in sorted(places)),
-        queues=_queues(simulation),
+        queues=tuple(queue for vm in simulation.vms for queue in vm.queues),
         packets=tuple(
             PacketInfo(n, item.id, item.outgoing, traffic.length(n), summary(traffic.frame(n)))
             for n, item in enumerate(traffic.items[:NAMED_PACKETS_MAX], 1)
@@ -130,29 +136,37 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
     )
 
 
-def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
-    found: list[QueueInfo] = []
-    for vm in simulation.vms:
-        sides = (
-            ("out", vm.tx_layout, vm.tx_driver, vm.tx_device),
-            ("in", vm.rx_layout, vm.rx_driver, vm.rx_device),
-        )
-        for direction, layout, driver, device in sides:
-            found.append(
-                QueueInfo(
-                    name=driver.name,
-                    direction=direction,
-                    region=vm.memory.name,
-                    size=layout.size,
-                    desc=layout.desc,
-                    avail=layout.avail,
-                    used=layout.used,
-                    event_idx=driver.event_idx,
-                    driver=driver.name,
-                    device=device.name,
-                )
-            )
-    return tuple(found)
+def split_queue(direction: str, region: Region, layout: SplitLayout, driver: SplitDriver, device: str) -> QueueInfo:
+    """Describe a split virtqueue; `device` is the name of the cells that the device's side keeps."""
+    return QueueInfo(
+        name=driver.name,
+        direction=direction,
+        region=region.name,
+        size=layout.size,
+        desc=layout.desc,
+        avail=layout.avail,
+        used=layout.used,
+        event_idx=driver.event_idx,
+        driver=driver.name,
+        device=device,
+    )
+
+
+def e1000_queue(direction: str, region: Region, ring: E1000Ring, device: str) -> QueueInfo:
+    """Describe a descriptor ring of an e1000; `device` is the name of the device's registers."""
+    return QueueInfo(
+        name=ring.name,
+        direction=direction,
+        region=region.name,
+        size=ring.size,
+        desc=ring.layout.desc,
+        avail=0,
+        used=0,
+        event_idx=False,
+        driver=ring.name,
+        device=device,
+        format="e1000",
+    )
 
 
 def initial_state(machine: Machine) -> InitialState:

@@ -89,8 +89,9 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the TAP device: in the kernel (vhost-net), or in QEMU's main loop.",
-            choices=("vhost-net", "virtio-qemu"),
+            "The data path between the guest and the TAP device: virtio in the kernel (vhost-net) or in QEMU's main "
+            "loop, or a network card that QEMU emulates (e1000).",
+            choices=("vhost-net", "virtio-qemu", "e1000"),
         ),
         Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
         Knob(
@@ -171,6 +172,14 @@ KNOBS: dict[str, Knob] = {
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
+        ),
+        Knob(
+            "machine",
+            "direct",
+            "How an e1000's interrupt line is wired: to the IOAPIC alone, as costs are counted here, or as on QEMU's "
+            "machines pc and q35, which tell KVM of each change two and three times.",
+            choices=("direct", "pc", "q35"),
+            recorded="q35",
         ),
         Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),

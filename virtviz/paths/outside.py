@@ -6,7 +6,7 @@ to that point of its scenario, and takes one step: the field gets its value, who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, goto, op
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.guest_program import Program
     from virtviz.paths.traffic import Poke
-    from virtviz.ring.split import SplitLayout
+
+
+class Layout(Protocol):
+    """Where the fields of a queue lie."""
+
+    def field_place(self, field: str) -> tuple[int, int]:
+        """Give address and length in bytes of a field by its name."""
+
 
 OUTSIDE = Place("outside", Domain.HARDWARE, "outside")
 WORD = 2
@@ -44,7 +51,7 @@ class ChangeRing(Routine):
     """
 
     def __init__(
-        self, state: State, name: str, program: Program, memory: Region, layouts: Mapping[str, SplitLayout]
+        self, state: State, name: str, program: Program, memory: Region, layouts: Mapping[str, Layout]
     ) -> None:
         super().__init__(name, OUTSIDE)
         self.program = program

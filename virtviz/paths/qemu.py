@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class Ready(IntFlag):
     """What the main loop can find to do, as bits."""
 
+    TIMER = 32
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
     TX_KICK = 4

@@ -9,11 +9,11 @@ A malformed ring is an error of the guest's: QEMU marks the device broken and se
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine
-from virtviz.ring.rings import readable_bytes
+from virtviz.ring.rings import read_buffer, readable_bytes
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -77,6 +77,58 @@ class NicCells(Cells):
     written: list[int]
 
 
+class FrameCells(Protocol):
+    """What every device of QEMU's that is behind a TAP keeps; see `NicCells`."""
+
+    frame: int
+    got: int
+    read: int
+    refused: int
+
+
+class TapClient(Protocol):
+    """A device of QEMU's, as the TAP behind it sees it.
+
+    Attributes:
+        title: how people call it.
+        rx_name: name of the ring that frames from the TAP go into.
+        header_bytes: length of the virtio-net header that goes with every frame through the TAP.
+        sent_from: whose memory a frame is sent from, for people.
+        copies_out: a sentence about how often it has been copied then.
+        memory: where QEMU keeps frames between reading and delivering them.
+    """
+
+    title: str
+    rx_name: str
+    header_bytes: int
+    sent_from: str
+    copies_out: str
+    memory: PacketPool
+
+    @property
+    def qemu(self) -> Qemu:
+        """Its process."""
+
+    @property
+    def cells(self) -> FrameCells:
+        """What it keeps."""
+
+    def outgoing(self) -> bytes | bytearray:
+        """Give the frame being sent, header included."""
+
+    def outgoing_length(self) -> int:
+        """Give its length, header included."""
+
+    def outgoing_packet(self) -> int:
+        """Give its number; for people only."""
+
+    def keep(self, slot: int, frame: bytes) -> None:
+        """Put a frame into QEMU's memory."""
+
+    def kept_length(self) -> int:
+        """Give the length of the frame in hand and its header; 0 if there is none."""
+
+
 class Nic:
     """QEMU's virtio-net device.
 
@@ -87,6 +139,11 @@ class Nic:
         skbs, buffers: where the guest keeps its packets; only to know, for people, which packet an address belongs to.
         memory: where QEMU keeps frames between reading and delivering them.
     """
+
+    title = "virtio-net device"
+    header_bytes = VIRTIO_NET_HDR_BYTES
+    sent_from = "guest memory"
+    copies_out = "With the flow known, it is the host's only copy."
 
     def __init__(
         self,
@@ -117,6 +174,18 @@ class Nic:
         other = copy(self)
         other.tx, other.rx = self.tx.through(memory), self.rx.through(memory)
         return other
+
+    def outgoing(self) -> bytes | bytearray:
+        """Give the frame being sent, header included, from the guest's buffers."""
+        return read_buffer(self.tx)
+
+    def outgoing_length(self) -> int:
+        """Give its length, header included."""
+        return readable_bytes(self.tx)
+
+    def outgoing_packet(self) -> int:
+        """Give its number; for people only."""
+        return self.skbs.packet_at(self.tx.cells.address[0])
 
     def keep(self, slot: int, frame: bytes) -> None:
         """Put a frame into QEMU's memory, behind a virtio-net header."""

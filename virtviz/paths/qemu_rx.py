@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
-    from virtviz.paths.qemu_nic import Nic
+    from virtviz.paths.qemu_nic import Nic, TapClient
 
 
 class RxRoutine(NicRoutine):
@@ -33,18 +33,24 @@ class RxRoutine(NicRoutine):
         return self.nic.kept_length()
 
 
-class ReadTap(RxRoutine):
+class ReadTap(Routine):
     """The handler of the TAP's descriptor: read and deliver, until there is nothing to read (tap_send).
 
     Args:
+        nic: the device that the frames are for.
         read: read() of the TAP.
         deliver: delivers the frame that was read.
     """
 
-    def __init__(self, name: str, place: Place, nic: Nic, read: Routine, deliver: Routine) -> None:
-        super().__init__(name, place, nic)
+    def __init__(self, name: str, place: Place, nic: TapClient, read: Routine, deliver: Routine) -> None:
+        super().__init__(name, place, nic.rx_name)
+        self.nic = nic
         self.read = read
         self.deliver = deliver
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the device; give the frame's length and the limit."""
+        return {"device": self.nic.title, "length": self.nic.kept_length(), "limit": TAP_BURST}
 
     @op(
         "Q-RX.2",
@@ -64,7 +70,7 @@ class ReadTap(RxRoutine):
         "qemu_send_packet_async",
         QEMU_NET,
         text={
-            "frame": "A frame of {length} bytes, header included, is offered to the virtio-net device.",
+            "frame": "A frame of {length} bytes, header included, is offered to the {device}.",
             "nothing": "EAGAIN: the TAP has been emptied.",
         },
         to={"frame": call("deliver", "count"), "nothing": RETURN},
@@ -85,7 +91,7 @@ class ReadTap(RxRoutine):
         text={
             "more": "The frame is done with: QEMU reads again, until read() finds nothing.",
             "enough": "{limit} frames were read in a row: other descriptors have a turn.",
-            "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until the guest kicks.",
+            "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until there are buffers.",
         },
         to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN},
     )
@@ -95,10 +101,6 @@ class ReadTap(RxRoutine):
             self.nic.qemu.cells.read_poll = 0
             return "kept"
         return "enough" if mine.read >= TAP_BURST else "more"
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Give the limit too."""
-        return {**super().words(me), "limit": TAP_BURST}
 
 
 class ServeRxKick(RxRoutine):

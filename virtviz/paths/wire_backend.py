@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
-    from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_guest import AnyGuest, Guest
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.verdicts import BackEnd
 
@@ -183,7 +183,7 @@ def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.Even
     )
 
 
-def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+def msi_delivery(parts: Parts, guest: AnyGuest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
     """Make what delivers a queue's interrupt, as the processor can."""
     if guest.vcpu.apicv:
         return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)

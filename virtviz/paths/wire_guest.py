@@ -22,6 +22,7 @@ from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,34 +52,42 @@ class GuestMemory(Struct):
     buffers: PacketPool
 
 
-class Guest(Struct):
-    """A virtual machine, seen from inside and from KVM.
+class AnyGuest(Struct):
+    """A virtual machine with whatever network card, seen from inside and from KVM.
 
     Attributes:
         thread: the thread of its vCPU.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
-        rx_name, tx_name: names of its virtqueues.
     """
 
     name: str
-    memory: GuestMemory
     thread: Thread
     vcpu: kvm.Vcpu
     cpu: GuestCpu
     socket: Socket
     tx_queue: TxQueue
     collected: Fifo
+    program: Program
+
+    def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
+        """Name a place of this virtual machine."""
+        return Place(f"{self.name}.{part}", domain, title, role)
+
+
+class Guest(AnyGuest):
+    """A virtual machine with a virtio-net device.
+
+    Attributes:
+        rx_name, tx_name: names of its virtqueues.
+    """
+
+    memory: GuestMemory
     rx_name: str
     tx_name: str
     rx_driver: SplitDriver
     tx_driver: SplitDriver
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
-    program: Program
-
-    def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
-        """Name a place of this virtual machine."""
-        return Place(f"{self.name}.{part}", domain, title, role)
 
     @property
     def driver_place(self) -> Place:
@@ -152,21 +161,21 @@ def make_guest(parts: Parts, number: int) -> Guest:
     if not world.on("napi_tx"):
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(
-        name,
-        memory,
-        thread,
-        vcpu,
-        cpu,
-        socket,
-        tx_queue,
-        collected,
-        rx_name,
-        tx_name,
-        rx_driver,
-        tx_driver,
-        rxq,
-        txq,
-        program,
+        name=name,
+        memory=memory,
+        thread=thread,
+        vcpu=vcpu,
+        cpu=cpu,
+        socket=socket,
+        tx_queue=tx_queue,
+        collected=collected,
+        rx_name=rx_name,
+        tx_name=tx_name,
+        rx_driver=rx_driver,
+        tx_driver=tx_driver,
+        rxq=rxq,
+        txq=txq,
+        program=program,
     )
 
 
@@ -229,15 +238,39 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
     poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, {"receiveq1": poll_rx, "transmitq1": poll_tx}, run_queue)
-    idle = _idle(parts, guest, kernel)
     _interrupt_gates(parts, guest, kernel, softirq)
-    program = guest.program
+    wire_program(parts, guest, guest.memory.skbs, guest.memory.buffers, start_xmit, run_queue, softirq)
+    guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, guest.program)
+
+
+def wire_program(
+    parts: Parts,
+    guest: AnyGuest,
+    skbs: PacketPool,
+    buffers: PacketPool,
+    start_xmit: Routine,
+    run_queue: Routine,
+    softirq: Routine,
+) -> None:
+    """Make the two system calls of the guest's program.
+
+    Args:
+        parts: the world in the making.
+        guest: the virtual machine.
+        skbs, buffers: where its packets lie.
+        start_xmit: sends a packet.
+        run_queue: sends those that wait.
+        softirq: runs softirqs that were held off.
+    """
+    name, cpu, program = guest.name, guest.cpu, guest.program
+    stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
+    idle = _idle(parts, guest, guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"))
     program.sendmsg = Sendmsg(
         f"{name}.sendmsg",
         stack,
         program,
         guest.socket,
-        guest.memory.skbs,
+        skbs,
         guest.tx_queue,
         cpu,
         start_xmit,
@@ -245,10 +278,7 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         softirq,
         idle,
     )
-    program.recvmsg = Recvmsg(
-        f"{name}.recvmsg", stack, program, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu, idle
-    )
-    guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, program)
+    program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, skbs, buffers, cpu, idle)
 
 
 def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Routine, Routine, Routine]:
@@ -267,12 +297,12 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
     )
 
 
-def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
+def enter_guest(guest: AnyGuest, row: str, what: str, after: str) -> Routine:
     """Make the last step of an exit: how the guest is entered again."""
     return kvm.EnterGuest(f"{guest.name}.enter_after_{what}", KVM, guest.vcpu, row, after)
 
 
-def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
+def _idle(parts: Parts, guest: AnyGuest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
     gives_up = guest.program.gives_up
     halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
@@ -298,9 +328,21 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
         TakeInterrupt(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
         for mode, place in modes
     ]
+    open_gates(guest, modes, takes)
+
+
+def open_gates(guest: AnyGuest, modes: Sequence[tuple[str, Place]], takes: Sequence[Routine]) -> None:
+    """Set what may interrupt the vCPU.
+
+    Args:
+        guest: the virtual machine.
+        modes: name of each mode and the CPU in it: user mode first, then kernel mode.
+        takes: for each mode, how an interrupt is taken in it.
+    """
+    vcpu = guest.vcpu
     exits = [
         kvm.LeaveForInterrupt(
-            f"{name}.exit_from_{mode}",
+            f"{guest.name}.exit_from_{mode}",
             place,
             vcpu,
             enter_guest(guest, "IRQ.4", f"exit_from_{mode}", "There was nothing to emulate."),
@@ -311,3 +353,30 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
     vcpu.exit_gates = (exits[0], exits[1])
     guest.thread.gates = vcpu.take_gates if vcpu.apicv else (*vcpu.take_gates, *vcpu.exit_gates)
     guest.thread.intercept = vcpu.intercept
+
+
+def in_receive_buffers(guest: Guest, packet: int) -> bytes:
+    """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
+    buffers, driver, layout = guest.memory.buffers, guest.rx_driver.cells, guest.memory.rx_layout
+    slots = buffers.cells
+    found = bytearray()
+    parts: list[tuple[int, int]] = []
+    chain: set[int] = set()
+    for first in (slot for slot, number in enumerate(slots.packet) if number == packet and slots.skip[slot]):
+        found += buffers.data(first)
+        slot = first
+        while slot:
+            chain.add(slot)
+            slot = slots.link[slot]
+    if driver.token not in chain:
+        parts.append((driver.token, driver.written))
+    used = buffers.memory.plain_u16[layout.used_idx // 2]
+    for ahead in range(used - driver.last_used_idx & 0xFFFF):
+        slot_at = layout.used_ring(driver.last_used_idx + ahead & layout.size - 1)
+        head, written = VIRTQ_USED_ELEM.unpack_from(buffers.memory.bytes, slot_at)
+        parts.append((driver.tokens[head], written))
+    for slot, written in parts:
+        if slots.packet[slot] == packet:
+            skip = 0 if found else VIRTIO_NET_HDR_BYTES
+            found += buffers.memory.bytes[buffers.at[slot] + skip : buffers.at[slot] + written]
+    return bytes(found)

@@ -1,7 +1,7 @@
 """Putting a simulated world together: from settings and traffic to a machine that stands just before its first step.
 
-A virtual machine, a back-end and a switch with its far port are each made by a module of their own (`wire_*.py`); a
-data path is the choice of which are joined. What happens before the first packet (filling the receive queue, putting
+A virtual machine, what serves its network card, and a switch with its far port are each made by a module of their own
+(`wire_*.py`); a data path is the choice of which are joined. What happens before the first packet (filling the receive queue, putting
 workers to sleep) is run like everything else, and then forgotten.
 """
 
@@ -15,9 +15,12 @@ from virtviz.engine.counting import CountingMachine
 from virtviz.engine.program import link
 from virtviz.engine.recording import RecordingMachine
 from virtviz.paths.costs import load_costs
+from virtviz.paths.describe import e1000_queue, split_queue
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
-from virtviz.paths.wire_guest import make_guest, wire_guest
+from virtviz.paths.wire_e1000 import E1000Backend
+from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
+from virtviz.paths.wire_guest import in_receive_buffers, make_guest, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
@@ -29,21 +32,24 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
+    from virtviz.paths.describe import QueueInfo
     from virtviz.paths.guest_program import Program
     from virtviz.paths.host_net import Wire
     from virtviz.paths.knobs import World
     from virtviz.paths.packets import PacketPool
+    from virtviz.paths.qemu_e1000 import E1000
     from virtviz.paths.tap import Tap
     from virtviz.paths.traffic import Traffic
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.e1000 import E1000Ring
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_device import SplitDevice
     from virtviz.ring.split_driver import SplitDriver
 
 
 class Backend(Protocol):
-    """What serves a virtual machine's queues: the device's side of a data path.
+    """What serves a virtual machine's network card: the device's side of a data path.
 
     Attributes:
         thread: the thread that carries the guest's frames to its TAP.
@@ -52,6 +58,16 @@ class Backend(Protocol):
 
     thread: Thread
     tap: Tap
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+
+    def wire(self, port: TapPort) -> None:
+        """Make everything that its threads do."""
+
+
+class VirtioBackend(Backend, Protocol):
+    """What serves the queues of a virtio-net device."""
 
     @property
     def rx_device(self) -> SplitDevice:
@@ -64,33 +80,106 @@ class Backend(Protocol):
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
 
-    def tap_transmit(self) -> Routine:
-        """Make what transmitting on the TAP is, for the host: the way into the guest."""
-
-    def wire(self, port: TapPort) -> None:
-        """Make everything that its threads do."""
-
-
-BACKENDS: Final[Mapping[str, Callable[[Parts, Guest, int], Backend]]] = {
-    "vhost-net": VhostBackend,
-    "virtio-qemu": QemuBackend,
-}
-"""Values of the knob `path`."""
-
 
 class Vm(Struct):
-    """One virtual machine: its memory, its queues, its threads."""
+    """One virtual machine: its memory, its program, its vCPU, and its network card's queues.
+
+    Attributes:
+        queues: for readers.
+        empty_buffers: counts the receive buffers that its driver has not offered yet; it takes more steps than that
+            until the interface is up.
+        received_bytes: gives a received packet's bytes where they lie in receive buffers, by its number.
+    """
 
     name: str
     memory: Region
     program: Program
+    vcpu: Thread
+    queues: tuple[QueueInfo, ...]
+    empty_buffers: Callable[[], int]
+    received_bytes: Callable[[int], bytes]
+
+
+class VirtioVm(Vm):
+    """One with a virtio-net device: its rings, from both sides."""
+
     tx_layout: SplitLayout
     rx_layout: SplitLayout
     tx_driver: SplitDriver
     rx_driver: SplitDriver
     tx_device: SplitDevice
     rx_device: SplitDevice
-    vcpu: Thread
+
+
+class E1000Vm(Vm):
+    """One with an e1000: the driver's side of its rings, and the device."""
+
+    tx: E1000Ring
+    rx: E1000Ring
+    device: E1000
+
+
+def _with_virtio(make_backend: Callable[[Parts, Guest, int], VirtioBackend]) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
+    """Give what makes a virtual machine with a virtio-net device, by what serves its queues."""
+
+    def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
+        guest = make_guest(parts, number)
+        backend = make_backend(parts, guest, number)
+        wire_guest(parts, guest, backend.kick_exits())
+        memory = guest.memory
+        vm = VirtioVm(
+            name=guest.name,
+            memory=memory.region,
+            program=guest.program,
+            vcpu=guest.thread,
+            queues=(
+                split_queue("out", memory.region, memory.tx_layout, guest.tx_driver, backend.tx_device.name),
+                split_queue("in", memory.region, memory.rx_layout, guest.rx_driver, backend.rx_device.name),
+            ),
+            empty_buffers=lambda: guest.rx_driver.cells.num_free,
+            received_bytes=lambda packet: in_receive_buffers(guest, packet),
+            tx_layout=memory.tx_layout,
+            rx_layout=memory.rx_layout,
+            tx_driver=guest.tx_driver,
+            rx_driver=guest.rx_driver,
+            tx_device=backend.tx_device,
+            rx_device=backend.rx_device,
+        )
+        return vm, backend
+
+    return make
+
+
+def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, Backend]:
+    """Make a virtual machine with an e1000 that QEMU emulates."""
+    guest = make_e1000_guest(parts, number)
+    backend = E1000Backend(parts, guest, number)
+    wire_e1000_guest(parts, guest, backend.exits())
+    adapter, region, device = guest.adapter, guest.memory.region, backend.device
+    vm = E1000Vm(
+        name=guest.name,
+        memory=region,
+        program=guest.program,
+        vcpu=guest.thread,
+        queues=(
+            e1000_queue("out", region, adapter.tx, device.name),
+            e1000_queue("in", region, adapter.rx, device.name),
+        ),
+        empty_buffers=adapter.rx.unused,
+        received_bytes=lambda packet: received_bytes(guest, packet),
+        tx=adapter.tx,
+        rx=adapter.rx,
+        device=device,
+    )
+    return vm, backend
+
+
+MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Backend]]]] = {
+    "vhost-net": _with_virtio(VhostBackend),
+    "virtio-qemu": _with_virtio(QemuBackend),
+    "e1000": _with_e1000,
+}
+"""Value of the knob `path` -> makes a virtual machine, by its number from 0, and what serves its network card."""
 
 
 class Simulation(Struct):
@@ -131,37 +220,16 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    machines: list[tuple[Guest, Backend]] = []
-    for number in range(world.number("vms")):
-        guest = make_guest(parts, number)
-        backend = BACKENDS[world.word("path")](parts, guest, number)
-        wire_guest(parts, guest, backend.kick_exits())
-        machines.append((guest, backend))
+    machines = [MACHINES[world.word("path")](parts, number) for number in range(world.number("vms"))]
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):
         backend.wire(port)
     machine = _machine(parts, omit)
-    vms = [_vm(guest, backend) for guest, backend in machines]
+    vms = [vm for vm, _ in machines]
     for vm in vms:
         vm.program.programs = [other.program for other in vms]
     _boot(machine, vms, switch.wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
-
-
-def _vm(guest: Guest, backend: Backend) -> Vm:
-    memory = guest.memory
-    return Vm(
-        guest.name,
-        memory.region,
-        guest.program,
-        memory.tx_layout,
-        memory.rx_layout,
-        guest.tx_driver,
-        guest.rx_driver,
-        backend.tx_device,
-        backend.rx_device,
-        guest.thread,
-    )
 
 
 def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
@@ -194,7 +262,7 @@ def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire) -> None:
         others = set(range(len(machine.threads))) - {vm.vcpu.me.index}
         while vm.vcpu.pc != vm.program.entry:
             # An empty buffer takes more than one step, so this never goes too far.
-            if not machine.run(max(1, vm.rx_driver.cells.num_free), held=others):
+            if not machine.run(max(1, vm.empty_buffers()), held=others):
                 # At a fence its stores have to drain.
                 machine.run(held=vcpus)
     machine.run(held=vcpus)
