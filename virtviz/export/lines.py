@@ -53,7 +53,10 @@ class PlaceLine(Line):
 
 
 class QueueLine(Line):
-    """A split virtqueue: where its parts lie, and under which names its two sides keep their cells."""
+    """A queue: where its parts lie, and under which names its two sides keep their cells.
+
+    An e1000's has only descriptors.
+    """
 
     name: str
     direction: Literal["out", "in"]
@@ -65,6 +68,7 @@ class QueueLine(Line):
     event_idx: bool
     driver: str
     device: str
+    format: Literal["split", "e1000"] = "split"
 
 
 class PacketLine(Line):

@@ -72,6 +72,12 @@ def _fit_pokes(lesson: Lesson, world: World) -> None:
     layout = SplitLayout.at(0, world.number("queue.size"))
     for event in lesson.scenario:
         if isinstance(event.poke, PokeEvent):
+            if world["path"] == "e1000":
+                raise KnobError(
+                    "path",
+                    f"the scenario changes {shown(event.poke.field)} of a virtqueue, and an e1000 has no virtqueues; "
+                    "set path=vhost-net or path=virtio-qemu",
+                )
             try:
                 layout.field_place(event.poke.field)
             except ValueError as error:

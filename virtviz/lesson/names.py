@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from virtviz.engine.ops import pick
 from virtviz.lesson.conditions import is_field
+from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS
 
 if TYPE_CHECKING:
     from virtviz.engine.program import Arc
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
     from virtviz.paths.wiring import Simulation
 
 _INDEX: Final = re.compile(r"\[(\d*)\]")
-RING_FIELDS: Final = (
-    *("desc", "desc.addr", "desc.len", "desc.flags", "desc.next"),
-    *("avail.flags", "avail.idx", "avail.ring", "used_event"),
-    *("used.flags", "used.idx", "used.ring", "used.ring.id", "used.ring.len", "avail_event"),
-)
-"""Fields of a split virtqueue, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8."""
-_WRITTEN_WHOLE: Final = ("desc.", "used.ring.")
+RING_FIELDS: Final = {
+    "split": (
+        *("desc", "desc.addr", "desc.len", "desc.flags", "desc.next"),
+        *("avail.flags", "avail.idx", "avail.ring", "used_event"),
+        *("used.flags", "used.idx", "used.ring", "used.ring.id", "used.ring.len", "avail_event"),
+    ),
+    "e1000": ("desc", *(f"desc.{field}" for field in {**TX_FIELDS, **RX_FIELDS})),
+}
+"""Fields of a queue by its format, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8; Intel's 8254x manual."""
+_WRITTEN_WHOLE: Final = {
+    "split": ("desc.", "used.ring."),
+    "e1000": ("desc.length", "desc.cmd", "desc.special", "desc.errors"),
+}
 """Beginnings of fields that are part of a record; steps write the whole record."""
 
 
@@ -51,7 +58,8 @@ class Names(Struct, frozen=True):
         threads, queues, packets: by their full names; packets in the order of their numbers.
         cells: names of cells with a value of their own, without index.
         pools: names of packet memories, whose fields are called `slot[n]`.
-        size: slots of the virtqueues.
+        size: slots of the queues.
+        format: their format, `split` or `e1000`.
     """
 
     arrows: tuple[Arrow, ...]
@@ -61,6 +69,7 @@ class Names(Struct, frozen=True):
     cells: frozenset[str]
     pools: tuple[str, ...]
     size: int
+    format: str
 
     @classmethod
     def of(cls, simulation: Simulation, header: Header) -> Names:
@@ -74,6 +83,7 @@ class Names(Struct, frozen=True):
             cells=frozenset(_INDEX.sub("", name) for name in state.names),
             pools=tuple(simulation.pools),
             size=header.queues[0].size,
+            format=header.queues[0].format,
         )
 
     def every(self, key: str) -> list[str]:
@@ -82,9 +92,8 @@ class Names(Struct, frozen=True):
 
     def written_fields(self) -> list[str]:
         """Give the full names of all fields that a step can write, without index."""
-        rings = [
-            f"{queue}.{field}" for queue in self.queues for field in RING_FIELDS if not field.startswith(_WRITTEN_WHOLE)
-        ]
+        fields = [f for f in RING_FIELDS[self.format] if not f.startswith(_WRITTEN_WHOLE[self.format])]
+        rings = [f"{queue}.{field}" for queue in self.queues for field in fields]
         return [*rings, *sorted(self.cells), *(f"{pool}.slot" for pool in self.pools)]
 
     def is_written(self, wanted: str) -> bool:
@@ -98,7 +107,7 @@ class Names(Struct, frozen=True):
         slots = _INDEX.findall(wanted)
         if bare in self.cells:
             return True
-        if not any(is_field(f"{queue}.{field}", bare) for queue in self.queues for field in RING_FIELDS):
+        if not any(is_field(f"{queue}.{field}", bare) for queue in self.queues for field in RING_FIELDS[self.format]):
             return False
         has_slot = re.search(r"(^|\.)(desc|ring)(\.|$)", bare) is not None
         return len(slots) == int(has_slot) and all(slot and int(slot) < self.size for slot in slots)

@@ -20,7 +20,6 @@ from virtviz.engine.places import Domain, Side
 from virtviz.errors import CaptureError
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS, E1000Layout
+from virtviz.ring.split import SplitLayout
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.paths.wiring import Simulation
     from virtviz.ring.e1000 import E1000Ring
-    from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_driver import SplitDriver
 
 NAMED_PACKETS_MAX = 1000
@@ -68,6 +69,13 @@ class QueueInfo(Struct, frozen=True):
     driver: str
     device: str
     format: str = "split"
+
+    @property
+    def layout(self) -> SplitLayout | E1000Layout:
+        """Where its parts lie."""
+        if self.format == "e1000":
+            return E1000Layout(self.desc, self.size, TX_FIELDS if self.direction == "out" else RX_FIELDS)
+        return SplitLayout(self.size, self.desc, self.avail, self.used)
 
 
 class PacketInfo(Struct, frozen=True):

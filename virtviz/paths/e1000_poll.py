@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
 
-DESC_STATUS, DESC_LENGTH = 4, 1
+TX_STATUS, RX_STATUS, RX_LENGTH = 4, 3, 1
 """Where status and length stand in a descriptor that was read."""
 
 
@@ -81,7 +81,7 @@ class Interrupt(AdapterRoutine):
             return "not ours"
         ring = self.adapter.rx
         slot = ring.cells.next_to_clean
-        if not ring.read_rx(ring.layout.at(slot))[DESC_STATUS] & E1000_RXD_STAT_DD:
+        if not ring.read_rx(ring.layout.at(slot))[RX_STATUS] & E1000_RXD_STAT_DD:
             return "sent"
         if me.observed:
             me.packet = self.adapter.buffers.cells.packet[ring.cells.tokens[slot]]
@@ -149,6 +149,16 @@ class Poll(AdapterRoutine):
 
     @op(
         "E1000-TX.18",
+        "begin the poll",
+        "e1000_clean",
+        E1000,
+        text="The poll begins: first what was sent, then what was received.",
+        private=True,
+    )
+    def begin(self, me: Context) -> None: ...
+
+    @op(
+        "E1000-TX.18",
         {"done": "find a packet that was sent", "": "look for sent packets"},
         "e1000_clean_tx_irq",
         E1000,
@@ -165,7 +175,7 @@ class Poll(AdapterRoutine):
         if slot == cells.next_to_use:
             return "none"
         last = cells.watch[slot]
-        return "done" if ring.read_tx(ring.layout.at(last))[DESC_STATUS] & E1000_TXD_STAT_DD else "none"
+        return "done" if ring.read_tx(ring.layout.at(last))[TX_STATUS] & E1000_TXD_STAT_DD else "none"
 
     @op(
         "E1000-TX.18",
@@ -243,7 +253,7 @@ class Poll(AdapterRoutine):
     def look_at_received(self, me: Context) -> str:
         ring = self.ring
         slot = ring.cells.next_to_clean
-        if self.mine.done < NAPI_WEIGHT and ring.read_rx(ring.layout.at(slot))[DESC_STATUS] & E1000_RXD_STAT_DD:
+        if self.mine.done < NAPI_WEIGHT and ring.read_rx(ring.layout.at(slot))[RX_STATUS] & E1000_RXD_STAT_DD:
             return "packet"
         return "refill" if ring.unused() else "all taken"
 
@@ -270,7 +280,7 @@ class Poll(AdapterRoutine):
         me.packet = self.adapter.buffers.cells.packet[buffer]
         if mine.copy:
             mine.copy = 0
-        whole, length = desc[DESC_STATUS] & E1000_RXD_STAT_EOP, desc[DESC_LENGTH]
+        whole, length = desc[RX_STATUS] & E1000_RXD_STAT_EOP, desc[RX_LENGTH]
         is_rest = mine.discarding
         mine.discarding = int(not whole)
         fits = ETH_HEADER_BYTES + ETH_FCS_LEN <= length <= self.adapter.buffers.slot_bytes + ETH_FCS_LEN

@@ -1,7 +1,7 @@
 """The driver gives receive buffers to the card: e1000_alloc_rx_buffers. Row 14 of path (a)'s way in.
 
-The store to RDT is the one store for a packet that does not go to QEMU at once: QEMU has told KVM that this register may
-wait, so KVM only notes what was stored, and QEMU sees it at the next access that does go there.
+The store to RDT is the one store for a packet that does not go to QEMU at once: QEMU has told KVM that this register
+may wait, so KVM only notes what was stored, and QEMU sees it at the next access that does go there.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class XmitFrame(AdapterRoutine):
         "store the new tail",
         "e1000_xmit_frame",
         E1000,
-        text="The driver stores {value} to TDT: all descriptors before it are the card's now. A heavy exit, every time.",
+        text="The driver stores {value} to TDT: every descriptor before it is the card's now. A heavy exit, each time.",
         to=call("store_tail", None),
         cause="store to TDT",
         cost="kick",

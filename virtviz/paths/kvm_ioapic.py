@@ -208,9 +208,7 @@ class LevelEoi(Routine):
         enter: how the guest is entered again.
     """
 
-    def __init__(
-        self, name: str, kvm: Place, vcpu: Vcpu, ioapic: Ioapic, deliver: MsiDelivery, enter: Routine
-    ) -> None:
+    def __init__(self, name: str, kvm: Place, vcpu: Vcpu, ioapic: Ioapic, deliver: MsiDelivery, enter: Routine) -> None:
         super().__init__(name, kvm)
         self.vcpu = vcpu
         self.ioapic = ioapic

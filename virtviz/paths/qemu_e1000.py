@@ -227,4 +227,3 @@ class E1000Routine(Routine):
             "length": device.kept_length(),
             "left": device.buffers_left(),
         }
-

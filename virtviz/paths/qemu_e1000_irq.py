@@ -327,4 +327,3 @@ class EmptyBottomHalf(Routine):
         private=True,
     )
     def do_nothing(self, me: Context) -> None: ...
-

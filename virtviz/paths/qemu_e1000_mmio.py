@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.qemu_e1000 import E1000, E1000Routine
-from virtviz.spec.citation import QEMU_E1000, QEMU_KVM, QEMU_PHYSMEM
+from virtviz.spec.citation import QEMU_E1000, QEMU_KVM, QEMU_MEMORY, QEMU_PHYSMEM
 from virtviz.spec.e1000 import STATUS_LINK_UP
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ServeAccess(E1000Routine):
         "access",
         "find the register",
         "memory_region_dispatch_write",
-        QEMU_PHYSMEM,
+        QEMU_MEMORY,
         text="The address belongs to the e1000, and there to {register}: the device model's function for it is called.",
         to=call("serve", "release_lock"),
         private=True,
@@ -113,6 +113,21 @@ class ServeAccess(E1000Routine):
     )
     def release_lock(self, me: Context) -> None:
         self.device.qemu.release_lock()
+
+
+class ServeLoad(ServeAccess):
+    """A load, in the same way."""
+
+    @op(
+        "access",
+        "find the register",
+        "memory_region_dispatch_read",
+        QEMU_MEMORY,
+        text="The address belongs to the e1000, and there to {register}: the device model's function for it is called.",
+        to=call("serve", "release_lock"),
+        private=True,
+    )
+    def dispatch(self, me: Context) -> None: ...
 
 
 class ReadCauses(E1000Routine):

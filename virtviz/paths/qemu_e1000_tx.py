@@ -128,7 +128,9 @@ class SendRing(E1000Routine):
         "copy the frame into QEMU's memory",
         "process_tx_desc",
         QEMU_E1000,
-        text={COPIED: "{piece} bytes are copied out of guest memory into the device model's own buffer: the first copy."},
+        text={
+            COPIED: "{piece} bytes are copied out of guest memory into the device model's own buffer: the first copy."
+        },
         to={COPIED: goto("end_of_frame")},
         size="piece",
     )
@@ -231,5 +233,3 @@ class SendRing(E1000Routine):
     )
     def note_causes(self, me: Context) -> None:
         self.mine.icr |= E1000_ICR_TXQE | (E1000_ICR_TXDW if self.mine.reported else 0)
-
-

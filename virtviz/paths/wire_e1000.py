@@ -117,7 +117,9 @@ class E1000Backend:
             "ICR": qemu_e1000_mmio.ReadCauses(
                 f"{name}.icr", DEVICE, device, access, self._interrupt("icr", "E1000-TX.14")
             ),
-            "IMC": qemu_e1000_mmio.SetMask(f"{name}.imc", DEVICE, device, access, self._interrupt("imc", "E1000-TX.15")),
+            "IMC": qemu_e1000_mmio.SetMask(
+                f"{name}.imc", DEVICE, device, access, self._interrupt("imc", "E1000-TX.15")
+            ),
             "STATUS": qemu_e1000_mmio.ReadStatus(f"{name}.status", DEVICE, device, access, "E1000-TX.16"),
             "IMS": qemu_e1000_mmio.ClearMask(
                 f"{name}.ims", DEVICE, device, access, self._interrupt("ims", "E1000-TX.19")
@@ -135,7 +137,9 @@ class E1000Backend:
         """Make an exit that goes to QEMU."""
         guest, register, queue = self.guest, access.partition(" ")[0], serve.queue
         called = f"{guest.name}.e1000.{access.replace(' ', '_').lower()}"
-        in_qemu = qemu_e1000_mmio.ServeAccess(
+        is_load = register in ("ICR", "STATUS")
+        serve_class = qemu_e1000_mmio.ServeLoad if is_load else qemu_e1000_mmio.ServeAccess
+        in_qemu = serve_class(
             f"{called}.serve",
             QEMU_VCPU,
             self.device,
@@ -147,10 +151,10 @@ class E1000Backend:
         )
         row = "E1000-TX.13" if access == "TDT" else ROWS[access][1]
         enter = enter_guest(guest, row, access.replace(" ", "_").lower(), "KVM_RUN is called again.")
-        kind = {"TDT": kvm_device.KickInQemu, "ICR": kvm_device.LoadInQemu, "STATUS": kvm_device.LoadInQemu}
-        made = kind.get(register, kvm_device.StoreInQemu)(
-            f"{called}.in_qemu", KVM, register, queue, ROWS[access], in_qemu, enter
-        )
+        kind = kvm_device.LoadInQemu if is_load else kvm_device.StoreInQemu
+        if access == "TDT":
+            kind = kvm_device.KickInQemu
+        made = kind(f"{called}.in_qemu", KVM, register, queue, ROWS[access], in_qemu, enter)
         return self._leave(access, queue, made)
 
     def _leave(self, access: str, queue: str, then: Routine) -> Routine:
@@ -177,9 +181,7 @@ class E1000Backend:
         guest, name = self.guest, self.qemu.name
         self.send.writev = self._writev(port)
         device = self.device.through(self.parts.port(self.main_loop, guest.memory.region))
-        receive = ReceiveFrame(
-            f"{guest.rx_name}.receive", DEVICE, device, self._interrupt("received", "E1000-RX.7")
-        )
+        receive = ReceiveFrame(f"{guest.rx_name}.receive", DEVICE, device, self._interrupt("received", "E1000-RX.7"))
         read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, device)
         read_tap.rows = {"Q-RX.2": "E1000-RX.2", "Q-RX.11": "E1000-RX.8"}
         tap = ReadTap(f"{self.tap.name}.send", QEMU, device, read_tap, receive)

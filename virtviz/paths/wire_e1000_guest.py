@@ -15,7 +15,6 @@ from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.kvm_device import AccessCells, CoalescedRing
-from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
@@ -84,10 +83,6 @@ def make_e1000_guest(parts: Parts, number: int) -> E1000Guest:
     rx_name, tx_name = f"{name}.rx_ring", f"{name}.tx_ring"
     memory = _lay_out(parts, name, rx_name, tx_name)
     thread = parts.thread(f"{name}.vcpu0", cpu=1 + 2 * number, kind=ThreadKind.VCPU)
-    # Right behind the vCPU: in the readable order its turn comes before anybody reads the rings.
-    outside = (
-        parts.thread(f"{name}.outside", cpu=1 + 2 * number, kind=ThreadKind.HARDWARE) if parts.traffic.pokes else None
-    )
     vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", (LINE,), apicv=world.on("apicv"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
@@ -118,9 +113,6 @@ def make_e1000_guest(parts: Parts, number: int) -> E1000Guest:
         f"{name}.e1000.rx_errors": lambda: adapter.cells.errors,
         f"{name}.socket": lambda: socket.cells.dropped,
     }
-    if outside is not None:
-        layouts = {"receiveq1": memory.rx_layout, "transmitq1": memory.tx_layout}
-        outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
     return E1000Guest(
         name=name,
         thread=thread,
@@ -194,9 +186,7 @@ def wire_e1000_guest(parts: Parts, guest: E1000Guest, exits: Mapping[str, Routin
     )
     _line_gates(parts, guest, kernel, softirq, handler)
     wire_program(parts, guest, skbs, buffers, xmit, run_queue, softirq)
-    guest.thread.start = e1000.OpenAdapter(
-        f"{name}.open", place, adapter, adapter.rx, refill, enable, guest.program
-    )
+    guest.thread.start = e1000.OpenAdapter(f"{name}.open", place, adapter, adapter.rx, refill, enable, guest.program)
 
 
 def _line_gates(parts: Parts, guest: E1000Guest, kernel: Place, softirq: Routine, handler: Routine) -> None:
@@ -240,5 +230,3 @@ def received_bytes(guest: E1000Guest, packet: int) -> bytes:
         if length > 0:
             return bytes(buffers.memory.bytes[buffers.at[buffer] : buffers.at[buffer] + length])
     return b""
-
-

@@ -119,7 +119,9 @@ class E1000Vm(Vm):
     device: E1000
 
 
-def _with_virtio(make_backend: Callable[[Parts, Guest, int], VirtioBackend]) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
+def _with_virtio(
+    make_backend: Callable[[Parts, Guest, int], VirtioBackend],
+) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
     """Give what makes a virtual machine with a virtio-net device, by what serves its queues."""
 
     def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:

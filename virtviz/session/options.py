@@ -82,8 +82,11 @@ def ring_fields(right: str, written: Iterable[str], queue: QueueInfo) -> list[st
     written = list(written)
     slots = [slot for field in (right, *written) for slot in _BRACKETS.findall(field)]
     slot = slots[0] if slots else "0"
-    usual = ["avail.idx", f"avail.ring[{slot}]", "used.idx", f"desc[{slot}]", f"used.ring[{slot}]"]
-    usual += ["avail_event", "used_event"] if queue.event_idx else ["avail.flags", "used.flags"]
+    if queue.format == "e1000":
+        usual = [f"desc[{slot}]", *(f"desc[{slot}].{field}" for field in ("addr", "length", "status", "special"))]
+    else:
+        usual = ["avail.idx", f"avail.ring[{slot}]", "used.idx", f"desc[{slot}]", f"used.ring[{slot}]"]
+        usual += ["avail_event", "used_event"] if queue.event_idx else ["avail.flags", "used.flags"]
     # Two of what is written soon, the rest from those that everybody knows.
     near = [field for field in dict.fromkeys(written) if field != right][:2]
     return sorted(with_others(right, [*near, *usual]), key=_place_in_ring)

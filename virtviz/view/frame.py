@@ -184,6 +184,71 @@ class RingFrame(Struct, frozen=True):
         return self.queue.rpartition(".")[2]
 
 
+class E1000SlotFrame(Struct, frozen=True):
+    """One descriptor of an e1000's ring.
+
+    Attributes:
+        slot: its number.
+        addr, length, status: fields of the descriptor.
+        word: of a transmit descriptor its commands, of a receive descriptor its errors.
+        owner: `device` from head to tail, `used` if it is done and the driver has not taken it yet, else `driver`.
+        packet: number of the packet it is for, 0 if none.
+        is_head, is_tail: the device's registers point here.
+        is_use_next: the driver fills this one next.
+        is_clean_next: the driver takes this one back next.
+    """
+
+    slot: int
+    addr: Cell
+    length: Cell
+    word: Cell
+    status: Cell
+    owner: str
+    packet: int
+    is_head: bool
+    is_tail: bool
+    is_use_next: bool
+    is_clean_next: bool
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its fields in memory."""
+        return (self.addr, self.length, self.word, self.status)
+
+
+class E1000RingFrame(Struct, frozen=True):
+    """A window on a descriptor ring of an e1000.
+
+    Attributes:
+        queue: its name.
+        direction: `out` or `in`.
+        size: its descriptors; `slots` shows a window of them.
+        slots: the window, in order of slot number.
+        desc: number of the descriptor that was worked on last; -1 before any was.
+        head, tail: the device's registers.
+        next_to_use, next_to_clean: the driver's positions.
+        unused: descriptors that the driver could fill.
+        changed: the last step worked on this ring.
+    """
+
+    queue: str
+    direction: str
+    size: int
+    slots: tuple[E1000SlotFrame, ...]
+    desc: int
+    head: Cell
+    tail: Cell
+    next_to_use: Cell
+    next_to_clean: Cell
+    unused: int
+    changed: bool
+
+    @property
+    def title(self) -> str:
+        """The ring's name without its machine's."""
+        return self.queue.rpartition(".")[2]
+
+
 class CounterFrame(Struct, frozen=True):
     """A counter: its name and title as in `COUNTERS`, its value at this position, and what the last step added."""
 
@@ -229,7 +294,7 @@ class Frame(Struct, frozen=True):
     threads: tuple[ThreadFrame, ...]
     packets: tuple[PacketFrame, ...]
     counters: tuple[CounterFrame, ...]
-    ring: RingFrame
+    ring: RingFrame | E1000RingFrame
     rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
     machine: str
