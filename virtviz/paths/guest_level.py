@@ -55,7 +55,9 @@ class TakeLevelInterrupt(TakeInterrupt):
         "look how it was triggered",
         "ioapic_ack_level",
         X86_IOAPIC,
-        text="Linux reads from its APIC that a level triggered this. With APICv the processor answers, without an exit.",
+        text=(
+            "Linux reads from its APIC that a level triggered this. With APICv the processor answers, without an exit."
+        ),
         to=goto("end_interrupt"),
         private=True,
     )
@@ -66,7 +68,9 @@ class TakeLevelInterrupt(TakeInterrupt):
         "end the interrupt",
         "ioapic_ack_level",
         X86_IOAPIC,
-        text="Now the interrupt is ended, before the softirq: of this interrupt the IOAPIC must hear, so it is an exit.",
+        text=(
+            "Now the interrupt is ended, before the softirq: of this interrupt the IOAPIC must hear, so it is an exit."
+        ),
         to=call("eoi_exit", "irq_exit"),
         cause="the end-of-interrupt register is written",
         private=True,

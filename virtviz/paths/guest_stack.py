@@ -123,7 +123,7 @@ class TxQueue:
         return True
 
     def count_sent(self, length: int) -> None:
-        """Account for a packet given to the device, and stop the stack where the limit is passed (netdev_sent_queue)."""
+        """Account for a packet given to the device, and stop the stack at the limit (netdev_sent_queue)."""
         if not self.bql:
             return
         mine = self.cells

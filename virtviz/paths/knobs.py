@@ -414,8 +414,10 @@ def _contradictions_of_e1000(world: World) -> Iterable[tuple[str, str]]:
     if world.number("queue.size") < DESCRIPTORS_MIN:
         yield (
             "queue.size",
-            f"a ring of an e1000 has at least 48 descriptors on Linux, so {DESCRIPTORS_MIN} as a power of two; set "
-            f"queue.size={DESCRIPTORS_MIN} or more",
+            (
+                f"a ring of an e1000 has at least 48 descriptors on Linux, so {DESCRIPTORS_MIN} as a power of two; set "
+                f"queue.size={DESCRIPTORS_MIN} or more"
+            ),
         )
     yield from _contradictions_of_processors(world)
 

@@ -3,9 +3,9 @@
 Behind such an address there is no memory, so every load and store leaves the guest, and KVM has to emulate the
 instruction to learn what it wanted. If nobody in the kernel knows the address, KVM_RUN returns to QEMU: a heavy exit.
 
-A store that may wait does not go to QEMU at once. QEMU names such addresses to KVM beforehand (coalesced MMIO); KVM then
-notes address and value in memory that it shares with QEMU, and lets the guest go on: a light exit. QEMU looks there
-before it serves the next access that does reach it.
+A store that may wait does not go to QEMU at once. QEMU names such addresses to KVM beforehand (coalesced MMIO); KVM
+then notes address and value in memory that it shares with QEMU, and lets the guest go on: a light exit. QEMU looks
+there before it serves the next access that does reach it.
 
 Source: Linux 6.12 arch/x86/kvm/x86.c (emulator_read_write, complete_emulated_mmio), virt/kvm/coalesced_mmio.c.
 """
@@ -235,7 +235,9 @@ class LoadInQemu(_Access):
         "finish the load",
         "complete_emulated_mmio",
         KVM_X86,
-        text="KVM_RUN was called again, and the value is there: the instruction is emulated a second time, and gets it.",
+        text=(
+            "KVM_RUN was called again, and the value is there: the instruction is emulated a second time, and gets it."
+        ),
         to=goto("enter"),
         cost="emulate",
         private=True,

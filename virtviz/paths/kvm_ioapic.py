@@ -98,7 +98,9 @@ class IrqLine(Routine):
         text={
             "deliver": "Pin {gsi} rises, and no interrupt of it is in service: one goes to {vcpu}.",
             "in service": "Pin {gsi} is high, but the guest has not ended its last interrupt: it will be told then.",
-            "low": "Pin {gsi} is low: the device wants nothing more. The interrupt that it caused is still to be ended.",
+            "low": (
+                "Pin {gsi} is low: the device wants nothing more. The interrupt that it caused is still to be ended."
+            ),
         },
         to={"deliver": call("deliver", "finish"), "in service": goto("finish"), "low": goto("finish")},
     )

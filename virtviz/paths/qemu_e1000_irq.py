@@ -70,7 +70,9 @@ class UpdateLine(E1000Routine):
         QEMU_E1000,
         text={
             "raise": "ICR {icr} and the mask {ims} have a cause in common, and no timer holds it back: the line rises.",
-            "hold back": "A cause waits, but the timer of the last interrupt still runs: the line stays low until then.",
+            "hold back": (
+                "A cause waits, but the timer of the last interrupt still runs: the line stays low until then."
+            ),
             "lower": "No cause is left that the driver wants to hear of: the line goes low.",
             "leave": "The line is as it should be: nobody has to be told.",
         },
@@ -131,7 +133,9 @@ class UpdateLine(E1000Routine):
         "raise the line",
         "pci_set_irq",
         QEMU_PCI,
-        text="The device's line goes high. The interrupt controllers are KVM's, so KVM has to be told: by a system call.",
+        text=(
+            "The device's line goes high. The interrupt controllers are KVM's, so KVM has to be told: by a system call."
+        ),
         to=call("tell_kvm", None),
     )
     def raise_line(self, me: Context) -> None:

@@ -134,7 +134,9 @@ class PpollUntil(PpollWait):
             "frame": "The TAP's queue holds a frame, so the TAP can be read: ppoll() returns.",
             "both": "The TAP can be read, and the main loop's own eventfd was written: ppoll() returns 2.",
             "timeout": "The time is over, and no descriptor is ready: ppoll() returns 0.",
-            "sleep": "No descriptor is ready: the thread puts itself on the wait queue of each, and sleeps in the kernel.",
+            "sleep": (
+                "No descriptor is ready: the thread puts itself on the wait queue of each, and sleeps in the kernel."
+            ),
         },
         to={"ready": RETURN, "frame": RETURN, "both": RETURN, "timeout": RETURN, "sleep": block("wait")},
         cause="return from the system call",

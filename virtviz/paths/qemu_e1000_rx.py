@@ -142,7 +142,9 @@ class ReceiveFrame(E1000Routine):
         "write the descriptor",
         "e1000_receive_iov",
         QEMU_E1000,
-        text="Descriptor {rdh} gets the length, 4 bytes of checksum included, and that the frame ends here. Not DD yet.",
+        text=(
+            "Descriptor {rdh} gets the length, 4 bytes of checksum included, and that the frame ends here. Not DD yet."
+        ),
         fence=True,
     )
     def write_desc(self, me: Context) -> None:
@@ -185,7 +187,9 @@ class ReceiveFrame(E1000Routine):
         QEMU_E1000,
         text={
             "received": "Something was received: a cause of an interrupt. ICR is {icr}.",
-            "running low": "Something was received, and buffers are running low, with {left} left: two causes. ICR is {icr}.",
+            "running low": (
+                "Something was received, and buffers are running low, with {left} left: two causes. ICR is {icr}."
+            ),
         },
         to={"received": call("interrupt", None), "running low": call("interrupt", None)},
     )

@@ -1,7 +1,7 @@
 """QEMU's e1000 sends what lies between head and tail: rows 7 to 12 of path (a)'s way out.
 
-This is the vCPU's thread, in user space: as long as it copies, calls writev() and waits for the host's switch, its guest
-stands still. The frame is copied twice on the host: guest memory to QEMU's, QEMU's to the TAP's socket buffer.
+This is the vCPU's thread, in user space: as long as it copies, calls writev() and waits for the host's switch, its
+guest stands still. The frame is copied twice on the host: guest memory to QEMU's, QEMU's to the TAP's socket buffer.
 
 Source: QEMU 10.0 hw/net/e1000.c (set_tctl, start_xmit, process_tx_desc, xmit_seg, txdesc_writeback).
 """
@@ -78,7 +78,10 @@ class SendRing(E1000Routine):
         "set the tail register",
         "set_tctl",
         QEMU_E1000,
-        text="The store was to TDT: it is {tdt} now. For the device model that is the order to send, and it does so here.",
+        text=(
+            "The store was to TDT: it is {tdt} now. For the device model that is the order to send, and it does "
+            "so here."
+        ),
         milestone="backend-awake",
     )
     def set_tail(self, me: Context) -> None:

@@ -257,7 +257,8 @@ def wire_program(
     Args:
         parts: the world in the making.
         guest: the virtual machine.
-        skbs, buffers: where its packets lie.
+        skbs: where packets lie that it sends.
+        buffers: where packets lie that it receives.
         start_xmit: sends a packet.
         run_queue: sends those that wait.
         softirq: runs softirqs that were held off.

@@ -1,8 +1,8 @@
 """Putting a simulated world together: from settings and traffic to a machine that stands just before its first step.
 
 A virtual machine, what serves its network card, and a switch with its far port are each made by a module of their own
-(`wire_*.py`); a data path is the choice of which are joined. What happens before the first packet (filling the receive queue, putting
-workers to sleep) is run like everything else, and then forgotten.
+(`wire_*.py`); a data path is the choice of which are joined. What happens before the first packet (filling the receive
+queue, putting workers to sleep) is run like everything else, and then forgotten.
 """
 
 from __future__ import annotations

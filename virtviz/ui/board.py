@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from virtviz.ui.commands import COMMANDS
-from virtviz.ui.draw.e1000_ring import draw_e1000_ring
 from virtviz.ui.draw.lists import draw_lanes, draw_ledger, draw_sources, lane_columns
 from virtviz.ui.draw.panels import (
     draw_counters,
@@ -22,12 +21,12 @@ from virtviz.ui.draw.panels import (
     sentence_rows,
 )
 from virtviz.ui.draw.question import Asking, draw_question, rows_beyond
-from virtviz.ui.draw.ring import draw_ring, slots_for
+from virtviz.ui.draw.ring import draw_ring
+from virtviz.ui.draw.ring_parts import slots_for
 from virtviz.ui.draw.stage import draw_stage
 from virtviz.ui.grid import Grid
 from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, Rect, make_plan, make_tiles
 from virtviz.view.build import fold_of, make_frame
-from virtviz.view.frame import RingFrame
 from virtviz.view.lanes import make_lanes
 from virtviz.view.machines import machines_of
 from virtviz.view.stage import LANE
@@ -205,8 +204,7 @@ class Board:
         width, height, position = rect.width, rect.height, frame.position
         match panel:
             case "ring":
-                draw = draw_ring if isinstance(frame.ring, RingFrame) else draw_e1000_ring
-                return draw(frame, width, height), ()
+                return draw_ring(frame, width, height), ()
             case "counters":
                 return draw_counters(frame, width, height), ()
             case "who":

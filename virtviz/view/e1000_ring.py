@@ -97,12 +97,12 @@ def _fields(
         word, word_at = str(errors), 13
     if not (addr or length):
         empty = {
-            name: marks.cell(NOTHING, address, DESC_BYTES, live=False) for name in ("addr", "length", "word", "status")
+            name: marks.cell(NOTHING, address, DESC_BYTES, live=False) for name in ("addr", "len", "word", "status")
         }
         return empty, False
     fields = {
         "addr": marks.cell(f"{addr:x}", address, 8, live=live),
-        "length": marks.cell(str(length), address + 8, 2, live=live),
+        "len": marks.cell(str(length), address + 8, 2, live=live),
         "word": marks.cell(word, address + word_at, 1, live=live),
         "status": marks.cell(_status(status, queue.direction), address + 12, 1, live=live),
     }

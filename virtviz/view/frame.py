@@ -189,7 +189,7 @@ class E1000SlotFrame(Struct, frozen=True):
 
     Attributes:
         slot: its number.
-        addr, length, status: fields of the descriptor.
+        addr, len, status: fields of the descriptor.
         word: of a transmit descriptor its commands, of a receive descriptor its errors.
         owner: `device` from head to tail, `used` if it is done and the driver has not taken it yet, else `driver`.
         packet: number of the packet it is for, 0 if none.
@@ -200,7 +200,7 @@ class E1000SlotFrame(Struct, frozen=True):
 
     slot: int
     addr: Cell
-    length: Cell
+    len: Cell
     word: Cell
     status: Cell
     owner: str
@@ -211,9 +211,14 @@ class E1000SlotFrame(Struct, frozen=True):
     is_clean_next: bool
 
     @property
+    def desc(self) -> int:
+        """The descriptor's number: that of its slot, for they are the same."""
+        return self.slot
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """Its fields in memory."""
-        return (self.addr, self.length, self.word, self.status)
+        return (self.addr, self.len, self.word, self.status)
 
 
 class E1000RingFrame(Struct, frozen=True):

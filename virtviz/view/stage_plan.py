@@ -63,6 +63,7 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "e1000": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
@@ -72,6 +73,7 @@ _KNOWN: Final = {
     "qemu": "qemu",
     "vcpu": "qemu",
     "vm": "kvm",
+    "device": "device",
     "eventfd": "fds",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
@@ -124,6 +126,9 @@ class _Planner:
         self.switch = "bridge" if "Linux bridge" in titles else "OVS"
         # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
+        # The driver in the guest, and the card that QEMU is to it, if it is one.
+        self.driver = next((p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"), "")
+        self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
@@ -177,7 +182,7 @@ class _Planner:
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
         stack = self._box("stack", "stack", "guest-kernel", 1, floor, 9 + grow)
         x = stack.x + stack.width + 2 + gaps[0]
-        driver = self._box("virtio-net", "virtio-net", "guest-kernel", x, floor, 13 + grow)
+        driver = self._box("virtio-net", self.driver or "virtio-net", "guest-kernel", x, floor, 13 + grow)
         self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
@@ -207,22 +212,37 @@ class _Planner:
             width = 10 + self.grow
             x = kvm.x if self.device == "fds" else kvm.middle - width // 2
             qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
-        if self.device == "fds":
+        if self.has_model:
+            model = self._model(qemu)
+            self.ways.append(Way("qemu", "device", (qemu.at, model.at)))
+            self.ways.append(Way("device", "tap", _bent(model.at, spots["tap"].at)))
+        elif self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
         if self.has_vswitchd:
             self._vswitchd(switch)
 
     def _qemu_width(self, width: int) -> int:
-        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls."""
+        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls.
+
+        The model of a card has the right half of that.
+        """
         kvm, tap = self.spots["kvm"], self.spots["tap"]
-        return tap.middle - kvm.x + 1 if self.device == "fds" else width
+        whole = tap.middle - kvm.x + 1
+        return width if self.device != "fds" else max(whole // 2, 14) if self.has_model else whole
+
+    def _model(self, qemu: Spot) -> Spot:
+        """Place the model of a card beside the rest of QEMU."""
+        x, tap = qemu.x + qemu.width, self.spots["tap"]
+        make = self._chip if self.rows is _SMALL else self._box
+        return make("device", "e1000", "host-user", x, _USER_ROW, max(tap.middle - x + 1, 13))
 
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
         if self.rows is _SMALL:
             qemu = self.spots["qemu"]
-            x = max(min(switch.middle - 10, self.width - 32), qemu.x + qemu.width + 1)
+            left = self.spots.get("device", qemu)
+            x = max(min(switch.middle - 10, self.width - 32), left.x + left.width + 1)
             width = min(32, self.width - x)
             vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
         else:
@@ -238,7 +258,8 @@ class _Planner:
         """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
         driver, device = self.spots["virtio-net"], self.spots[self.device]
         # Where the lines of the device's side go up, and to whom.
-        side, beside = (self.spots["qemu"], device.x + device.width) if self.device == "fds" else (device, device.x + 8)
+        server = self.spots["device" if self.has_model else "qemu"]
+        side, beside = (server, device.x + device.width) if self.device == "fds" else (device, device.x + 8)
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
         queues = sorted(mine, key=lambda q: q.direction != "out")
         for row, (queue, y) in enumerate(zip(queues, self.rows.lanes, strict=False)):
@@ -283,11 +304,16 @@ class _Planner:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
         kernel = self.spots["kvm"].x + 1 if self.device == "fds" else self.spots["vhost-net"].middle - 2
+        title = "host kernel"
+        if self.has_model:
+            # KVM's gate is in use all the time: its words need a place of their own.
+            kernel = self._kvm_gate() + 8
+            title = title if self.spots["fds"].middle - kernel > len(title) else "kernel"
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
-            ("host-kernel", "host kernel", (kernel, under)),
+            ("host-kernel", title, (kernel, under)),
         )
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
@@ -320,15 +346,19 @@ class _Planner:
             lines.append(Border("hardware", "host", nic.x - before, lane, width - nic.x + before))
         return tuple(lines)
 
+    def _kvm_gate(self) -> int:
+        """Give the column in which KVM_RUN returns to QEMU."""
+        return self.spots["kvm"].x if self.has_model else self.spots["kvm"].middle
+
     def _gates(self) -> dict[str, Gate]:
         wall, under = self.wall, self.rows.border
-        guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
+        guest, kvm = self.spots["stack"].middle, self._kvm_gate()
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
         return mine | {
             "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
             "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-            "kvm": Gate((kvm, under), (kvm + 1, under), 8),
+            "kvm": Gate((kvm, under), (kvm + 1, under), 7 if self.has_model else 8),
             "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
         }
 
