@@ -45,6 +45,7 @@ ASCII: Final = str.maketrans(
         "·": ".",
         "…": "~",
         "\N{MULTIPLICATION SIGN}": "x",
+        "\N{MICRO SIGN}": "u",
         "✓": "v",
         "✗": "x",
         "‖": "|",

@@ -127,7 +127,9 @@ class _Planner:
         # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
         # The driver in the guest, and the card that QEMU is to it, if it is one.
-        self.driver = next((p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"), "")
+        self.driver = next(
+            (p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"), ""
+        )
         self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
@@ -182,12 +184,14 @@ class _Planner:
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
         stack = self._box("stack", "stack", "guest-kernel", 1, floor, 9 + grow)
         x = stack.x + stack.width + 2 + gaps[0]
+        # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
+        more = 1 if self.has_model else 0
         driver = self._box("virtio-net", self.driver or "virtio-net", "guest-kernel", x, floor, 13 + grow)
         self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
         names = (
-            ("kvm", "KVM", 8, 1),
+            ("kvm", "KVM", 8 + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
             ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
             ("tap", self.taps.get(self.machine, "tap0"), 9, 1),
