@@ -135,7 +135,7 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
         departures=tuple(simulation.world.departures()),
         threads=tuple(ThreadInfo(t.name, t.kind, t.start.place.name) for t in machine.threads),
         places=tuple(places[name] for name in sorted(places)),
-        queues=tuple(queue for vm in simulation.vms for queue in vm.queues),
+        queues=tuple(queue for vm in simulation.vms for pair in vm.pairs for queue in pair.queues),
         packets=tuple(
             PacketInfo(n, item.id, item.outgoing, traffic.length(n), summary(traffic.frame(n)))
             for n, item in enumerate(traffic.items[:NAMED_PACKETS_MAX], 1)

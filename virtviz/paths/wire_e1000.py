@@ -17,8 +17,8 @@ from virtviz.paths.qemu_rx import ReadTap
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.wire_backend import FIRST_PID, msi_delivery
-from virtviz.paths.wire_guest import enter_guest
+from virtviz.paths.wire_backend import FIRST_PID
+from virtviz.paths.wire_guest import enter_guest, msi_delivery
 from virtviz.paths.wire_qemu import FDS, FRAMES, KVM_VM, QEMU, QEMU_VCPU
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class E1000Backend:
     """QEMU's e1000 behind a TAP.
 
     Attributes:
-        thread: the thread that carries the guest's frames to the TAP: the vCPU's own.
+        threads: the thread that carries the guest's frames to the TAP: the vCPU's own.
         main_loop: the main loop's thread.
         tap: the TAP it reads and writes.
         device: the device model.
@@ -60,7 +60,7 @@ class E1000Backend:
         # The timer's turn comes before the main loop's: in the readable order it is over when the main loop looks.
         self.timer = parts.thread(f"{guest.name}.mitigation", cpu=2 * number, kind=ThreadKind.HARDWARE)
         self.main_loop: Thread = parts.thread(name, cpu=2 * number)
-        self.thread = guest.thread
+        self.threads = [guest.thread]
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
         self.qemu = qemu_e1000.E1000Qemu(state, name, [], own, tap)

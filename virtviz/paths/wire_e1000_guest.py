@@ -18,8 +18,16 @@ from virtviz.paths.kvm_device import AccessCells, CoalescedRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
-from virtviz.paths.wire_backend import msi_delivery
-from virtviz.paths.wire_guest import PAGE, SPARE_SLOTS, TX_SLOT_BYTES, AnyGuest, enter_guest, open_gates, wire_program
+from virtviz.paths.wire_guest import (
+    PAGE,
+    SPARE_SLOTS,
+    TX_SLOT_BYTES,
+    AnyGuest,
+    enter_guest,
+    msi_delivery,
+    open_gates,
+    wire_program,
+)
 from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS, E1000Layout, E1000Ring
 from virtviz.spec.e1000 import ETH_FCS_LEN, RX_BUFFER_BYTES
 
@@ -106,7 +114,7 @@ def make_e1000_guest(parts: Parts, number: int) -> E1000Guest:
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
     program = Program(
-        state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
+        state, f"{name}.program", app, parts.traffic, number, 0, memory.region, memory.send_page, memory.receive_page
     )
     parts.drops |= {
         f"{name}.qdisc": lambda: tx_queue.cells.dropped,
@@ -115,6 +123,8 @@ def make_e1000_guest(parts: Parts, number: int) -> E1000Guest:
     }
     return E1000Guest(
         name=name,
+        number=0,
+        tag=name,
         thread=thread,
         vcpu=vcpu,
         cpu=cpu,
@@ -185,7 +195,7 @@ def wire_e1000_guest(parts: Parts, guest: E1000Guest, exits: Mapping[str, Routin
         f"{name}.e1000.interrupt", place, adapter, exits["ICR"], exits["IMC"], exits["STATUS"]
     )
     _line_gates(parts, guest, kernel, softirq, handler)
-    wire_program(parts, guest, skbs, buffers, xmit, run_queue, softirq)
+    wire_program(parts, guest, skbs, (skbs, buffers), xmit, run_queue, softirq)
     guest.thread.start = e1000.OpenAdapter(f"{name}.open", place, adapter, adapter.rx, refill, enable, guest.program)
 
 

@@ -20,7 +20,7 @@ from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_e1000 import E1000Backend
 from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
-from virtviz.paths.wire_guest import in_receive_buffers, make_guest, wire_guest
+from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
@@ -52,11 +52,11 @@ class Backend(Protocol):
     """What serves a virtual machine's network card: the device's side of a data path.
 
     Attributes:
-        thread: the thread that carries the guest's frames to its TAP.
-        tap: that TAP.
+        threads: the threads that carry the guest's frames to its TAP.
+        tap: that TAP, or the first queue of it.
     """
 
-    thread: Thread
+    threads: list[Thread]
     tap: Tap
 
     def tap_transmit(self) -> Routine:
@@ -69,39 +69,35 @@ class Backend(Protocol):
 class VirtioBackend(Backend, Protocol):
     """What serves the queues of a virtio-net device."""
 
-    @property
-    def rx_device(self) -> SplitDevice:
-        """The device's side of the receive queue."""
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
 
-    @property
-    def tx_device(self) -> SplitDevice:
-        """The device's side of the transmit queue."""
-
-    def kick_exits(self) -> list[Routine]:
-        """Make what a store to each queue's notify address leads to."""
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
 
-class Vm(Struct):
-    """One virtual machine: its memory, its program, its vCPU, and its network card's queues.
+class Pair(Struct):
+    """A vCPU of a virtual machine with the queue pair that is bound to it and the program that runs there.
 
     Attributes:
+        skbs, buffers: where that vCPU keeps packets, and the receive queue's buffers.
         queues: for readers.
-        empty_buffers: counts the receive buffers that its driver has not offered yet; it takes more steps than that
+        empty_buffers: counts the receive buffers that the driver has not offered yet; it takes more steps than that
             until the interface is up.
         received_bytes: gives a received packet's bytes where they lie in receive buffers, by its number.
     """
 
-    name: str
-    memory: Region
     program: Program
     vcpu: Thread
+    skbs: PacketPool
+    buffers: PacketPool
     queues: tuple[QueueInfo, ...]
     empty_buffers: Callable[[], int]
     received_bytes: Callable[[int], bytes]
 
 
-class VirtioVm(Vm):
-    """One with a virtio-net device: its rings, from both sides."""
+class VirtioPair(Pair):
+    """One of a virtio-net device: its rings, from both sides."""
 
     tx_layout: SplitLayout
     rx_layout: SplitLayout
@@ -109,6 +105,63 @@ class VirtioVm(Vm):
     rx_driver: SplitDriver
     tx_device: SplitDevice
     rx_device: SplitDevice
+
+
+class Vm(Struct):
+    """One virtual machine: its memory, and its queue pairs and vCPUs.
+
+    What it says of one pair alone is about the first.
+    """
+
+    name: str
+    memory: Region
+    pairs: Sequence[Pair]
+
+    @property
+    def program(self) -> Program:
+        """The program on the first vCPU."""
+        return self.pairs[0].program
+
+    @property
+    def vcpu(self) -> Thread:
+        """The first vCPU."""
+        return self.pairs[0].vcpu
+
+
+class VirtioVm(Vm):
+    """One with a virtio-net device."""
+
+    pairs: list[VirtioPair]
+
+    @property
+    def tx_layout(self) -> SplitLayout:
+        """Where the first transmit queue lies."""
+        return self.pairs[0].tx_layout
+
+    @property
+    def rx_layout(self) -> SplitLayout:
+        """Where the first receive queue lies."""
+        return self.pairs[0].rx_layout
+
+    @property
+    def tx_driver(self) -> SplitDriver:
+        """The driver's side of the first transmit queue."""
+        return self.pairs[0].tx_driver
+
+    @property
+    def rx_driver(self) -> SplitDriver:
+        """The driver's side of the first receive queue."""
+        return self.pairs[0].rx_driver
+
+    @property
+    def tx_device(self) -> SplitDevice:
+        """The device's side of the first transmit queue."""
+        return self.pairs[0].tx_device
+
+    @property
+    def rx_device(self) -> SplitDevice:
+        """The device's side of the first receive queue."""
+        return self.pairs[0].rx_device
 
 
 class E1000Vm(Vm):
@@ -120,36 +173,41 @@ class E1000Vm(Vm):
 
 
 def _with_virtio(
-    make_backend: Callable[[Parts, Guest, int], VirtioBackend],
+    make_backend: Callable[[Parts, Sequence[Guest], int], VirtioBackend],
 ) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
     """Give what makes a virtual machine with a virtio-net device, by what serves its queues."""
 
     def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
-        guest = make_guest(parts, number)
-        backend = make_backend(parts, guest, number)
-        wire_guest(parts, guest, backend.kick_exits())
-        memory = guest.memory
-        vm = VirtioVm(
-            name=guest.name,
-            memory=memory.region,
-            program=guest.program,
-            vcpu=guest.thread,
-            queues=(
-                split_queue("out", memory.region, memory.tx_layout, guest.tx_driver, backend.tx_device.name),
-                split_queue("in", memory.region, memory.rx_layout, guest.rx_driver, backend.rx_device.name),
-            ),
-            empty_buffers=lambda: guest.rx_driver.cells.num_free,
-            received_bytes=lambda packet: in_receive_buffers(guest, packet),
-            tx_layout=memory.tx_layout,
-            rx_layout=memory.rx_layout,
-            tx_driver=guest.tx_driver,
-            rx_driver=guest.rx_driver,
-            tx_device=backend.tx_device,
-            rx_device=backend.rx_device,
-        )
-        return vm, backend
+        guests = make_guests(parts, number)
+        backend = make_backend(parts, guests, number)
+        for guest, exits in zip(guests, backend.kick_exits(), strict=True):
+            wire_guest(parts, guest, exits, guests)
+        pairs = [_virtio_pair(guest, *devices) for guest, devices in zip(guests, backend.devices(), strict=True)]
+        return VirtioVm(name=guests[0].name, memory=guests[0].memory.region, pairs=pairs), backend
 
     return make
+
+
+def _virtio_pair(guest: Guest, rx_device: SplitDevice, tx_device: SplitDevice) -> VirtioPair:
+    memory = guest.memory
+    return VirtioPair(
+        program=guest.program,
+        vcpu=guest.thread,
+        skbs=memory.skbs,
+        buffers=memory.buffers,
+        queues=(
+            split_queue("out", memory.region, memory.tx_layout, guest.tx_driver, tx_device.name),
+            split_queue("in", memory.region, memory.rx_layout, guest.rx_driver, rx_device.name),
+        ),
+        empty_buffers=lambda: guest.rx_driver.cells.num_free,
+        received_bytes=lambda packet: in_receive_buffers(guest, packet),
+        tx_layout=memory.tx_layout,
+        rx_layout=memory.rx_layout,
+        tx_driver=guest.tx_driver,
+        rx_driver=guest.rx_driver,
+        tx_device=tx_device,
+        rx_device=rx_device,
+    )
 
 
 def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, Backend]:
@@ -157,22 +215,20 @@ def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, Backend]:
     guest = make_e1000_guest(parts, number)
     backend = E1000Backend(parts, guest, number)
     wire_e1000_guest(parts, guest, backend.exits())
-    adapter, region, device = guest.adapter, guest.memory.region, backend.device
-    vm = E1000Vm(
-        name=guest.name,
-        memory=region,
+    adapter, memory, device = guest.adapter, guest.memory, backend.device
+    pair = Pair(
         program=guest.program,
         vcpu=guest.thread,
+        skbs=memory.skbs,
+        buffers=memory.buffers,
         queues=(
-            e1000_queue("out", region, adapter.tx, device.name),
-            e1000_queue("in", region, adapter.rx, device.name),
+            e1000_queue("out", memory.region, adapter.tx, device.name),
+            e1000_queue("in", memory.region, adapter.rx, device.name),
         ),
         empty_buffers=adapter.rx.unused,
         received_bytes=lambda packet: received_bytes(guest, packet),
-        tx=adapter.tx,
-        rx=adapter.rx,
-        device=device,
     )
+    vm = E1000Vm(name=guest.name, memory=memory.region, pairs=[pair], tx=adapter.tx, rx=adapter.rx, device=device)
     return vm, backend
 
 
@@ -228,9 +284,10 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
         backend.wire(port)
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
-    for vm in vms:
-        vm.program.programs = [other.program for other in vms]
-    _boot(machine, vms, switch.wire)
+    programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
+    for program in programs.values():
+        program.programs = programs
+    _boot(machine, vms, switch.wire, programs)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
@@ -255,18 +312,25 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     return machine
 
 
-def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire) -> None:
-    """Bring everything up to the point where the programs are about to begin, and forget how it got there."""
-    vcpus = {vm.vcpu.me.index for vm in vms}
+def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program]) -> None:
+    """Bring everything up to the point where the programs are about to begin, and forget how it got there.
+
+    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them.
+    """
+    pairs = [pair for vm in vms for pair in vm.pairs]
+    vcpus = {pair.vcpu.me.index for pair in pairs}
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
-    for vm in vms:
-        others = set(range(len(machine.threads))) - {vm.vcpu.me.index}
-        while vm.vcpu.pc != vm.program.entry:
+    for pair in pairs:
+        others = set(range(len(machine.threads))) - {pair.vcpu.me.index}
+        while pair.vcpu.pc != pair.program.entry:
             # An empty buffer takes more than one step, so this never goes too far.
-            if not machine.run(max(1, vm.empty_buffers()), held=others):
+            if not machine.run(max(1, pair.empty_buffers()), held=others):
                 # At a fence its stores have to drain.
                 machine.run(held=vcpus)
     machine.run(held=vcpus)
-    wire.phase = lambda number: vms[number].program.phase()
+    for pair in (pair for vm in vms if len(vm.pairs) > 1 for pair in vm.pairs if not pair.program.acts_in_all):
+        # Of several vCPUs, one whose program has no part in the scenario is at work of its own from the beginning.
+        machine.run(1, held=set(range(len(machine.threads))) - {pair.vcpu.me.index})
+    wire.phase = lambda item: programs[item.vm, item.vcpu].phase()
     machine.begin_here()

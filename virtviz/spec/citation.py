@@ -77,6 +77,8 @@ IRQ = linux("kernel/irq/handle.c")
 IRQ_CHIP = linux("kernel/irq/chip.c")
 SOFTIRQ = linux("kernel/softirq.c")
 IDLE = linux("kernel/sched/idle.c")
+SCHED = linux("kernel/sched/core.c")
+X86_SMP = linux("arch/x86/kernel/smp.c")
 POLL = linux("fs/select.c")
 
 # The network stack

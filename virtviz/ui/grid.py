@@ -45,10 +45,10 @@ ASCII: Final = str.maketrans(
         "·": ".",
         "…": "~",
         "\N{MULTIPLICATION SIGN}": "x",
-        "\N{MICRO SIGN}": "u",
         "✓": "v",
         "✗": "x",
         "‖": "|",
+        "µ": "u",
     }
 )
 """One character for one: box drawing, arrows and signs in what every console has."""
