@@ -89,12 +89,7 @@ class E1000Qemu(Qemu):
 
     def look(self) -> int:
         """Give what is ready, as bits of `Ready`."""
-        mine = self.cells
-        return (
-            (Ready.OWN_EVENTFD if self.own.counter else 0)
-            | (Ready.TAP if mine.read_poll and self.tap.queue else 0)
-            | (Ready.TIMER if self.device.timer == TIMER_DUE else 0)
-        )
+        return super().look() | (Ready.TIMER if self.device.timer == TIMER_DUE else 0)
 
 
 class E1000:
@@ -110,6 +105,7 @@ class E1000:
     """
 
     title = "e1000 device"
+    pair = 0
     header_bytes = VIRTIO_NET_HDR_LEGACY_BYTES
     sent_from = "QEMU's memory"
     copies_out = "The second copy: QEMU itself made the first."
@@ -197,7 +193,7 @@ class E1000:
 
     def next_in(self) -> int:
         """Give the number of the next packet on the TAP; for people only."""
-        return self.qemu.tap.next_packet()
+        return self.qemu.taps[0].next_packet()
 
 
 class E1000Routine(Routine):

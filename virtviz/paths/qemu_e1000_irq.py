@@ -111,7 +111,7 @@ class UpdateLine(E1000Routine):
         text="The main loop sleeps until its next timer, and this one is sooner: an empty bottom half is scheduled.",
     )
     def schedule(self, me: Context) -> None:
-        self.device.qemu.cells.scheduled = 1
+        self.device.qemu.schedule(0)
 
     @op(
         "line",

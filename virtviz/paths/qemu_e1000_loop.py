@@ -143,15 +143,9 @@ class PpollUntil(PpollWait):
         fence=True,
     )
     def wait(self, me: Context) -> str:
-        qemu, mine = self.qemu, self.qemu.cells
-        found = qemu.look()
-        watched = 0 if found else mine.read_poll
-        if qemu.tap.cells.watched != watched:
-            qemu.tap.cells.watched = watched
-        mine.polling = int(not found)
-        mine.ready = found
-        if not found:
+        if super().wait(me) == "sleep":
             return "sleep"
+        found = self.qemu.cells.ready
         fds = found & SOME_FDS
         if fds == SOME_FDS:
             return "both"

@@ -244,7 +244,7 @@ class TakeBuffers(E1000Routine):
         text="The frame is out of QEMU's hands: the TAP is among what ppoll() waits for again.",
     )
     def read_tap_again(self, me: Context) -> None:
-        self.device.qemu.cells.read_poll = 1
+        self.device.qemu.poll_tap(0, wanted=True)
 
     @op(
         "E1000-RX.16",
@@ -254,7 +254,7 @@ class TakeBuffers(E1000Routine):
         text="There may be frames on the TAP that could be delivered now: the main loop shall look, whether or not.",
     )
     def notify_event(self, me: Context) -> None:
-        self.device.qemu.cells.scheduled = 1
+        self.device.qemu.schedule(0)
 
     @op(
         "E1000-RX.16",

@@ -98,7 +98,7 @@ class ReadTap(Routine):
     def count(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.frame:
-            self.nic.qemu.cells.read_poll = 0
+            self.nic.qemu.poll_tap(self.nic.pair, wanted=False)
             return "kept"
         return "enough" if mine.read >= TAP_BURST else "more"
 
@@ -151,5 +151,5 @@ class ServeRxKick(RxRoutine):
     def read_tap_again(self, me: Context) -> str:
         if self.nic.cells.frame:
             return "kept"
-        self.nic.qemu.cells.read_poll = 1
+        self.nic.qemu.poll_tap(self.nic.pair, wanted=True)
         return "delivered"

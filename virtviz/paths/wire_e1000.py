@@ -63,7 +63,7 @@ class E1000Backend:
         self.threads = [guest.thread]
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
-        self.qemu = qemu_e1000.E1000Qemu(state, name, [], own, tap)
+        self.qemu = qemu_e1000.E1000Qemu(state, name, [], own, [tap])
         self.qemu.thread = self.main_loop
         region = state.region(f"{name}.memory", FRAMES * HOST_SLOT_BYTES)
         frames = PacketPool(state, f"{name}.frames", region, 0, FRAMES, HOST_SLOT_BYTES, headroom=0)
