@@ -220,5 +220,5 @@ def test_settings_of_virtio_mean_nothing_for_an_e1000_and_are_refused_with_what_
 
 
 def test_the_ring_of_an_e1000_is_not_smaller_than_linux_makes_it():
-    with pytest.raises(KnobError, match="set queue.size=64 or more"):
+    with pytest.raises(KnobError, match=r"set queue\.size=64 or more"):
         make_world({"path": "e1000", "queue.size": 32})
