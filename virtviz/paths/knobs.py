@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from virtviz.errors import KnobError
 from virtviz.spec.e1000 import DESCRIPTORS_MIN
+from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
 
@@ -175,6 +176,13 @@ KNOBS: dict[str, Knob] = {
             choices=("running", "halted"),
         ),
         Knob(
+            "halt_poll_ns",
+            0,
+            "Nanoseconds that KVM polls for an interrupt before a halted vCPU's thread sleeps; Linux: 200000.",
+            low=0,
+            high=10_000_000,
+        ),
+        Knob(
             "guest_if",
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
@@ -188,10 +196,47 @@ KNOBS: dict[str, Knob] = {
             choices=("direct", "pc", "q35"),
             recorded="q35",
         ),
-        Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "pv_eoi",
+            "on",
+            "Whether a guest without APICv may end an interrupt in memory, without an exit, if no other one waits.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "fast_mmio",
+            "on",
+            "Whether KVM on Intel finds a kick's eventfd by the address alone; before Linux 4.4 it decodes the store.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "host_kernel",
+            "6.12",
+            "Version of the host's kernel; since 6.4 vhost's worker is a thread of QEMU's process.",
+            choices=("6.1", "6.3", "6.4", "6.12"),
+            recorded="6.1",
+        ),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "sndbuf",
+            "unlimited",
+            "The TAP's send buffer (sndbuf of QEMU's tap): with a limit vhost-net sends each packet by itself.",
+            choices=("unlimited", "limited"),
+        ),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "busy_poll_us",
+            0,
+            "Microseconds that vhost-net polls before it asks for a kick and sleeps (poll-us of QEMU's tap); 0: never.",
+            low=0,
+            high=10000,
+        ),
+        Knob(
+            "device",
+            "tap",
+            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            choices=("tap", "tun"),
+        ),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob(
             "switch",
@@ -212,7 +257,20 @@ KNOBS: dict[str, Knob] = {
             choices=("fresh", "stale"),
             recorded="stale",
         ),
-        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd, served CPU by CPU.", low=1, high=4),
+        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd.", low=1, high=4),
+        Knob(
+            "ovs_dispatch",
+            "per-cpu",
+            "By which socket the switch asks: the one of the handler for this CPU, or the one of the input port.",
+            choices=("per-cpu", "per-vport"),
+        ),
+        Knob(
+            "upcall_rcvbuf",
+            4 << 20,
+            "Receive buffer that ovs-vswitchd asks for its upcall sockets; what does not fit in is lost.",
+            low=2048,
+            high=4 << 20,
+        ),
         Knob(
             "far_port",
             "nic",
@@ -223,6 +281,13 @@ KNOBS: dict[str, Knob] = {
             choices=("nic", "veth", "dummy"),
             recorded="veth",
         ),
+        Knob(
+            "tunnel",
+            "none",
+            "What carries frames to the far host: its own network, or a tunnel over UDP between the two hosts.",
+            choices=("none", "vxlan", "geneve"),
+        ),
+        Knob("vni", 42, "The virtual network's number in the tunnel's header.", low=0, high=VNI_MAX),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
         Knob(
             "nic_tx_frames",
@@ -333,7 +398,11 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
             if name != "profile":
                 values[name] = find_knob(name).parse(value)
     world = World(values, profile)
-    for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
+    for name, message in (
+        *_contradictions(world),
+        *_contradictions_of_shortcuts(world),
+        *_contradictions_of_switches(world),
+    ):
         raise KnobError(name, message)
     return world
 
@@ -406,6 +475,9 @@ _NOT_OF_E1000 = {
     "tx_batch": "QEMU sends the frames of an e1000 one by one",
     "weight": "QEMU sends all that is in the ring of an e1000, without giving way",
     "device_checks": "the rings of an e1000 are no virtqueues, and nobody checks them",
+    "pv_eoi": "the end of an interrupt that comes from the IOAPIC always has to be told",
+    "fast_mmio": "a store to a register of an e1000 has no eventfd to find",
+    "device": "an e1000 sends and receives Ethernet frames, which only a TAP carries",
 }
 """Knob of virtio-net or vhost-net -> why it means nothing for an e1000."""
 
@@ -428,14 +500,43 @@ def _contradictions_of_e1000(world: World) -> Iterable[tuple[str, str]]:
     yield from _contradictions_of_processors(world)
 
 
+def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what spares exits and wake-ups."""
+    if world.number("busy_poll_us") and world["path"] != "vhost-net":
+        yield ("busy_poll_us", "it is vhost-net's worker that polls; set path=vhost-net, or busy_poll_us=0")
+    if world.number("halt_poll_ns") and world["vcpu"] == "running":
+        yield ("halt_poll_ns", "a vCPU that never halts is never polled for; set vcpu=halted, or halt_poll_ns=0")
+    if world["sndbuf"] == "limited" and world["path"] != "vhost-net":
+        yield ("sndbuf", "QEMU's own back-end sends each packet by itself anyway; set path=vhost-net, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("queues") > 1:
+        yield ("sndbuf", "a limited send buffer goes together with one queue pair only; set queues=1, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("busy_poll_us"):
+        yield ("sndbuf", "a vhost-net that polls and cannot batch is not there yet; set busy_poll_us=0, or unlimited")
+    if not world.on("pv_eoi") and world.on("apicv"):
+        yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
+    if not world.on("fast_mmio") and world["cpu"] == "amd":
+        yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
+    if not world.on("fast_mmio") and not world.on("ioeventfd"):
+        yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
+
+
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
+    if world["device"] == "tun":
         yield (
-            "flows",
+            "device",
             (
-                "a bridge that knows no address floods every frame to the other virtual machine too, and such copies "
-                "are not followed here; set flows=known, or vms=1"
+                "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
+                "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
+                "bridge takes no TUN as a port; set device=tap"
+            ),
+        )
+    if world["tunnel"] != "none" and world["switch"] != "ovs":
+        yield (
+            "tunnel",
+            (
+                "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
+                "switch=ovs, or tunnel=none"
             ),
         )
 

@@ -178,6 +178,10 @@ class E1000:
         slot = self.cells.frame
         return self.memory.cells.length[slot] if slot else 0
 
+    def drops_kept(self) -> bool:
+        """Say whether the frame in hand was dropped for want of a link: never, for here its link is always up."""
+        return False
+
     def forget(self) -> None:
         """Let the frame in hand go."""
         self.memory.release(self.cells.frame)

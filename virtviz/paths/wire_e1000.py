@@ -17,8 +17,7 @@ from virtviz.paths.qemu_rx import ReadTap
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.wire_backend import FIRST_PID
-from virtviz.paths.wire_guest import enter_guest, msi_delivery
+from virtviz.paths.wire_guest import FIRST_PID, enter_guest, msi_delivery
 from virtviz.paths.wire_qemu import FDS, FRAMES, KVM_VM, QEMU, QEMU_VCPU
 
 if TYPE_CHECKING:

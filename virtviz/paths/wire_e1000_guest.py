@@ -91,7 +91,7 @@ def make_e1000_guest(parts: Parts, number: int) -> E1000Guest:
     rx_name, tx_name = f"{name}.rx_ring", f"{name}.tx_ring"
     memory = _lay_out(parts, name, rx_name, tx_name)
     thread = parts.thread(f"{name}.vcpu0", cpu=1 + 2 * number, kind=ThreadKind.VCPU)
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", (LINE,), apicv=world.on("apicv"))
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", (LINE,), apicv=world.on("apicv"), pv_eoi=False)
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
     socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))

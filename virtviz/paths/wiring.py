@@ -75,6 +75,9 @@ class VirtioBackend(Backend, Protocol):
     def kick_exits(self) -> list[list[Routine]]:
         """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
 
 class Pair(Struct):
     """A vCPU of a virtual machine with the queue pair that is bound to it and the program that runs there.
@@ -180,8 +183,9 @@ def _with_virtio(
     def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
         guests = make_guests(parts, number)
         backend = make_backend(parts, guests, number)
+        config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            wire_guest(parts, guest, exits, guests)
+            wire_guest(parts, guest, exits, guests, config_load)
         pairs = [_virtio_pair(guest, *devices) for guest, devices in zip(guests, backend.devices(), strict=True)]
         return VirtioVm(name=guests[0].name, memory=guests[0].memory.region, pairs=pairs), backend
 
