@@ -15,6 +15,7 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
+POLLED = {"path": "vhost-user", "flows": "unknown"}
 TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
 WORLDS = {
     "nic": {},
@@ -27,6 +28,9 @@ WORLDS = {
     "tunnel": TUNNEL,
     "tunnel under QEMU": TUNNEL | QEMU,
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
+    "vhost-user": POLLED,
+    "dpdk": POLLED | {"guest": "dpdk"},
+    "dpdk kicks": {"guest": "dpdk"},
 }
 
 

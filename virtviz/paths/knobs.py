@@ -29,6 +29,7 @@ class Knob(Struct, frozen=True):
         power_of_two: a number must be one.
         members: the words a set may contain; makes it a set.
         recorded: its value in the profile `recorded`; None if the same.
+        follows: another knob, a value of it, and what this knob then is unless it was set itself.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Knob(Struct, frozen=True):
     power_of_two: bool = False
     members: tuple[str, ...] = ()
     recorded: Value | None = None
+    follows: tuple[tuple[str, str, Value], ...] = ()
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
@@ -91,11 +93,16 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the TAP device: virtio in the kernel (vhost-net) or in QEMU's main "
-            "loop, or a network card that QEMU emulates (e1000).",
-            choices=("vhost-net", "virtio-qemu", "e1000"),
+            "The data path between the guest and the switch: virtio in the kernel (vhost-net), in QEMU's main loop, or "
+            "in a polling thread of OVS-DPDK (vhost-user); or a network card that QEMU emulates (e1000).",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000"),
         ),
-        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
+        Knob(
+            "guest",
+            "kernel",
+            "What drives the device in the guest: the kernel's driver, or a program that polls, with DPDK.",
+            choices=("kernel", "dpdk"),
+        ),
         Knob(
             "ioeventfd",
             "on",
@@ -105,8 +112,10 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
-            "Which optional features driver and device agreed on.",
+            "Which optional features driver and device agreed on; with guest=dpdk, which knows no event_idx, the other "
+            "two unless set.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
+            follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
         Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
         Knob(
@@ -115,7 +124,15 @@ KNOBS: dict[str, Knob] = {
             "Layout of the virtqueues; in-kernel vhost-net serves split rings only.",
             choices=("split", "packed"),
         ),
-        Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
+        Knob(
+            "queue.start",
+            0,
+            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it is 1 unless set: nobody "
+            "moves avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            low=0,
+            high=65535,
+            follows=(("path", "vhost-user", 1),),
+        ),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
@@ -241,8 +258,10 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "switch",
             "ovs",
-            "What connects the TAP with the far port: Open vSwitch, or a plain Linux bridge.",
-            choices=("ovs", "bridge"),
+            "What connects the guest with the far port: Open vSwitch in the kernel, a plain Linux bridge, or Open "
+            "vSwitch with DPDK in user space, which it is under vhost-user unless set.",
+            choices=("ovs", "bridge", "ovs-dpdk"),
+            follows=(("path", "vhost-user", "ovs-dpdk"),),
         ),
         Knob(
             "flows",
@@ -280,6 +299,7 @@ KNOBS: dict[str, Knob] = {
             ),
             choices=("nic", "veth", "dummy"),
             recorded="veth",
+            follows=(("path", "vhost-user", "nic"),),
         ),
         Knob(
             "tunnel",
@@ -312,7 +332,7 @@ KNOBS: dict[str, Knob] = {
             "device_checks",
             "vhost",
             "Whose checks vhost-net makes of its rings; that it checks as QEMU or strictly is a comparison, and not "
-            "real. QEMU's own back-end checks as QEMU.",
+            "real. QEMU's own back-end checks as QEMU, vhost-user as DPDK.",
             choices=("vhost", "qemu", "strict"),
         ),
     )
@@ -392,19 +412,33 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         profile = str(given.get("profile", profile))
     if profile not in PROFILES:
         raise KnobError("profile", f"profile is one of {', '.join(PROFILES)}, not {_shown(profile)}")
-    values = dict(PROFILES[profile])
+    chosen: dict[str, Value] = {}
     for given in settings:
         for name, value in given.items():
             if name != "profile":
-                values[name] = find_knob(name).parse(value)
-    world = World(values, profile)
+                chosen[name] = find_knob(name).parse(value)
+    values = PROFILES[profile] | chosen
+    world = World(values | _followers(values, chosen), profile)
     for name, message in (
         *_contradictions(world),
         *_contradictions_of_shortcuts(world),
         *_contradictions_of_switches(world),
+        *_contradictions_of_guests(world),
+        *_contradictions_of_dpdk(world),
     ):
         raise KnobError(name, message)
     return world
+
+
+def _followers(values: Mapping[str, Value], chosen: Mapping[str, Value]) -> dict[str, Value]:
+    """Give the knobs that follow others, because nobody has set them."""
+    return {
+        knob.name: value
+        for knob in KNOBS.values()
+        if knob.name not in chosen
+        for leader, word, value in knob.follows
+        if values[leader] == word
+    }
 
 
 def find_knob(name: str) -> Knob:
@@ -463,6 +497,7 @@ def _contradictions_of_processors(world: World) -> Iterable[tuple[str, str]]:
 
 
 _NOT_OF_E1000 = {
+    "guest": "the program that polls, with DPDK, drives a virtio-net device",
     "ioeventfd": "a store to a register of an e1000 always has to go to QEMU",
     "features": "an e1000 is no virtio device, and agrees on no features",
     "queue.format": "the rings of an e1000 have a form of their own",
@@ -531,13 +566,51 @@ def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
                 "bridge takes no TUN as a port; set device=tap"
             ),
         )
-    if world["tunnel"] != "none" and world["switch"] != "ovs":
+    if world["tunnel"] != "none" and world["switch"] == "bridge":
         yield (
             "tunnel",
             (
                 "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
                 "switch=ovs, or tunnel=none"
             ),
+        )
+
+
+def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a guest whose program polls."""
+    if world["guest"] == "dpdk" and world.has(EVENT_IDX):
+        yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
+    if world["guest"] == "dpdk" and world["vcpu"] == "halted":
+        yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
+    if world["guest"] == "dpdk" and world.number("queues") > 1:
+        yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
+
+
+def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
+    """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
+    by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world.number("queues") > 1:
+        yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
+    if by_socket and not by_pmd:
+        yield (
+            "switch",
+            f"a vhost-user port is a port of OVS-DPDK, not of {world['switch']}; set switch=ovs-dpdk, or leave it out",
+        )
+    if by_pmd and not by_socket:
+        yield ("switch", f"OVS-DPDK's ports are no TAPs, which path={world['path']} needs; set path=vhost-user")
+    if by_socket and not world.on("ioeventfd"):
+        yield (
+            "ioeventfd",
+            "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
+        )
+    if by_pmd and world["tunnel"] != "none":
+        yield ("tunnel", "OVS-DPDK's own way of tunnelling, in its polling thread, is not modelled; set tunnel=none")
+    if by_pmd and world["far_port"] != "nic":
+        yield ("far_port", "the thread of OVS-DPDK drives a network card here, and no other device; set far_port=nic")
+    if by_pmd and world.on("store_buffer") and world.number("vms") > 1:
+        yield (
+            "store_buffer",
+            "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
 
 

@@ -7,7 +7,7 @@ queue, putting workers to sleep) is run like everything else, and then forgotten
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -18,11 +18,13 @@ from virtviz.paths.costs import load_costs
 from virtviz.paths.describe import e1000_queue, split_queue
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
+from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
 from virtviz.paths.wire_e1000 import E1000Backend
 from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -49,7 +51,20 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What serves a virtual machine's network card: the device's side of a data path.
+    """What serves the queues of a virtual machine's virtio-net device: the device's side of a data path."""
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
+
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
+
+class TapBackend(Protocol):
+    """What serves a virtual machine's network card, whichever it is, where frames go through a TAP.
 
     Attributes:
         threads: the threads that carry the guest's frames to its TAP.
@@ -66,17 +81,32 @@ class Backend(Protocol):
         """Make everything that its threads do."""
 
 
-class VirtioBackend(Backend, Protocol):
-    """What serves the queues of a virtio-net device."""
+GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
+    "kernel": wire_guest,
+    "dpdk": wire_dpdk_guest,
+}
+"""Values of the knob `guest`, for a virtio-net device."""
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
-        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
 
-    def kick_exits(self) -> list[list[Routine]]:
-        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
+def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
+    """Join back-ends by a switch in the host's kernel, whose ports their TAPs are."""
+    switch = SwitchBuilder(parts, backends)
+    for backend, port in zip(backends, switch.ports, strict=True):
+        backend.wire(port)
+    return switch.wire
 
-    def config_load(self) -> Routine | None:
-        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
+def join_by_pmd(parts: Parts, backends: Sequence[VhostUserBackend]) -> Wire:
+    """Join vhost-user ports by the thread that polls them."""
+    return PmdSwitch(parts, backends).wire
+
+
+JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
+    "ovs": join_by_taps,
+    "bridge": join_by_taps,
+    "ovs-dpdk": join_by_pmd,
+}
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to."""
 
 
 class Pair(Struct):
@@ -176,7 +206,7 @@ class E1000Vm(Vm):
 
 
 def _with_virtio(
-    make_backend: Callable[[Parts, Sequence[Guest], int], VirtioBackend],
+    make_backend: Callable[[Parts, Sequence[Guest], int], Backend],
 ) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
     """Give what makes a virtual machine with a virtio-net device, by what serves its queues."""
 
@@ -185,7 +215,7 @@ def _with_virtio(
         backend = make_backend(parts, guests, number)
         config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            wire_guest(parts, guest, exits, guests, config_load)
+            GUESTS[parts.world.word("guest")](parts, guest, exits, guests, config_load)
         pairs = [_virtio_pair(guest, *devices) for guest, devices in zip(guests, backend.devices(), strict=True)]
         return VirtioVm(name=guests[0].name, memory=guests[0].memory.region, pairs=pairs), backend
 
@@ -214,7 +244,7 @@ def _virtio_pair(guest: Guest, rx_device: SplitDevice, tx_device: SplitDevice) -
     )
 
 
-def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, Backend]:
+def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
     """Make a virtual machine with an e1000 that QEMU emulates."""
     guest = make_e1000_guest(parts, number)
     backend = E1000Backend(parts, guest, number)
@@ -236,9 +266,10 @@ def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, Backend]:
     return vm, backend
 
 
-MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Backend]]]] = {
+MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Any]]]] = {
     "vhost-net": _with_virtio(VhostBackend),
     "virtio-qemu": _with_virtio(QemuBackend),
+    "vhost-user": _with_virtio(VhostUserBackend),
     "e1000": _with_e1000,
 }
 """Value of the knob `path` -> makes a virtual machine, by its number from 0, and what serves its network card."""
@@ -283,15 +314,13 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
     machines = [MACHINES[world.word("path")](parts, number) for number in range(world.number("vms"))]
-    switch = SwitchBuilder(parts, [backend for _, backend in machines])
-    for (_, backend), port in zip(machines, switch.ports, strict=True):
-        backend.wire(port)
+    wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
     for program in programs.values():
         program.programs = programs
-    _boot(machine, vms, switch.wire, programs)
+    _boot(machine, vms, wire, programs)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
