@@ -55,7 +55,8 @@ class PlaceLine(Line):
 class QueueLine(Line):
     """A queue: where its parts lie, and under which names its two sides keep their cells.
 
-    An e1000's has only descriptors.
+    Of a packed one `desc` is the descriptor ring, `avail` the driver's and `used` the device's event suppression
+    structure. An e1000's has only descriptors.
     """
 
     name: str
@@ -68,7 +69,7 @@ class QueueLine(Line):
     event_idx: bool
     driver: str
     device: str
-    format: Literal["split", "e1000"] = "split"
+    format: Literal["split", "packed", "e1000"] = "split"
 
 
 class PacketLine(Line):

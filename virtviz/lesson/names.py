@@ -27,11 +27,19 @@ RING_FIELDS: Final = {
         *("avail.flags", "avail.idx", "avail.ring", "used_event"),
         *("used.flags", "used.idx", "used.ring", "used.ring.id", "used.ring.len", "avail_event"),
     ),
+    "packed": (
+        *("desc", "desc.addr", "desc.len", "desc.id", "desc.flags"),
+        *("driver_event.desc", "driver_event.flags", "device_event.desc", "device_event.flags"),
+    ),
     "e1000": ("desc", *(f"desc.{field}" for field in {**TX_FIELDS, **RX_FIELDS})),
 }
-"""Fields of a queue by its format, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8; Intel's 8254x manual."""
+"""Fields of a queue by its format, without the slot.
+
+Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8, 2.8.13, 2.8.14; Intel's 8254x manual.
+"""
 _WRITTEN_WHOLE: Final = {
     "split": ("desc.", "used.ring."),
+    "packed": ("desc.addr",),
     "e1000": ("desc.length", "desc.cmd", "desc.special", "desc.errors"),
 }
 """Beginnings of fields that are part of a record; steps write the whole record."""
@@ -59,7 +67,7 @@ class Names(Struct, frozen=True):
         cells: names of cells with a value of their own, without index.
         pools: names of packet memories, whose fields are called `slot[n]`.
         size: slots of the queues.
-        format: their format, `split` or `e1000`.
+        format: their format: `split`, `packed` or `e1000`.
     """
 
     arrows: tuple[Arrow, ...]

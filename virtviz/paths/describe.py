@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS, E1000Layout
-from virtviz.ring.split import SplitLayout
+from virtviz.ring.packed import PackedLayout
+from virtviz.ring.rings import layout_of
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.paths.wiring import Simulation
     from virtviz.ring.e1000 import E1000Ring
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DriverRing, Layout
 
 NAMED_PACKETS_MAX = 1000
 """Packets that a header lists; a scenario of more repeats what it lists."""
@@ -52,10 +53,12 @@ class QueueInfo(Struct, frozen=True):
         direction: `out` or `in`, from the guest's point of view.
         region: the memory region it lies in.
         size: descriptors.
-        desc, avail, used: addresses of its three parts; an e1000's has only descriptors.
+        desc, avail, used: addresses of its three parts; of a packed queue, of its descriptor ring and of the driver's
+            and the device's event suppression structure; an e1000's has only descriptors.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
             `<device>.last_avail_idx`; of an e1000 `<driver>.next_to_use`, `<device>.tdh`.
+        format: `split`, `packed` or `e1000`.
     """
 
     name: str
@@ -71,11 +74,11 @@ class QueueInfo(Struct, frozen=True):
     format: str = "split"
 
     @property
-    def layout(self) -> SplitLayout | E1000Layout:
+    def layout(self) -> Layout | E1000Layout:
         """Where its parts lie."""
         if self.format == "e1000":
             return E1000Layout(self.desc, self.size, TX_FIELDS if self.direction == "out" else RX_FIELDS)
-        return SplitLayout(self.size, self.desc, self.avail, self.used)
+        return layout_of(self.size, self.desc, self.avail, self.used, packed=self.format == "packed")
 
 
 class PacketInfo(Struct, frozen=True):
@@ -144,19 +147,20 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
     )
 
 
-def split_queue(direction: str, region: Region, layout: SplitLayout, driver: SplitDriver, device: str) -> QueueInfo:
-    """Describe a split virtqueue; `device` is the name of the cells that the device's side keeps."""
+def virtqueue(direction: str, region: Region, layout: Layout, driver: DriverRing, device: str) -> QueueInfo:
+    """Describe a virtqueue; `device` is the name of the cells that the device's side keeps."""
     return QueueInfo(
         name=driver.name,
         direction=direction,
         region=region.name,
         size=layout.size,
-        desc=layout.desc,
-        avail=layout.avail,
-        used=layout.used,
+        desc=layout.areas[0],
+        avail=layout.areas[1],
+        used=layout.areas[2],
         event_idx=driver.event_idx,
         driver=driver.name,
         device=device,
+        format="packed" if isinstance(layout, PackedLayout) else "split",
     )
 
 

@@ -15,7 +15,7 @@ from virtviz.engine.counting import CountingMachine
 from virtviz.engine.program import link
 from virtviz.engine.recording import RecordingMachine
 from virtviz.paths.costs import load_costs
-from virtviz.paths.describe import e1000_queue, split_queue
+from virtviz.paths.describe import e1000_queue, virtqueue
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
@@ -45,15 +45,13 @@ if TYPE_CHECKING:
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.e1000 import E1000Ring
-    from virtviz.ring.split import SplitLayout
-    from virtviz.ring.split_device import SplitDevice
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
 
 class Backend(Protocol):
     """What serves the queues of a virtual machine's virtio-net device: the device's side of a data path."""
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
 
     def kick_exits(self) -> list[list[Routine]]:
@@ -132,12 +130,12 @@ class Pair(Struct):
 class VirtioPair(Pair):
     """One of a virtio-net device: its rings, from both sides."""
 
-    tx_layout: SplitLayout
-    rx_layout: SplitLayout
-    tx_driver: SplitDriver
-    rx_driver: SplitDriver
-    tx_device: SplitDevice
-    rx_device: SplitDevice
+    tx_layout: Layout
+    rx_layout: Layout
+    tx_driver: DriverRing
+    rx_driver: DriverRing
+    tx_device: DeviceRing
+    rx_device: DeviceRing
 
 
 class Vm(Struct):
@@ -167,32 +165,32 @@ class VirtioVm(Vm):
     pairs: list[VirtioPair]
 
     @property
-    def tx_layout(self) -> SplitLayout:
+    def tx_layout(self) -> Layout:
         """Where the first transmit queue lies."""
         return self.pairs[0].tx_layout
 
     @property
-    def rx_layout(self) -> SplitLayout:
+    def rx_layout(self) -> Layout:
         """Where the first receive queue lies."""
         return self.pairs[0].rx_layout
 
     @property
-    def tx_driver(self) -> SplitDriver:
+    def tx_driver(self) -> DriverRing:
         """The driver's side of the first transmit queue."""
         return self.pairs[0].tx_driver
 
     @property
-    def rx_driver(self) -> SplitDriver:
+    def rx_driver(self) -> DriverRing:
         """The driver's side of the first receive queue."""
         return self.pairs[0].rx_driver
 
     @property
-    def tx_device(self) -> SplitDevice:
+    def tx_device(self) -> DeviceRing:
         """The device's side of the first transmit queue."""
         return self.pairs[0].tx_device
 
     @property
-    def rx_device(self) -> SplitDevice:
+    def rx_device(self) -> DeviceRing:
         """The device's side of the first receive queue."""
         return self.pairs[0].rx_device
 
@@ -222,7 +220,7 @@ def _with_virtio(
     return make
 
 
-def _virtio_pair(guest: Guest, rx_device: SplitDevice, tx_device: SplitDevice) -> VirtioPair:
+def _virtio_pair(guest: Guest, rx_device: DeviceRing, tx_device: DeviceRing) -> VirtioPair:
     memory = guest.memory
     return VirtioPair(
         program=guest.program,
@@ -230,8 +228,8 @@ def _virtio_pair(guest: Guest, rx_device: SplitDevice, tx_device: SplitDevice) -
         skbs=memory.skbs,
         buffers=memory.buffers,
         queues=(
-            split_queue("out", memory.region, memory.tx_layout, guest.tx_driver, tx_device.name),
-            split_queue("in", memory.region, memory.rx_layout, guest.rx_driver, rx_device.name),
+            virtqueue("out", memory.region, memory.tx_layout, guest.tx_driver, tx_device.name),
+            virtqueue("in", memory.region, memory.rx_layout, guest.rx_driver, rx_device.name),
         ),
         empty_buffers=lambda: guest.rx_driver.cells.num_free,
         received_bytes=lambda packet: in_receive_buffers(guest, packet),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _OF_RING: Final = re.compile(
     r"^(?:(?P<queue>.+)\.)?"
-    r"(?P<field>(?:avail|used)\.(?:flags|idx)|used_event|avail_event|(?:desc|avail\.ring|used\.ring)\[\d{1,5}\](?:\.\w+)?)$"
+    r"(?P<field>(?:avail|used)\.(?:flags|idx)|used_event|avail_event|(?:driver|device)_event\.\w+"
+    r"|(?:desc|avail\.ring|used\.ring)\[\d{1,5}\](?:\.\w+)?)$"
 )
 _INDICES: Final = frozenset({"avail.idx", "used.idx", "used_event", "avail_event"})
 """Fields that are free-running indices: those of a split queue."""
@@ -82,7 +83,7 @@ def _cell(run: Run, name: str) -> Field | None:
 
 
 def _in_queue(queue: QueueInfo, name: str) -> Field | None:
-    """Find a field of a queue, by the names of virtio 1.4, 2.7, or of an e1000's descriptors."""
+    """Find a field of a queue, by the names of virtio 1.4, 2.7 and 2.8, or of an e1000's descriptors."""
     with suppress(ValueError):
         addr, size = queue.layout.field_place(name)
         return Field(queue, addr=addr, size=size, is_index=name in _INDICES)

@@ -56,7 +56,7 @@ class Marks:
 
 
 def ring_frame(source: Source, position: int, queue: QueueInfo, slots: int, desc: int, slot: int) -> RingFrame:
-    """Decode a window on a queue.
+    """Decode a window on a split queue.
 
     Args:
         source: where bytes and cells come from.

@@ -9,7 +9,7 @@ from virtviz.ui.grid import Grid, fit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtviz.view.frame import Cell, E1000RingFrame, E1000SlotFrame, Frame, RingFrame, SlotFrame
+    from virtviz.view.frame import AnyRing, AnySlot, Cell, Frame
 
 LABEL: Final = 20
 """Width of the names at the left."""
@@ -42,13 +42,13 @@ class Drawing:
         width, rows: room for it.
     """
 
-    ring: RingFrame | E1000RingFrame
+    ring: AnyRing
     fields: tuple[str, ...]
     """Those of a descriptor."""
 
     def __init__(self, frame: Frame, width: int, rows: int) -> None:
         self.frame, self.ring = frame, frame.ring
-        self.slots: Sequence[SlotFrame | E1000SlotFrame] = frame.ring.slots
+        self.slots: Sequence[AnySlot] = frame.ring.slots
         self.grid = Grid(width, rows)
         self.cell = cell_width(rows)
         self.y = 0
@@ -89,7 +89,7 @@ class Drawing:
             cell: Cell = getattr(slot, name)
             self.put(column, self.shown(slot, name), self.style(cell), self.sign(cell))
 
-    def shown(self, slot: SlotFrame | E1000SlotFrame, name: str) -> str:
+    def shown(self, slot: AnySlot, name: str) -> str:
         """Say how a field of a slot is shown."""
         return str(getattr(slot, name).text)
 
@@ -156,6 +156,6 @@ class Drawing:
         """Say how a field of a descriptor is called."""
         return name
 
-    def means_nothing(self, slot: SlotFrame | E1000SlotFrame, name: str) -> bool:  # noqa: ARG002 - as a split ring's
+    def means_nothing(self, slot: AnySlot, name: str) -> bool:  # noqa: ARG002 - as a split ring's
         """Say whether a field of a descriptor stands in memory, but its flags say that it is not to be read."""
         return False
