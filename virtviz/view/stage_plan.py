@@ -254,7 +254,7 @@ class _Planner:
             ]
         narrow = 2 if self.tunnel else 0
         # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
-        more = 1 if self.has_model else 0
+        more = 1 if self.has_model and not self.tunnel else 0
         row = [
             ("kvm", "KVM", 8 - narrow + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
@@ -294,9 +294,10 @@ class _Planner:
 
         The model of a card has the right half of that.
         """
-        kvm, tap = self.spots["kvm"], self.spots["tap"]
-        whole = tap.middle - kvm.x + 1
-        return width if self.device != "fds" else max(whole // 2, 14) if self.has_model else whole
+        if self.device != "fds":
+            return width
+        whole = self.spots["tap"].middle - self.spots["kvm"].x + 1
+        return max(whole // 2, 14) if self.has_model else whole
 
     def _model(self, qemu: Spot) -> Spot:
         """Place the model of a card beside the rest of QEMU."""
