@@ -295,9 +295,10 @@ class _Planner:
 
         The model of a card has the right half of that.
         """
-        kvm, tap = self.spots["kvm"], self.spots["tap"]
-        whole = tap.middle - kvm.x + 1
-        return width if self.device != "fds" else max(whole // 2, 14) if self.has_model else whole
+        if self.device != "fds":
+            return width
+        whole = self.spots["tap"].middle - self.spots["kvm"].x + 1
+        return max(whole // 2, 14) if self.has_model else whole
 
     def _model(self, qemu: Spot) -> Spot:
         """Place the model of a card beside the rest of QEMU."""
