@@ -105,6 +105,25 @@ KNOBS: dict[str, Knob] = {
             "Which optional features driver and device agreed on.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
         ),
+        Knob(
+            "begin",
+            "running",
+            "Where a run begins: with everything set up, or at power-on, before the TAP exists.",
+            choices=("running", "power-on"),
+        ),
+        Knob(
+            "qemu_version",
+            "10.0",
+            "Version of QEMU; decides the order in which it sets a back-end up, and what it tries first.",
+            choices=("7.2", "10.0"),
+            recorded="7.2",
+        ),
+        Knob(
+            "refuse_features",
+            "off",
+            "From power-on: the device insists on ACCESS_PLATFORM, which an old driver does not know.",
+            choices=ON_OFF,
+        ),
         Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
         Knob(
             "queue.format",
@@ -360,6 +379,7 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
+    yield from _contradictions_of_beginnings(world)
     if world["cpu"] == "amd" and world.on("apicv"):
         yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
@@ -367,6 +387,20 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "guest_bql",
             "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
         )
+
+
+def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
+    """The same for where a run begins."""
+    if world["begin"] == "running":
+        if world.on("refuse_features"):
+            yield ("refuse_features", "features are negotiated after power-on; set begin=power-on as well")
+        return
+    if world.number("vms") > 1:
+        yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
+    if world.number("queue.start"):
+        yield ("queue.start", "a ring that has just been made begins at 0; set queue.start=0, or begin=running")
+    if not world.on("ioeventfd"):
+        yield ("ioeventfd", "from power-on kicks are tied to eventfds; set ioeventfd=on, or begin=running")
 
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:

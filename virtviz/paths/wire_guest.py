@@ -35,6 +35,10 @@ PAGE = 4096
 TX_SLOT_BYTES = 2048
 SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
+CONTROL_SIZE = 64
+"""Descriptors of the control queue, in QEMU."""
+COMMAND_BYTES = 64
+"""Room behind the control queue for a command and its answer."""
 RX, TX = 0, 1
 """Numbers of the queues of the first pair, as virtio-net numbers them."""
 
@@ -45,6 +49,7 @@ class GuestMemory(Struct):
     region: Region
     rx_layout: SplitLayout
     tx_layout: SplitLayout
+    control_layout: SplitLayout
     send_page: int
     receive_page: int
     skbs: PacketPool
@@ -182,7 +187,10 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
     skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
     buffer_base = skb_base + skb_slots * TX_SLOT_BYTES
     buffer_slots = size + SPARE_SLOTS
-    region = state.region(f"{name}.ram", buffer_base + buffer_slots * buffer_bytes)
+    control_layout = SplitLayout.at(_next_page(buffer_base + buffer_slots * buffer_bytes), CONTROL_SIZE)
+    # The control queue is used while a device is set up, and has no memory where a run begins later.
+    end = control_layout.end + COMMAND_BYTES if world["begin"] == "power-on" else buffer_base + buffer_slots * buffer_bytes
+    region = state.region(f"{name}.ram", end)
     for layout, queue in ((rx_layout, f"{name}.receiveq1"), (tx_layout, f"{name}.transmitq1")):
         layout.name_fields(region, queue)
         for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
@@ -190,7 +198,7 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
     skbs = PacketPool(state, f"{name}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
     buffers = PacketPool(state, f"{name}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
     parts.pools |= {f"{name}.skb": skbs, f"{name}.rx_buffers": buffers}
-    return GuestMemory(region, rx_layout, tx_layout, send_page, receive_page, skbs, buffers)
+    return GuestMemory(region, rx_layout, tx_layout, control_layout, send_page, receive_page, skbs, buffers)
 
 
 def _next_page(address: int) -> int:

@@ -19,6 +19,7 @@ from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import make_guest, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
+from virtviz.paths.wire_setup import PowerOn
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
 
@@ -140,11 +141,15 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):
         backend.wire(port)
+    setup = PowerOn(parts, *machines[0]) if world["begin"] == "power-on" else None
     machine = _machine(parts, omit)
     vms = [_vm(guest, backend) for guest, backend in machines]
     for vm in vms:
         vm.program.programs = [other.program for other in vms]
-    _boot(machine, vms, switch.wire)
+    if setup is None:
+        _boot(machine, vms, switch.wire)
+    else:
+        setup.rest(machine, switch.wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
