@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtviz.paths.setup.registers import BAR1, COMMON_NAMES
+from virtviz.paths.setup.registers import BAR1, BAR4, COMMON_NAMES
 
 DATA = Path(__file__).parent / "data"
 THREADS = {"qemu-system-x86": "qemu", "CPU 0/KVM": "vcpu"}
@@ -45,7 +45,7 @@ class SetupLine:
 def recorded(case: str) -> list[SetupLine]:
     """Read a recorded set-up, without what is left out."""
     found: list[SetupLine] = []
-    seen_memory = False
+    seen_memory = dropped = False
     for text in (DATA / f"{case}.txt").read_text().splitlines():
         if text.startswith("#"):
             continue
@@ -98,84 +98,81 @@ class Watcher:
     """Turns the steps of a run from power-on into lines."""
 
     def __init__(self, world):
-        self.world = world
-        state = world.machine.state
-        self.names = {}
-        self.state = state
-
-    def cell(self, name):
-        number = self.names.get(name)
-        if number is None:
-            number = self.names[name] = self.state.names.index(name)
-        return int(self.state.value(number))
+        self.machine = world.machine
+        self.state = world.machine.state
+        self.cell = world.cell
 
     def argument(self, name):
+        """Read an argument of the ioctl that was just done."""
         return self.cell(f"qemu-4002.ioctl.{name}")
 
     def run(self, scheduler=None):
         """Run to the end; answers the lines."""
-        machine, found = self.world.machine, []
+        machine, found = self.machine, []
         while machine.run(1, scheduler=scheduler):
-            step_thread = machine.threads[machine.current].name
-            thread = "qemu" if "qemu" in step_thread else "vcpu" if "vcpu" in step_thread else "vhost"
+            name = machine.threads[machine.current].name
+            thread = "qemu" if "qemu" in name else "vcpu" if "vcpu" in name else "vhost"
             arc = machine.arc_at(machine.position - 1)
-            found += [SetupLine(thread, what) for what in self.lines_of(arc)]
+            found += [SetupLine(thread, what) for what in self.lines_of(arc.op.name, arc.outcome)]
         return _by_meaning(found)
 
-    def lines_of(self, arc):
+    def lines_of(self, op, outcome):
         """Give what a recording would have said of a step."""
         index, value = self.argument("index"), self.argument("value")
         fd = f"index={index} fd={value}"
-        name = arc.op.name
-        simple = {
-            "tun_get_features": "TUNGETFEATURES",
-            "tun_set_hdr_size": f"TUNSETVNETHDRSZ {value}",
-            "tun_get_hdr_size": "TUNGETVNETHDRSZ",
-            "tun_set_iff": f"TUNSETIFF name=tap0 flags={value:#x}",
-            "tun_set_offload": "TUNSETOFFLOAD",
-            "tun_set_sndbuf": f"TUNSETSNDBUF {value}",
-            "kvm_create_vm": "KVM_CREATE_VM",
-            "kvm_create_irqchip": "KVM_CREATE_IRQCHIP",
-            "kvm_create_vcpu": "KVM_CREATE_VCPU",
-            "kvm_set_memory": "KVM_SET_USER_MEMORY_REGION",
-            "kvm_set_routing": "KVM_SET_GSI_ROUTING",
-            "kvm_ioeventfd": f"KVM_IOEVENTFD addr={0xFEBFF000 + 4 * index:#x} len=0 fd={value} flags=0x0 "
-            "(no datamatch) MMIO",
-            "kvm_ioeventfd_port": f"KVM_IOEVENTFD addr=0xc050 len=2 fd={value} flags=0x3 DATAMATCH({index:#x}) PIO",
-            "vhost_set_owner": "VHOST_SET_OWNER",
-            "vhost_get_features": "VHOST_GET_FEATURES",
-            "vhost_set_vring_call": f"VHOST_SET_VRING_CALL {fd}",
-            "vhost_set_vring_err": f"VHOST_SET_VRING_ERR {fd}",
-            "vhost_set_features": f"VHOST_SET_FEATURES {value:#x}",
-            "vhost_get_backend_features": "VHOST_GET_BACKEND_FEATURES",
-            "vhost_set_backend_features": f"VHOST_SET_BACKEND_FEATURES {value:#x}",
-            "vhost_set_mem_table": f"VHOST_SET_MEM_TABLE nregions={value}",
-            "vhost_set_vring_num": f"VHOST_SET_VRING_NUM index={index} num={value}",
-            "vhost_set_vring_base": f"VHOST_SET_VRING_BASE index={index} num={value}",
+        polls = "vhost_poll_start (vhost starts to poll a file)"
+        lines = {
+            "tun_get_features": ["TUNGETFEATURES"],
+            "tun_set_hdr_size": [f"TUNSETVNETHDRSZ {value}"],
+            "tun_get_hdr_size": ["TUNGETVNETHDRSZ"],
+            "tun_set_iff": [f"TUNSETIFF name=tap0 flags={value:#x}"],
+            "tun_set_offload": ["TUNSETOFFLOAD"],
+            "tun_set_sndbuf": [f"TUNSETSNDBUF {value}"],
+            "kvm_create_vm": ["KVM_CREATE_VM"],
+            "kvm_create_irqchip": ["KVM_CREATE_IRQCHIP"],
+            "kvm_create_vcpu": ["KVM_CREATE_VCPU"],
+            "kvm_set_memory": ["KVM_SET_USER_MEMORY_REGION"],
+            "kvm_set_routing": ["KVM_SET_GSI_ROUTING"],
+            "kvm_irqfd": [f"KVM_IRQFD fd={value} gsi={self.cell(f'qemu-4002.process.gsi[{index % 3}]')} ASSIGN"],
+            "kvm_ioeventfd": [
+                f"KVM_IOEVENTFD addr={0xFEBFF000 + 4 * index:#x} len=0 fd={value} flags=0x0 (no datamatch) MMIO"
+            ],
+            "kvm_ioeventfd_port": [f"KVM_IOEVENTFD addr=0xc050 len=2 fd={value} flags=0x3 DATAMATCH({index:#x}) PIO"],
+            "vhost_set_owner": ["VHOST_SET_OWNER"],
+            "vhost_get_features": ["VHOST_GET_FEATURES"],
+            "vhost_set_vring_call": [f"VHOST_SET_VRING_CALL {fd}"],
+            "vhost_set_vring_err": [f"VHOST_SET_VRING_ERR {fd}"],
+            "vhost_set_features": [f"VHOST_SET_FEATURES {value:#x}"],
+            "vhost_get_backend_features": ["VHOST_GET_BACKEND_FEATURES"],
+            "vhost_set_backend_features": [f"VHOST_SET_BACKEND_FEATURES {value:#x}"],
+            "vhost_set_mem_table": [f"VHOST_SET_MEM_TABLE nregions={value}"],
+            "vhost_set_vring_num": [f"VHOST_SET_VRING_NUM index={index} num={value}"],
+            "vhost_set_vring_base": [f"VHOST_SET_VRING_BASE index={index} num={value}"],
+            "vhost_set_vring_kick": [f"VHOST_SET_VRING_KICK {fd}", polls],
+            "vhost_net_set_backend": [f"VHOST_NET_SET_BACKEND {fd}", polls],
         }
-        if name in simple:
-            return [simple[name]]
-        if name == "kvm_irqfd":
-            return [f"KVM_IRQFD fd={value} gsi={self.cell(f'qemu-4002.process.gsi[{index}]')} ASSIGN"]
-        if name in ("store_register", "store_msix"):
-            return [self._store(name)]
-        if name == "vhost_set_vring_addr":
-            desc, avail, used = (self.argument(part) for part in ("desc", "avail", "used"))
-            log = self.cell(f"vm1.virtio_pci.used[{index}]")
-            text = f"flags=0 desc={desc:#x} used={used:#x} avail={avail:#x} log={log:#x}"
-            return [f"VHOST_SET_VRING_ADDR index={index} {text}"]
-        if name == "vhost_set_vring_kick":
-            return [f"VHOST_SET_VRING_KICK {fd}", "vhost_poll_start (vhost starts to poll a file)"]
-        if name == "vhost_net_set_backend":
-            return [f"VHOST_NET_SET_BACKEND {fd}", "vhost_poll_start (vhost starts to poll a file)"]
-        if name == "next_work" and arc.outcome == "handle_rx_kick":
-            return ["handle_rx_kick"]
-        if name == "next_work" and arc.outcome == "handle_tx_kick":
-            return ["handle_tx_kick"]
-        return []
+        if op == "next_work":
+            return [outcome] if outcome in ("handle_rx_kick", "handle_tx_kick") else []
+        if op == "watch_tap":
+            return [polls]
+        made = {
+            "store_register": self._register,
+            "store_msix": self._message,
+            "vhost_set_vring_addr": self._addresses,
+        }.get(op)
+        return [made()] if made else lines.get(op, [])
 
-    def _store(self, name):
+    def _register(self):
         address, data = self.cell("vm1.kvm_run.address"), self.cell("vm1.kvm_run.data")
-        if name == "store_msix":
-            return f"MSI-X table +{address - BAR1:#x} = {data:#x}"
-        return f"common_cfg.{COMMON_NAMES[address - 0xFEBFC000]} = {data:#x}"
+        return f"common_cfg.{COMMON_NAMES[address - BAR4]} = {data:#x}"
+
+    def _message(self):
+        address, data = self.cell("vm1.kvm_run.address"), self.cell("vm1.kvm_run.data")
+        return f"MSI-X table +{address - BAR1:#x} = {data:#x}"
+
+    def _addresses(self):
+        index = self.argument("index")
+        desc, avail, used = (self.argument(part) for part in ("desc", "avail", "used"))
+        log = self.cell(f"vm1.virtio_pci.used[{index}]")
+        addresses = f"desc={desc:#x} used={used:#x} avail={avail:#x} log={log:#x}"
+        return f"VHOST_SET_VRING_ADDR index={index} flags=0 {addresses}"

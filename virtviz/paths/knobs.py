@@ -119,6 +119,12 @@ KNOBS: dict[str, Knob] = {
             recorded="7.2",
         ),
         Knob(
+            "vhost_start",
+            "ok",
+            "From power-on: whether vhost starts, has no /dev/vhost-net, or fails; then QEMU serves the queues.",
+            choices=("ok", "missing", "fails"),
+        ),
+        Knob(
             "refuse_features",
             "off",
             "From power-on: the device insists on ACCESS_PLATFORM, which an old driver does not know.",
@@ -394,7 +400,11 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
     if world["begin"] == "running":
         if world.on("refuse_features"):
             yield ("refuse_features", "features are negotiated after power-on; set begin=power-on as well")
+        if world["vhost_start"] != "ok":
+            yield ("vhost_start", "vhost is started after power-on; set begin=power-on as well")
         return
+    if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
+        yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
     if world.number("vms") > 1:
         yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
     if world.number("queue.start"):

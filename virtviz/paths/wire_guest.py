@@ -189,7 +189,11 @@ def _lay_out(parts: Parts, name: str) -> GuestMemory:
     buffer_slots = size + SPARE_SLOTS
     control_layout = SplitLayout.at(_next_page(buffer_base + buffer_slots * buffer_bytes), CONTROL_SIZE)
     # The control queue is used while a device is set up, and has no memory where a run begins later.
-    end = control_layout.end + COMMAND_BYTES if world["begin"] == "power-on" else buffer_base + buffer_slots * buffer_bytes
+    end = (
+        control_layout.end + COMMAND_BYTES
+        if world["begin"] == "power-on"
+        else buffer_base + buffer_slots * buffer_bytes
+    )
     region = state.region(f"{name}.ram", end)
     for layout, queue in ((rx_layout, f"{name}.receiveq1"), (tx_layout, f"{name}.transmitq1")):
         layout.name_fields(region, queue)

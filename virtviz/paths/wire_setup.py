@@ -9,31 +9,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain
+from virtviz.paths import qemu_fds
 from virtviz.paths.parts import KVM, VHOST_NET, tap_place
-from virtviz.paths.setup import access, features, guest_pci, guest_probe, guest_queues, qemu_registers, qemu_tap, registers
-from virtviz.paths.setup.calls import Calls, make_calls, make_vhost_calls
+from virtviz.paths.setup import (
+    access,
+    features,
+    guest_pci,
+    guest_probe,
+    guest_queues,
+    qemu_registers,
+    qemu_tap,
+    registers,
+)
+from virtviz.paths.setup.calls import make_calls, make_vhost_calls
 from virtviz.paths.setup.guest_open import OpenDevice
 from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWithVhost
-from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost
+from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
+from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
 from virtviz.paths.setup.state import MSIX_ENTRIES, SetUp
 from virtviz.paths.setup.vcpu_start import Boot, FirstEntry, VcpuThread
-from virtviz.paths.setup.vhost_birth import AskBackend, WorkerBirth
+from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.vhost import PollWakeup, Work, WorkerLoop
+from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.wire_backend import FIRST_PID, VhostBackend
-from virtviz.paths.wire_qemu import KVM_VM, QEMU, QEMU_VCPU, QemuBackend
+from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuBackend
 
 if TYPE_CHECKING:
     from virtviz.engine.machine import Machine
     from virtviz.engine.ops import Routine
-    from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
+    from virtviz.paths.knobs import World
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.wire_guest import Guest
 
 CONFIG_BYTES = 256
+
+
+def served_by(world: World) -> str:
+    """Name the data path that serves the queues in the end: where vhost cannot be started, QEMU's own."""
+    return "virtio-qemu" if world["vhost_start"] != "ok" else world.word("path")
 
 
 class PowerOn:
@@ -61,9 +77,10 @@ class PowerOn:
             layouts=(memory.rx_layout, memory.tx_layout, memory.control_layout),
             device_rings=(backend.rx_device, backend.tx_device),
             mac=vm_endpoint(0).mac,
-            worker_name=backend.thread.name,
+            worker_name=f"vhost-{FIRST_PID}",
             host_kernel=world.word("host_kernel"),
-            vhost_missing=False,
+            vhost_missing=world["vhost_start"] == "missing",
+            vhost_fails=world["vhost_start"] == "fails",
         )
         self.is_7_2 = world["qemu_version"] == "7.2"
         vhost = self._vhost_calls()
@@ -78,24 +95,36 @@ class PowerOn:
 
     def _vhost_calls(self) -> VhostCalls | None:
         """Make vhost's part, and have its worker begin before it exists."""
-        backend = self.backend
-        if not isinstance(backend, VhostBackend):
+        if self.parts.world["path"] != "vhost-net":
             return None
-        loop = backend.thread.start
-        assert isinstance(loop, WorkerLoop)
-        loop.work = {
-            name: AskBackend(f"{self.setup.process_name}.{name}", VHOST_NET, self.setup, is_tx="tx" in name, serve=work)
-            for name, work in loop.work.items()
-        }
-        backend.thread.start = WorkerBirth(f"{backend.thread.name}.birth", VHOST_NET, self.setup, loop)
+        backend, setup = self.backend, self.setup
+        if isinstance(backend, VhostBackend):
+            worker, thread = backend.worker, backend.thread
+            loop: Routine = self._with_backend_asked(thread.start)
+        else:
+            # It has an owner, but the start comes to nothing: it never gets work.
+            thread = self.parts.thread(setup.worker_name, cpu=0)
+            worker = Worker(self.parts.state, setup.worker_name)
+            worker.thread = thread
+            loop = IdleWorker(f"{setup.worker_name}.loop", VHOST_NET, setup)
+        thread.start = WorkerBirth(f"{setup.worker_name}.birth", VHOST_NET, setup, loop)
         wakeups = [
-            PollWakeup(f"{name}.first_wakeup", VHOST_NET, backend.worker, work, "CP.6.15", who)
+            PollWakeup(f"{name}.first_wakeup", VHOST_NET, worker, work, "CP.6.15", who)
             for name, work, who in (
                 (self.guest.rx_name, Work.RX_KICK, "receive queue kicked"),
                 (self.guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
             )
         ]
-        return make_vhost_calls(self.setup, VHOST_NET, *wakeups)
+        return make_vhost_calls(setup, VHOST_NET, *wakeups)
+
+    def _with_backend_asked(self, loop: Routine) -> Routine:
+        """Have a worker look whether a ring has a back-end before it serves the ring."""
+        assert isinstance(loop, WorkerLoop)
+        loop.work = {
+            name: AskBackend(f"{self.setup.process_name}.{name}", VHOST_NET, self.setup, is_tx="tx" in name, serve=work)
+            for name, work in loop.work.items()
+        }
+        return loop
 
     # The guest and its CPU
 
@@ -146,11 +175,7 @@ class PowerOn:
             offload = qemu_tap.Offload(f"{name}.{what}_offload", QEMU_VCPU, setup, self.calls, accepted)
             return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
 
-        assert vhost is not None
-        start: Routine = StartVhost(
-            f"{name}.start_vhost", QEMU_VCPU, setup, self.calls, vhost, interrupts_first=self.is_7_2
-        )
-        stop: Routine = StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, self.calls, vhost)
+        start, stop = self._start_and_stop(vhost)
         reset = qemu_registers.ResetDevice(f"{name}.reset", QEMU_VCPU, setup, stop, follow("after_reset"))
         regions = {
             "common load": qemu_registers.CommonLoad(f"{name}.common_load", QEMU_VCPU, setup),
@@ -166,6 +191,37 @@ class PowerOn:
         on_intel = self.parts.world["cpu"] == "intel"
         access_class = access.DeviceAccessIntel if on_intel else access.DeviceAccessAmd
         return access_class(f"{name}.device_access", KVM, guest.vcpu, setup, serve)
+
+    def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
+        """Make what DRIVER_OK and a reset do to the back-end."""
+        setup, calls, name, world = self.setup, self.calls, self.guest.name, self.parts.world
+        if isinstance(self.backend, VhostBackend):
+            assert vhost is not None
+            untie = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
+            start: Routine = StartVhost(
+                f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=self.is_7_2
+            )
+            return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
+        writes = []
+        for queue, eventfd in zip((self.guest.rx_name, self.guest.tx_name), self.backend.kicks, strict=True):
+            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
+            writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
+        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *writes)
+        stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
+        if world["vhost_start"] == "fails":
+            assert vhost is not None
+            undo = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
+            start = StartVhostInVain(
+                f"{name}.start_vhost",
+                QEMU_VCPU,
+                setup,
+                calls,
+                vhost,
+                interrupts_first=self.is_7_2,
+                undo=undo,
+                userspace=start,
+            )
+        return start, stop
 
     # QEMU
 
@@ -195,7 +251,8 @@ class PowerOn:
                 is_7_2=self.is_7_2,
                 offered_without_backend=without_backend,
             )
-            start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU)
+            is_served_elsewhere = isinstance(self.backend, VhostBackend)
+            start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start
 
     # Where a run begins
@@ -209,5 +266,3 @@ class PowerOn:
         # Nothing arrives for a machine that is not there.
         wire.phase = lambda _: program.phase() if probe.up else (-1, 0)
         machine.begin_here()
-
-

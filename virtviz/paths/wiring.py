@@ -19,7 +19,7 @@ from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import make_guest, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
-from virtviz.paths.wire_setup import PowerOn
+from virtviz.paths.wire_setup import PowerOn, served_by
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
 
@@ -135,7 +135,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     machines: list[tuple[Guest, Backend]] = []
     for number in range(world.number("vms")):
         guest = make_guest(parts, number)
-        backend = BACKENDS[world.word("path")](parts, guest, number)
+        backend = BACKENDS[served_by(world)](parts, guest, number)
         wire_guest(parts, guest, backend.kick_exits())
         machines.append((guest, backend))
     switch = SwitchBuilder(parts, [backend for _, backend in machines])

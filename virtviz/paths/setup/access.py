@@ -125,7 +125,9 @@ class DeviceAccessIntel(DeviceAccess):
         "handle_ept_misconfig",
         KVM_VMX,
         text={
-            "memory": "The page of {address} is marked as a device, so the {what} leaves the guest. No memory is there.",
+            "memory": (
+                "The page of {address} is marked as a device, so the {what} leaves the guest. No memory is there."
+            ),
             "port": "An access to an I/O port, {address}, always leaves the guest.",
         },
         to={"memory": goto("note_access"), "port": goto("note_access")},
@@ -251,4 +253,3 @@ class ServeAccess(Routine):
     )
     def release_lock(self, me: Context) -> None:
         self.lock.release()
-

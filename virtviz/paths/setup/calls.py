@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from virtviz.paths.setup import kvm_calls, tun_calls, vhost_calls
+from virtviz.paths.setup.kernel_calls import KernelCall
 
 if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
@@ -67,7 +68,7 @@ def make_calls(setup: SetUp, tap: Place, kvm: Place, vhost: VhostCalls | None) -
     """
     name = setup.process_name
 
-    def tun(cls: type[tun_calls.KernelCall], what: str) -> Routine:
+    def tun(cls: type[KernelCall], what: str) -> Routine:
         return cls(f"{name}.tun.{what}", tap, setup)
 
     def vm(cls: type[kvm_calls.VmCall], what: str) -> Routine:
@@ -100,7 +101,8 @@ def make_vhost_calls(setup: SetUp, place: Place, rx_wakeup: Routine, tx_wakeup: 
     Args:
         setup: what they are about.
         place: vhost-net.
-        rx_wakeup, tx_wakeup: the callbacks on the eventfds of the kicks.
+        rx_wakeup: the callback on the eventfd of the receive queue's kick.
+        tx_wakeup: the same of the transmit queue's.
     """
     name = f"{setup.process_name}.vhost"
     return VhostCalls(

@@ -4,9 +4,9 @@ The guest is offered what the device model has, within what the TAP and the back
 driver knows. So the choice of a back-end is visible to the guest only as bits that are missing.
 
 Source: virtio 1.4, 5.1.3 and 6; QEMU 10.0 hw/net/virtio-net.c (virtio_net_get_features), hw/net/vhost_net.c
-(kernel_feature_bits); Linux 6.12 drivers/vhost/vhost.h, drivers/vhost/net.c (VHOST_NET_FEATURES), drivers/net/virtio_net.c
-(features), drivers/virtio/virtio_ring.c (vring_transport_features). The accepted bits under the recorded versions are
-those of the recording.
+(kernel_feature_bits); Linux 6.12 drivers/vhost/vhost.h, drivers/vhost/net.c (VHOST_NET_FEATURES),
+drivers/net/virtio_net.c (features), drivers/virtio/virtio_ring.c (vring_transport_features). The accepted bits under
+the recorded versions are those of the recording.
 """
 
 from __future__ import annotations

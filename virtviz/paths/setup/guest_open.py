@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.engine.ops import Routine, call, op
-from virtviz.spec.citation import VIRTIO_NET
+from virtviz.engine.ops import Routine, call, goto, op
+from virtviz.spec.citation import SCENARIO, VIRTIO_NET
 
 if TYPE_CHECKING:
     from virtviz.engine.places import Place
@@ -43,7 +43,28 @@ class OpenDevice(Routine):
         "virtnet_open",
         VIRTIO_NET,
         text="The interface is up: programs can use the network. Whoever is on the wire can reach this guest.",
-        to=call("program", None),
+        to=goto("start_program"),
     )
     def up(self, me: Context) -> None:
         self.mine.up = 1
+
+    def never(self) -> bool:
+        """Say that nothing the network does lets the program begin."""
+        return False
+
+    def always(self) -> bool:
+        """Say that time alone does."""
+        return True
+
+    @op(
+        "CP.1.8",
+        "start a program",
+        "main",
+        SCENARIO,
+        text="The guest goes on booting. When everything has come to rest, a program that uses the network begins.",
+        to=goto("program"),
+        guard="never",
+        patience="always",
+        private=True,
+    )
+    def start_program(self, me: Context) -> None: ...

@@ -275,7 +275,10 @@ class FindDevice(Routine):
         "vp_modern_probe",
         VIRTIO_PCI_MODERN_DEV,
         spec="4.1.4.4",
-        text="The notify addresses of two queues lie {multiplier} bytes apart: each queue has its own, so KVM can tell them.",
+        text=(
+            "The notify addresses of two queues lie {multiplier} bytes apart: each queue has its own, so KVM can tell "
+            "them."
+        ),
         to=goto("read_capability"),
     )
     def note_multiplier(self, me: Context) -> None:
@@ -286,7 +289,10 @@ class FindDevice(Routine):
         "switch the device on",
         "pci_enable_device",
         PCI_PROBE,
-        text="All four structures are found. The function is switched on, and the virtio driver has registers to work with.",
+        text=(
+            "All four structures are found. The function is switched on, and the virtio driver has registers to work "
+            "with."
+        ),
         to=call("enable", "go_on"),
     )
     def enable_device(self, me: Context) -> None: ...

@@ -1,4 +1,4 @@
-"""The guest's virtio drivers set the device up: reset, status, features, then virtio-net's queues and DRIVER_OK. Rows CP.1.
+"""The guest's virtio drivers set the device up: reset, status, features, queues and DRIVER_OK. Rows CP.1.
 
 What is done to one queue, and to the MSI-X table, is in `guest_queues.py`.
 
@@ -22,7 +22,6 @@ from virtviz.spec.virtio import (
     VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK,
-    Feature,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +101,9 @@ class Probe(ProbeRoutine):
         "vp_reset",
         VIRTIO_PCI_MODERN,
         spec="2.4.2",
-        text="Nobody knows in which state firmware left the device: the driver begins with 0 in device_status, a reset.",
+        text=(
+            "Nobody knows in which state firmware left the device: the driver begins with 0 in device_status, a reset."
+        ),
         to=call("access", "wait_for_reset"),
         cause="store to device_status",
     )
@@ -314,7 +315,10 @@ class Probe(ProbeRoutine):
         spec="3.1.1",
         text={
             "agreed": "FEATURES_OK is still set: driver and device agree on {wanted}, whatever they will be used for.",
-            "refused": "FEATURES_OK is clear again: the device refuses what the driver chose. Linux: “device refuses features”.",
+            "refused": (
+                "FEATURES_OK is clear again: the device refuses what the driver chose. Linux: “device refuses "
+                "features”."
+            ),
         },
         to={"agreed": goto("read_generation"), "refused": goto("say_failed")},
     )
@@ -437,7 +441,10 @@ class Probe(ProbeRoutine):
         "virtio_device_ready",
         VIRTIO_NET,
         spec="3.1.1",
-        text="DRIVER_OK (4): one store of one byte. The whole start of the back-end happens inside it, while this CPU waits.",
+        text=(
+            "DRIVER_OK (4): one store of one byte. The whole start of the back-end happens inside it, while this CPU "
+            "waits."
+        ),
         to=call("access", "read_link"),
         cause="store to device_status",
         fence=True,
@@ -468,5 +475,3 @@ class Probe(ProbeRoutine):
         to=goto("onward"),
     )
     def link_is_up(self, me: Context) -> None: ...
-
-

@@ -179,7 +179,10 @@ class SetQueuesUp(ProbeRoutine):
         "vp_find_vqs_msix",
         VIRTIO_PCI,
         spec="4.1.5.1.2",
-        text="One message for the configuration and one for each queue that interrupts: the best of the ways Linux tries.",
+        text=(
+            "One message for the configuration and one for each queue that interrupts: the best of the ways Linux "
+            "tries."
+        ),
         to=goto("make_entry"),
     )
     def choose_msix(self, me: Context) -> None:
@@ -353,7 +356,10 @@ class SetQueuesUp(ProbeRoutine):
         "vp_modern_set_queue_size",
         VIRTIO_PCI_MODERN_DEV,
         spec="4.1.5.1.3",
-        text="{size} descriptors. A driver may take fewer than the device allows; Linux does not, and says so all the same.",
+        text=(
+            "{size} descriptors. A driver may take fewer than the device allows; Linux does not, and says so all the "
+            "same."
+        ),
         to=call("access", "select_to_set_addresses"),
         cause="store to queue_size",
     )

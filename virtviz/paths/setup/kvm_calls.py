@@ -1,4 +1,6 @@
-"""KVM's side of a set-up: the VM, its memory and CPU, and the two ways between eventfds and the guest. Rows CP.8 and CP.6.
+"""KVM's side of a set-up: the VM, its memory and CPU, and the two ways between eventfds and the guest.
+
+Rows CP.8 and CP.6.
 
 Source: Linux 6.12 virt/kvm/kvm_main.c (kvm_dev_ioctl, kvm_vm_ioctl), virt/kvm/eventfd.c (kvm_assign_ioeventfd_idx,
 kvm_irqfd_assign), virt/kvm/irqchip.c (kvm_set_irq_routing).
@@ -87,7 +89,10 @@ class CreateVcpu(VmCall):
         "make a vCPU",
         "kvm_vm_ioctl_create_vcpu",
         KVM_MAIN,
-        text="The vCPU exists, with a descriptor of its own. This thread will run it, by calling KVM_RUN again and again.",
+        text=(
+            "The vCPU exists, with a descriptor of its own. This thread will run it, by calling KVM_RUN again and "
+            "again."
+        ),
         to=RETURN,
         cause="return from ioctl()",
     )
@@ -173,7 +178,9 @@ class PortEventfd(VmCall):
         "kvm_ioeventfd",
         KVM_EVENTFD,
         text={
-            "added": "The same for an old driver: there all queues share one port, so the value stored has to be {index}.",
+            "added": (
+                "The same for an old driver: there all queues share one port, so the value stored has to be {index}."
+            ),
             "removed": "The same for the port that an old driver would use.",
         },
         to={"added": RETURN, "removed": RETURN},

@@ -117,7 +117,14 @@ class CommonStore(_Registers):
         self.reset = reset
 
     @op(
-        {"reset": "CP.1.1", "status": "CP.1.2", "accepted": "CP.1.5", "refused": "CP.1.5", "live": "CP.1.7", "": "CP.0.5"},
+        {
+            "reset": "CP.1.1",
+            "status": "CP.1.2",
+            "accepted": "CP.1.5",
+            "refused": "CP.1.5",
+            "live": "CP.1.7",
+            "": "CP.0.5",
+        },
         {
             "reset": "reset the device",
             "accepted": "agree to the features",
@@ -129,12 +136,18 @@ class CommonStore(_Registers):
         QEMU_VIRTIO_PCI,
         spec="4.1.4.3",
         text={
-            "reset": "0 in device_status: the device goes back to how it was made. Whoever serves its queues has to stop.",
+            "reset": (
+                "0 in device_status: the device goes back to how it was made. Whoever serves its queues has to stop."
+            ),
             "status": "device_status is {value} now. The guest only ever adds bits; to clear them it has to reset.",
             "accepted": "FEATURES_OK: the device can work with what the guest accepted. The bit stays.",
             "refused": "The device insists on a feature that the guest did not accept: it leaves FEATURES_OK clear.",
-            "live": "DRIVER_OK: the device is live. Only now does QEMU start the back-end, in here, while the guest waits.",
-            "features": "The guest accepts these features of window {value}. What they mean for the TAP is done at once.",
+            "live": (
+                "DRIVER_OK: the device is live. Only now does QEMU start the back-end, in here, while the guest waits."
+            ),
+            "features": (
+                "The guest accepts these features of window {value}. What they mean for the TAP is done at once."
+            ),
             "queue": "{register} of queue {queue}, {which}: {value}.",
             "select": "{register} is {value}: it says what the registers behind it mean.",
         },
@@ -246,7 +259,9 @@ class ResetDevice(_Registers):
         "virtio_reset",
         QEMU_VIRTIO,
         spec="2.4.1",
-        text="Status, features, queues and vectors are as they were at power-on. The next load of device_status gives 0.",
+        text=(
+            "Status, features, queues and vectors are as they were at power-on. The next load of device_status gives 0."
+        ),
         to=RETURN,
     )
     def clear_registers(self, me: Context) -> None:
@@ -308,7 +323,10 @@ class MsixStore(_Registers):
         "store into the MSI-X table",
         "msix_table_mmio_write",
         QEMU_MSIX,
-        text="Entry {entry} of the MSI-X table gets its {word}: {value}. QEMU emulates the table; KVM has not seen it yet.",
+        text=(
+            "Entry {entry} of the MSI-X table gets its {word}: {value}. QEMU emulates the table; KVM has not seen it "
+            "yet."
+        ),
         to=RETURN,
     )
     def store_msix(self, me: Context) -> None:

@@ -45,11 +45,12 @@ class QemuStart(Routine):
         calls: the system calls.
         opens_tap: QEMU opens /dev/net/tun itself.
         is_7_2: the order and the probes of QEMU 7.2.
-        model: features of the device model.
-        after_tap: what the TAP leaves of features.
+        offered_without_backend: features of the device model within what the TAP can do.
     """
 
     first = "wait_for_start"
+    main_loop: Routine
+    """What the main thread goes on with; set by the wiring."""
 
     def __init__(
         self,
@@ -104,7 +105,10 @@ class QemuStart(Routine):
         "ask KVM for a virtual machine",
         "kvm_init",
         QEMU_KVM,
-        text="QEMU starts as an ordinary program. It asks KVM for a virtual machine: an empty one, without memory or CPU.",
+        text=(
+            "QEMU starts as an ordinary program. It asks KVM for a virtual machine: an empty one, without memory or "
+            "CPU."
+        ),
         to=call("create_vm", "ask_for_irqchip"),
         guard="is_launched",
         cause="ioctl(KVM_CREATE_VM)",
@@ -130,7 +134,9 @@ class QemuStart(Routine):
         "net_init_tap",
         QEMU_TAP,
         text={
-            "open": "-netdev tap,ifname={tap}: QEMU has to open the TAP itself, and needs CAP_NET_ADMIN, or to own {tap}.",
+            "open": (
+                "-netdev tap,ifname={tap}: QEMU has to open the TAP itself, and needs CAP_NET_ADMIN, or to own {tap}."
+            ),
             "inherited": "-netdev tap,fd={fd}: the TAP is open already. QEMU needs no right of its own to use it.",
         },
         to={"open": goto("open_tap"), "inherited": goto("ask_which_tap")},
@@ -184,7 +190,7 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETIFF)",
     )
     def ask_for_tap(self, me: Context) -> None:
-        self.arguments.value, self.arguments.index = TAP_FLAGS, self.process.tap_fd
+        self.arguments.value = TAP_FLAGS
 
     @op(
         "CP.5.5",
@@ -249,7 +255,10 @@ class QemuStart(Routine):
         "ask for a large send buffer",
         "tap_set_sndbuf",
         QEMU_TAP_LINUX,
-        text="With a small one, a slow receiver on the same host could hold this guest up for ever: no limit is the default.",
+        text=(
+            "With a small one, a slow receiver on the same host could hold this guest up for ever: no limit is the "
+            "default."
+        ),
         to=call("set_sndbuf", "after_tap"),
         cause="ioctl(TUNSETSNDBUF)",
     )
@@ -275,7 +284,9 @@ class QemuStart(Routine):
         "virtio_net_get_features",
         QEMU_VIRTIO_NET,
         spec="2.2",
-        text="The device model's features, without what the TAP or the back-end cannot do: {offered} is what is offered.",
+        text=(
+            "The device model's features, without what the TAP or the back-end cannot do: {offered} is what is offered."
+        ),
         to=goto("make_vcpu_thread"),
     )
     def realize(self, me: Context) -> None:
@@ -317,18 +328,24 @@ class QemuStart(Routine):
         "set the first interrupt routes",
         "kvm_irqchip_commit_routes",
         QEMU_KVM,
-        text="So far only the old interrupt pins have routes. Those of the device come later, when the guest has chosen.",
+        text=(
+            "So far only the old interrupt pins have routes. Those of the device come later, when the guest has chosen."
+        ),
         to=call("set_routing", "set_model_header"),
         cause="ioctl(KVM_SET_GSI_ROUTING)",
     )
-    def set_first_routes(self, me: Context) -> None: ...
+    def set_first_routes(self, me: Context) -> None:
+        self.arguments.index = 0
 
     @op(
         "CP.8.10",
         "make the virtio-net device",
         "virtio_net_device_realize",
         QEMU_VIRTIO_NET,
-        text="The device model comes to be, and makes sure that the TAP's header is the one of a device without features.",
+        text=(
+            "The device model comes to be, and makes sure that the TAP's header is the one of a device without "
+            "features."
+        ),
         to=call("model_header", "reset_header_length"),
         private=True,
     )
@@ -449,7 +466,9 @@ class QemuStartWithVhost(QemuStart):
         QEMU_TAP,
         text={
             "open": "It is open, and a device of two rings is behind it.",
-            "missing": "QEMU warns: “tap: open vhost char device failed”, and goes on: it will serve the queues itself.",
+            "missing": (
+                "QEMU warns: “tap: open vhost char device failed”, and goes on: it will serve the queues itself."
+            ),
         },
         to={"open": goto("become_owner"), "missing": goto("realize")},
     )
@@ -533,7 +552,9 @@ class QemuStartWithVhost(QemuStart):
         "have vhost ready",
         "vhost_net_init",
         QEMU_VHOST_NET,
-        text="vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's driver.",
+        text=(
+            "vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's driver."
+        ),
         to=goto("realize"),
         private=True,
     )

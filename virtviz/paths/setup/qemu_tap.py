@@ -2,8 +2,8 @@
 
 QEMU 7.2 tries a length out before it sets it, as it says, to be sure that the kernel knows it; QEMU 10.0 only sets it.
 
-Source: QEMU 10.0 and 7.2 net/tap.c, net/tap-linux.c (tap_probe_vnet_hdr_len, tap_fd_set_vnet_hdr_len, tap_fd_set_offload),
-hw/net/virtio-net.c (virtio_net_set_mrg_rx_bufs, virtio_net_apply_guest_offloads).
+Source: QEMU 10.0 and 7.2 net/tap.c, net/tap-linux.c (tap_probe_vnet_hdr_len, tap_fd_set_vnet_hdr_len,
+tap_fd_set_offload), hw/net/virtio-net.c (virtio_net_set_mrg_rx_bufs, virtio_net_apply_guest_offloads).
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class HeaderLength(Routine):
         "tap_set_vnet_hdr_len",
         QEMU_TAP,
         text={
-            "try": "QEMU 7.2 tries whether {tap} can have a header of {length} bytes: it asks for the present length first.",
+            "try": (
+                "QEMU 7.2 tries whether {tap} can have a header of {length} bytes: it asks for the present length "
+                "first."
+            ),
             "set": "QEMU sets the length of the virtio-net header on {tap}: {length} bytes.",
             "nothing": "QEMU 10.0 knows that {tap} can have a header of {length} bytes, and asks nobody.",
         },

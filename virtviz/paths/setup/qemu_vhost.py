@@ -96,7 +96,9 @@ class StartVhost(VhostSequence):
         spec="3.1.1",
         text={
             "addresses": "vhost is to serve the queues. First the kicks: an eventfd for each notify address.",
-            "interrupts": "vhost is to serve the queues. This QEMU (7.2) begins with the interrupts; newer ones with the kicks.",
+            "interrupts": (
+                "vhost is to serve the queues. This QEMU (7.2) begins with the interrupts; newer ones with the kicks."
+            ),
         },
         to={"addresses": goto("make_kick_fd"), "interrupts": goto("make_call_fd")},
     )
@@ -135,7 +137,10 @@ class StartVhost(VhostSequence):
         "tie the notify address to the eventfd",
         "kvm_set_ioeventfd_mmio",
         QEMU_KVM,
-        text="QEMU asks KVM to signal eventfd {fd} for any store to the {queue} queue's notify address, and not to ask it.",
+        text=(
+            "QEMU asks KVM to signal eventfd {fd} for any store to the {queue} queue's notify address, and not to ask "
+            "it."
+        ),
         to=call("ioeventfd", "after_address"),
         cause="ioctl(KVM_IOEVENTFD)",
     )
@@ -164,7 +169,10 @@ class StartVhost(VhostSequence):
         "tie the legacy port to the eventfd",
         "kvm_set_ioeventfd_pio",
         QEMU_KVM,
-        text="An old driver would store the queue's number, {index}, to one port for all: the number has to match as well.",
+        text=(
+            "An old driver would store the queue's number, {index}, to one port for all: the number has to match as "
+            "well."
+        ),
         to=call("port_eventfd", "after_port"),
         cause="ioctl(KVM_IOEVENTFD)",
     )
@@ -271,7 +279,9 @@ class StartVhost(VhostSequence):
         "give vhost the call's eventfd",
         "vhost_virtqueue_mask",
         QEMU_VHOST,
-        text="Until now vhost would have signalled an eventfd that nobody hears. From now on it is {fd}: the interrupt.",
+        text=(
+            "Until now vhost would have signalled an eventfd that nobody hears. From now on it is {fd}: the interrupt."
+        ),
         to=call("set_call", "after_unmask"),
         cause="ioctl(VHOST_SET_VRING_CALL)",
     )
@@ -339,11 +349,22 @@ class StartVhost(VhostSequence):
         "vhost_dev_start",
         QEMU_VHOST,
         text="One region: guest addresses from 0 on lie in QEMU's memory from 0x7f9eebe00000 on.",
-        to=call("set_mem_table", "tell_size"),
+        to=call("set_mem_table", "see_map"),
         cause="ioctl(VHOST_SET_MEM_TABLE)",
     )
     def tell_memory(self, me: Context) -> None:
         self.aim(1)
+
+    @op(
+        "CP.6.11",
+        "see that vhost has the map",
+        "vhost_dev_start",
+        QEMU_VHOST,
+        text="vhost has taken it. Now its rings, one after the other.",
+        to=goto("tell_size"),
+        private=True,
+    )
+    def see_map(self, me: Context) -> str | None: ...
 
     @op(
         "CP.6.12",
@@ -390,7 +411,10 @@ class StartVhost(VhostSequence):
         "give vhost the kick's eventfd",
         "vhost_virtqueue_start",
         QEMU_VHOST,
-        text="The eventfd that KVM signals for a kick is the one that vhost is to wait for: from here on QEMU is out of it.",
+        text=(
+            "The eventfd that KVM signals for a kick is the one that vhost is to wait for: from here on QEMU is out of "
+            "it."
+        ),
         to=call("set_kick", "after_ring"),
         cause="ioctl(VHOST_SET_VRING_KICK)",
     )
@@ -404,7 +428,10 @@ class StartVhost(VhostSequence):
         QEMU_VHOST_NET,
         text={
             "another": "The same for the next ring.",
-            "poll": "Both rings are known. QEMU stops reading {tap} itself: the descriptor stays open, but vhost has it now.",
+            "poll": (
+                "Both rings are known. QEMU stops reading {tap} itself: the descriptor stays open, but vhost has it "
+                "now."
+            ),
         },
         to={"another": goto("tell_size"), "poll": goto("set_backends")},
         private=True,
@@ -431,7 +458,9 @@ class StartVhost(VhostSequence):
         QEMU_VHOST_NET,
         text={
             "another": "The same for the next ring.",
-            "started": "vhost serves both queues. QEMU will hear neither kicks nor frames; the control queue stays with it.",
+            "started": (
+                "vhost serves both queues. QEMU will hear neither kicks nor frames; the control queue stays with it."
+            ),
         },
         to={"another": goto("set_backends"), "started": RETURN},
     )
@@ -443,14 +472,25 @@ class StartVhost(VhostSequence):
 
 
 class StopVhost(VhostSequence):
-    """Everything that happens when a device that vhost serves is reset. Rows CP.6.18 to 20."""
+    """Everything that happens when a device that vhost serves is reset.
+
+    Args:
+        untie: unties the eventfds, last.
+    """
+
+    def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls, untie: Routine) -> None:
+        super().__init__(name, place, setup, calls, vhost)
+        self.untie = untie
 
     @op(
         "CP.6.17",
         "untie the ring from the TAP",
         "vhost_net_stop_one",
         QEMU_VHOST_NET,
-        text="Stopping goes backwards. The {queue} queue's back-end is set to none (-1): the worker may not touch the ring.",
+        text=(
+            "Stopping goes backwards. The {queue} queue's back-end is set to none (-1): the worker may not touch the "
+            "ring."
+        ),
         to=call("set_backend", "after_backend"),
         cause="ioctl(VHOST_NET_SET_BACKEND)",
     )
@@ -477,7 +517,10 @@ class StopVhost(VhostSequence):
         "ask how far vhost came",
         "vhost_virtqueue_stop",
         QEMU_VHOST,
-        text="QEMU takes back what only vhost knew: how far it came in the {queue} queue. A migration would take it along.",
+        text=(
+            "QEMU takes back what only vhost knew: how far it came in the {queue} queue. A migration would take it "
+            "along."
+        ),
         to=call("get_base", "note_base"),
         cause="ioctl(VHOST_GET_VRING_BASE)",
     )
@@ -493,12 +536,16 @@ class StopVhost(VhostSequence):
             "another": "The same for the next ring.",
             "untie": "Both numbers are QEMU's again. The eventfds can go.",
         },
-        to={"another": goto("ask_base"), "untie": goto("untie_interrupt")},
+        to={"another": goto("ask_base"), "untie": goto("untie")},
         private=True,
     )
     def note_base(self, me: Context) -> str:
         self.process.base[self.process.queue] = self.arguments.result
         return "another" if self.next_queue() else "untie"
+
+
+class UntieEventfds(VhostSequence):
+    """Take interrupts and notify addresses away from the eventfds again."""
 
     @op(
         "CP.6.8",

@@ -1,8 +1,8 @@
 """What the parties to a set-up keep: the hypervisor's process, KVM's VM, the TAP, vhost's device, the PCI function.
 
 Whatever one party tells another goes through these cells: the guest's stores into `AccessCells`, what KVM hands to QEMU
-into `RunCells` (struct kvm_run), QEMU's registers, the arguments of an ioctl, and what the kernel makes of them. So what
-arrives at vhost is what the guest wrote, or there is a mistake somewhere in between.
+into `RunCells` (struct kvm_run), QEMU's registers, the arguments of an ioctl, and what the kernel makes of them. So
+what arrives at vhost is what the guest wrote, or there is a mistake somewhere in between.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from virtviz.paths.virtio_device.device import CONFIG
 from virtviz.spec.virtio import VIRTIO_NET_S_LINK_UP
 
 if TYPE_CHECKING:
-    from virtviz.engine.memory import Region
-    from virtviz.engine.state import State
     from collections.abc import Sequence
 
+    from virtviz.engine.memory import Region
+    from virtviz.engine.state import State
     from virtviz.paths.kvm import EventfdCells
     from virtviz.paths.tap import Tap
     from virtviz.ring.split import SplitLayout
@@ -303,6 +303,7 @@ class SetUp:
         device_rings: the device's side of the data queues.
         vhost_features: what this host's vhost-net offers.
         vhost_missing: there is no /dev/vhost-net.
+        vhost_fails: vhost cannot take the map of the guest's memory.
         worker_name: the worker that vhost would make.
     """
 
@@ -320,7 +321,8 @@ class SetUp:
         mac: bytes,
         worker_name: str,
         host_kernel: str,
-        vhost_missing: bool,
+        vhost_missing: bool = False,
+        vhost_fails: bool = False,
     ) -> None:
         def empty(count: int = QUEUES) -> list[int]:
             return [0] * count
@@ -334,6 +336,7 @@ class SetUp:
         self.mac = mac
         self.worker_name = worker_name
         self.vhost_missing = vhost_missing
+        self.vhost_fails = vhost_fails
         self.vhost_features = VHOST_FEATURES_6_1 if host_kernel == "6.1" else VHOST_FEATURES_6_12
         self.access = state.add(AccessCells, f"{vm}.access")
         self.run = state.add(RunCells, f"{vm}.kvm_run")
@@ -348,9 +351,7 @@ class SetUp:
             gsi=empty(),
         )
         self.arguments = state.add(ArgumentCells, f"{process}.ioctl")
-        self.kvm = state.add(
-            VmCells, f"{vm}.kvm_vm", routed=empty(), irqfds=empty(), ioeventfds=empty(), ports=empty()
-        )
+        self.kvm = state.add(VmCells, f"{vm}.kvm_vm", routed=empty(), irqfds=empty(), ioeventfds=empty(), ports=empty())
         self.tun = state.add(TapSetupCells, f"{tap.name}.netdev")
         self.vhost = state.add(
             VhostDeviceCells,

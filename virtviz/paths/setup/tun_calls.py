@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_ONE_QUEUE, IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x2000, 0x4000
 TUN_FEATURES: Final = 0x7373
-"""What TUNGETFEATURES answers: TUN, TAP, NAPI, NAPI_FRAGS, MULTI_QUEUE, NO_CARRIER is newer; NO_PI, ONE_QUEUE, VNET_HDR."""
+"""What TUNGETFEATURES answers: TUN and TAP, NAPI, NAPI_FRAGS, NO_CARRIER, MULTI_QUEUE, NO_PI, ONE_QUEUE, VNET_HDR."""
 TAP_FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_ONE_QUEUE | IFF_VNET_HDR
 
 
@@ -31,7 +31,9 @@ class OpenTun(KernelCall):
         "open /dev/net/tun",
         "tun_chr_open",
         TUN,
-        text="An open file of the TUN driver, tied to no network device yet. The same node serves every TAP of the host.",
+        text=(
+            "An open file of the TUN driver, tied to no network device yet. The same node serves every TAP of the host."
+        ),
         to=RETURN,
         cause="return from open()",
     )
@@ -76,7 +78,7 @@ class SetIff(KernelCall):
         tun, arguments = self.setup.tun, self.setup.arguments
         was_there = tun.exists
         tun.exists = 1
-        tun.attached = arguments.index
+        tun.attached = self.setup.process.tap_fd
         tun.flags = arguments.value
         return "attached" if was_there else "made"
 
@@ -106,7 +108,9 @@ class SetHeaderLength(KernelCall):
         "__tun_chr_ioctl",
         TUN,
         text={
-            "refused": "The file is tied to no network device yet: EBADFD. QEMU does not mind; it only wanted the default.",
+            "refused": (
+                "The file is tied to no network device yet: EBADFD. QEMU does not mind; it only wanted the default."
+            ),
             "set": "From now on each frame of {tap} has a virtio-net header of {value} bytes in front.",
         },
         to={"refused": RETURN, "set": RETURN},

@@ -40,7 +40,10 @@ class VcpuThread(Routine):
         "ask KVM for a vCPU",
         "kvm_init_vcpu",
         QEMU_KVM,
-        text="The new thread asks KVM for a vCPU. It is the thread that will be the guest's CPU, whenever it is in KVM_RUN.",
+        text=(
+            "The new thread asks KVM for a vCPU. It is the thread that will be the guest's CPU, whenever it is in "
+            "KVM_RUN."
+        ),
         to=call("create_vcpu", "say_that_it_is_made"),
         guard="exists",
         cause="ioctl(KVM_CREATE_VCPU)",
@@ -116,7 +119,10 @@ class Boot(Routine):
         "boot",
         "start_kernel",
         SCENARIO,
-        text="Firmware gives addresses to the devices and loads the kernel, which comes up. Thousands of exits, not shown.",
+        text=(
+            "Firmware gives addresses to the devices and loads the kernel, which comes up. Thousands of exits, not "
+            "shown."
+        ),
         to=goto("scan"),
     )
     def boot(self, me: Context) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.engine.ops import RETURN, Routine, goto, op
+from virtviz.engine.ops import RETURN, Routine, block, goto, op
 from virtviz.spec.citation import VHOST_NET, VHOST_TASK
 
 if TYPE_CHECKING:
@@ -78,3 +78,26 @@ class AskBackend(Routine):
     )
     def look(self, me: Context) -> str:
         return "there" if self.setup.vhost.backend[self.index] else "none"
+
+
+class IdleWorker(Routine):
+    """A worker that nobody gives work to, because the start came to nothing."""
+
+    def __init__(self, name: str, place: Place, setup: SetUp) -> None:
+        super().__init__(name, place)
+        self.setup = setup
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the worker."""
+        return {"worker": self.setup.worker_name}
+
+    @op(
+        "CP.6.2",
+        "sleep until there is work",
+        "vhost_run_work_list",
+        VHOST_TASK,
+        text="{worker} has nothing to do and sleeps.",
+        to={"sleep": block("sleep")},
+    )
+    def sleep(self, me: Context) -> str:
+        return "sleep"

@@ -1,7 +1,7 @@
 """vhost-net's side of its start and stop: what each ioctl on /dev/vhost-net does. Rows CP.6.
 
-Source: Linux 6.12 drivers/vhost/vhost.c (vhost_dev_ioctl, vhost_vring_ioctl, vhost_vring_set_num_addr), drivers/vhost/net.c
-(vhost_net_open, vhost_net_ioctl, vhost_net_set_backend).
+Source: Linux 6.12 drivers/vhost/vhost.c (vhost_dev_ioctl, vhost_vring_ioctl, vhost_vring_set_num_addr),
+drivers/vhost/net.c (vhost_net_open, vhost_net_ioctl, vhost_net_set_backend).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.setup.state import SetUp
 
+ENOMEM = 12
+
 
 class OpenVhost(KernelCall):
     """open("/dev/vhost-net")."""
@@ -28,7 +30,9 @@ class OpenVhost(KernelCall):
         "vhost_net_open",
         VHOST_NET,
         text={
-            "opened": "A device of two rings, receive and transmit, comes to be. It serves nobody yet, and has no thread.",
+            "opened": (
+                "A device of two rings, receive and transmit, comes to be. It serves nobody yet, and has no thread."
+            ),
             "missing": "There is no /dev/vhost-net: the module vhost_net is not there. open() fails.",
         },
         to={"opened": RETURN, "missing": RETURN},
@@ -162,15 +166,23 @@ class SetMemTable(KernelCall):
 
     @op(
         "CP.6.11",
-        "take the map of the guest's memory",
+        {"refused": "find no room for the map", "": "take the map of the guest's memory"},
         "vhost_set_memory",
         VHOST,
-        text="vhost learns where in QEMU's memory the guest's lies. It can now follow a descriptor's address.",
-        to=RETURN,
+        text={
+            "taken": "vhost learns where in QEMU's memory the guest's lies. It can now follow a descriptor's address.",
+            "refused": "The kernel has no memory left for vhost's map of the guest's: the call fails with ENOMEM (12).",
+        },
+        to={"taken": RETURN, "refused": RETURN},
         cause="return from ioctl()",
     )
-    def vhost_set_mem_table(self, me: Context) -> None:
-        self.setup.vhost.regions = self.setup.arguments.value
+    def vhost_set_mem_table(self, me: Context) -> str:
+        setup = self.setup
+        setup.arguments.result = ENOMEM if setup.vhost_fails else 0
+        if setup.vhost_fails:
+            return "refused"
+        setup.vhost.regions = setup.arguments.value
+        return "taken"
 
 
 class SetNum(KernelCall):
@@ -198,7 +210,10 @@ class SetBase(KernelCall):
         "take where to begin",
         "vhost_vring_ioctl",
         VHOST,
-        text="vhost begins ring {index} ({queue}) at index {value}: last_avail_idx. After a stop it goes on where it was.",
+        text=(
+            "vhost begins ring {index} ({queue}) at index {value}: last_avail_idx. After a stop it goes on where it "
+            "was."
+        ),
         to=RETURN,
         cause="return from ioctl()",
     )
@@ -216,7 +231,10 @@ class SetAddr(KernelCall):
         "take the ring's addresses",
         "vhost_vring_set_addr",
         VHOST,
-        text="Ring {index} ({queue}): descriptors at {desc}. Addresses in QEMU's memory, not the guest's: vhost works in it.",
+        text=(
+            "Ring {index} ({queue}): descriptors at {desc}. Addresses in QEMU's memory, not the guest's: vhost works "
+            "in it."
+        ),
         to=RETURN,
         cause="return from ioctl()",
     )
@@ -285,7 +303,9 @@ class SetBackend(KernelCall):
         VHOST_NET,
         text={
             "live": "Ring {index} ({queue}) is live: its frames go to, or come from, {tap}. vhost hooks {tap} as well.",
-            "stopped": "Ring {index} ({queue}) has no back-end any more; the worker is waited for. vhost leaves {tap} alone.",
+            "stopped": (
+                "Ring {index} ({queue}) has no back-end any more; the worker is waited for. vhost leaves {tap} alone."
+            ),
         },
         to={"live": RETURN, "stopped": RETURN},
         cause="return from ioctl()",
@@ -307,7 +327,10 @@ class GetBase(KernelCall):
         "say where the ring stands",
         "vhost_vring_ioctl",
         VHOST,
-        text="vhost says how far it came in ring {index} ({queue}): last_avail_idx {result}. A new start would begin there.",
+        text=(
+            "vhost says how far it came in ring {index} ({queue}): last_avail_idx {result}. A new start would begin "
+            "there."
+        ),
         to=RETURN,
         cause="return from ioctl()",
     )

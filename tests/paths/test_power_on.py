@@ -1,0 +1,196 @@
+"""A set-up from power-on: what one party tells another arrives, whoever cannot is done without, and frames flow."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+
+import pytest
+from driving import KNOWN, OUT, Driven, Item, Pause
+
+from virtviz.engine.program import text_for
+from virtviz.errors import KnobError
+from virtviz.paths.knobs import make_world
+from virtviz.paths.setup.features import GUEST_NEEDS
+from virtviz.paths.setup.state import HVA_BASE
+from virtviz.spec.virtio import Feature
+
+PING = [Item(), Item(outgoing=False, answers=0)]
+BEGIN = {"begin": "power-on"}
+WORLDS = {
+    "vhost": {},
+    "recorded": {"profile": "recorded"},
+    "QEMU": {"path": "virtio-qemu"},
+    "no vhost-net": {"vhost_start": "missing"},
+    "vhost fails": {"vhost_start": "fails"},
+    "vhost fails in an older QEMU": {"vhost_start": "fails", "qemu_version": "7.2"},
+    "halted": {"vcpu": "halted", "switch": "bridge"},
+}
+
+
+@cache
+def world(name, **more):
+    return Driven(PING, BEGIN, WORLDS[name], more).run()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_ping_is_answered_after_the_set_up(name):
+    found = world(name)
+    assert found.simulation.dropped() == {}
+    milestones = {(step.packet, step.milestone) for step in found.steps() if step.milestone}
+    assert {(1, "sent"), (1, "on-wire"), (2, "from-wire"), (2, "received")} <= milestones
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_ways_of_the_packets_are_those_of_a_run_that_begins_later(name):
+    served = "virtio-qemu" if WORLDS[name].get("vhost_start") else WORLDS[name].get("path", "vhost-net")
+    settings = {k: v for k, v in WORLDS[name].items() if k != "vhost_start"} | {"path": served}
+    later = Driven(PING, settings).run()
+    for packet in (1, 2):
+        ways = [
+            [(step.thread, step.milestone) for step in run.steps() if step.packet == packet and step.milestone]
+            for run in (world(name), later)
+        ]
+        assert ways[0] == ways[1]
+
+
+def test_what_arrives_at_vhost_is_what_the_guest_wrote():
+    found = world("vhost")
+    vm = found.vm
+    for index, layout in enumerate((vm.rx_layout, vm.tx_layout)):
+        for part in ("desc", "avail", "used"):
+            wrote = getattr(layout, part)
+            assert found.cell(f"vm1.virtio_pci.{part}[{index}]") == wrote
+            assert found.cell(f"qemu-4002.vhost_net.{part}[{index}]") == HVA_BASE + wrote
+        assert found.cell(f"qemu-4002.vhost_net.num[{index}]") == layout.size
+        kick, call = (found.cell(f"qemu-4002.process.{use}[{index}]") for use in ("kick", "call"))
+        assert found.cell(f"vm1.kvm_vm.ioeventfds[{index}]") == found.cell(f"vm1.kvm_vm.ports[{index}]") == kick
+        assert found.cell(f"vm1.kvm_vm.irqfds[{index}]") == found.cell(f"qemu-4002.vhost_net.call[{index}]") == call
+        assert found.cell(f"qemu-4002.vhost_net.kick[{index}]") == kick
+        assert found.cell(f"qemu-4002.vhost_net.backend[{index}]") == found.cell("qemu-4002.process.tap_fd")
+        # The vector that the guest put into the table is the one that the route stands for.
+        assert found.cell(f"vm1.kvm_vm.routed[{index}]") == 0x27 + index
+
+
+def test_the_walk_of_the_capabilities_finds_what_they_say():
+    found = world("vhost")
+    addresses = [found.cell(f"vm1.probe.{name}") for name in ("common", "isr", "device", "notify")]
+    assert addresses == [0xFEBFC000, 0xFEBFD000, 0xFEBFE000, 0xFEBFF000]
+    assert found.cell("vm1.probe.multiplier") == 4
+    assert found.cell("vm1.probe.mac") == int.from_bytes(found.simulation.traffic.frame(1)[6:12], "big")
+
+
+@pytest.mark.parametrize("features", ["event_idx,indirect,mergeable", "event_idx", "mergeable", "none"])
+def test_the_rings_work_with_what_was_negotiated(features):
+    found = Driven(PING, BEGIN, KNOWN, {"features": features}).run()
+    assert found.simulation.dropped() == {}
+    accepted = found.cell("vm1.probe.wanted")
+    for word, bit in (
+        ("event_idx", Feature.RING_F_EVENT_IDX),
+        ("indirect", Feature.RING_F_INDIRECT_DESC),
+        ("mergeable", Feature.NET_F_MRG_RXBUF),
+    ):
+        assert accepted >> bit & 1 == (word in features)
+        assert found.cell("qemu-4002.vhost_net.features") >> bit & 1 == (word in features)
+
+
+def test_a_guest_sees_the_choice_of_a_back_end_as_missing_bits_only():
+    old = {"host_kernel": "6.1"}
+    vhost, qemu = (world(name, **old).cell("vm1.probe.offered") for name in ("vhost", "QEMU"))
+    assert vhost & ~qemu == 0
+    assert qemu & ~vhost == 1 << 40
+
+
+def test_nothing_is_accepted_that_was_not_offered_or_whose_condition_is_not_met():
+    for name in WORLDS:
+        offered, wanted = (world(name).cell(f"vm1.probe.{what}") for what in ("offered", "wanted"))
+        assert wanted & ~offered == 0
+        for feature, condition in GUEST_NEEDS.items():
+            assert not wanted >> feature & 1 or wanted >> condition & 1
+
+
+def test_a_device_that_insists_on_a_feature_refuses_a_driver_without_it():
+    found = Driven(PING, BEGIN, {"refuse_features": "on"}).run()
+    names = found.ops()
+    assert ("store_register", "refused") in names
+    assert ("look_at_answer", "refused") in names
+    assert found.cell("vm1.virtio_pci.device_status") == 128 | 3
+    assert found.cell("qemu-4002.process.started") == 0
+    assert not any(step.milestone for step in found.steps())
+
+
+@pytest.mark.parametrize("name", ["no vhost-net", "vhost fails"])
+def test_a_guest_does_not_notice_that_vhost_could_not_be_started(name):
+    def inside(run):
+        return [step.op for step in run.steps() if step.domain.startswith("guest") and step.row.startswith("CP.")]
+
+    assert inside(world(name)) == inside(world("vhost"))
+    assert world(name).cell("qemu-4002.process.failed") == 1
+    assert world("vhost").cell("qemu-4002.process.failed") == 0
+
+
+def test_every_register_is_reached_by_a_heavy_exit():
+    found = world("vhost")
+    begun = next(step.n for step in found.steps() if step.op == "open")
+    before = [step for step in found.steps() if step.n < begun]
+    accesses = [step for step in before if step.row.startswith("CP.0.5") or step.op in ("store_register", "access_config")]
+    returns = [c for step in before for c in step.crossings if c.kind == "kvm-run-return"]
+    assert len(accesses) == len(returns) > 100
+
+
+def test_nothing_arrives_before_the_guest_is_there():
+    found = Driven([Item(outgoing=False), Pause(), OUT], BEGIN, KNOWN).run()
+    steps = found.steps()
+    up = next(step.n for step in steps if step.op == "up")
+    assert min(step.n for step in steps if step.milestone == "from-wire") > up
+    assert found.simulation.dropped() == {}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_going_back_to_power_on_restores_everything(name):
+    found = Driven(PING, BEGIN, WORLDS[name])
+    machine = found.machine
+    before = machine.digest()
+    found.run()
+    end, position = machine.digest(), machine.position
+    machine.seek(0)
+    assert machine.digest() == before
+    machine.seek(position)
+    assert machine.digest() == end
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_machine_that_only_counts_counts_the_same(name):
+    counting = Driven(PING, BEGIN, WORLDS[name], recording=False).run()
+    assert counting.counters() == world(name).counters()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_step_of_a_set_up_is_cited_and_says_something(name):
+    for step in world(name).steps():
+        assert step.function
+        assert step.source.count(" ") >= 1
+        assert step.text[-1] in ".?"
+        assert "{" not in step.text
+        assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
+
+
+def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
+    for name in WORLDS:
+        for arc in world(name).machine.program.arcs:
+            assert len(text_for(arc.op, arc.outcome)) <= 2 * 78, arc.op.path
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"begin": "power-on", "vms": 2}, "one virtual machine at a time"),
+        ({"begin": "power-on", "queue.start": 5}, "begins at 0"),
+        ({"refuse_features": "on"}, "begin=power-on"),
+        ({"vhost_start": "fails"}, "begin=power-on"),
+        ({"begin": "power-on", "path": "virtio-qemu", "vhost_start": "missing"}, "only path=vhost-net"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, words):
+    with pytest.raises(KnobError, match=words):
+        make_world(settings)
