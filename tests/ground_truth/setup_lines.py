@@ -104,7 +104,7 @@ class Watcher:
 
     def argument(self, name):
         """Read an argument of the ioctl that was just done."""
-        return self.cell(f"qemu-4002.ioctl.{name}")
+        return self.cell(f"host.ioctl.{name}")
 
     def run(self, scheduler=None):
         """Run to the end; answers the lines."""

@@ -133,7 +133,9 @@ def test_every_register_is_reached_by_a_heavy_exit():
     found = world("vhost")
     begun = next(step.n for step in found.steps() if step.op == "open")
     before = [step for step in found.steps() if step.n < begun]
-    accesses = [step for step in before if step.row.startswith("CP.0.5") or step.op in ("store_register", "access_config")]
+    accesses = [
+        step for step in before if step.row.startswith("CP.0.5") or step.op in ("store_register", "access_config")
+    ]
     returns = [c for step in before for c in step.crossings if c.kind == "kvm-run-return"]
     assert len(accesses) == len(returns) > 100
 

@@ -11,13 +11,27 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
-WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"}, QEMU, HEAVY)
+BEGIN = {"begin": "power-on", "queue__size": 32}
+WORLDS = {
+    "nic": {},
+    "upcall": {"flows": "unknown"},
+    "veth": {"profile": "recorded"},
+    "dummy": {"far_port": "dummy"},
+    "bridge": {"switch": "bridge"},
+    "qemu": QEMU,
+    "no ioeventfd": HEAVY,
+    "power-on": BEGIN,
+    "power-on by hand": BEGIN | {"launcher": "hand"},
+    "power-on, QEMU": BEGIN | QEMU,
+    "power-on, vhost fails": BEGIN | {"vhost_start": "fails"},
+}
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd"])
+@pytest.fixture(scope="module", params=WORLDS)
 def live(request):
-    items = PING[:1] if "far_port" in request.param else PING
-    return Live(items, **request.param)
+    settings = WORLDS[request.param]
+    items = PING[:1] if "far_port" in settings else PING
+    return Live(items, **settings)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -112,6 +112,13 @@ KNOBS: dict[str, Knob] = {
             choices=("running", "power-on"),
         ),
         Knob(
+            "launcher",
+            "libvirt",
+            "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
+            choices=("libvirt", "hand"),
+            recorded="hand",
+        ),
+        Knob(
             "qemu_version",
             "10.0",
             "Version of QEMU; decides the order in which it sets a back-end up, and what it tries first.",
@@ -405,6 +412,10 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
         return
     if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
         yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
+    if world["path"] not in ("vhost-net", "virtio-qemu"):
+        yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world.number("queues") > 1:
+        yield ("begin", "from power-on one queue pair can be followed; set queues=1, or begin=running")
     if world.number("vms") > 1:
         yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
     if world.number("queue.start"):

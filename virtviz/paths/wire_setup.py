@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.engine.places import Domain
+from virtviz.engine.places import Domain, Place
 from virtviz.paths import qemu_fds
-from virtviz.paths.parts import KVM, VHOST_NET, tap_place
+from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
 from virtviz.paths.setup import (
     access,
     features,
     guest_pci,
     guest_probe,
     guest_queues,
+    libvirtd,
+    ovsdb,
     qemu_registers,
     qemu_tap,
     registers,
+    switch_port,
 )
 from virtviz.paths.setup.calls import make_calls, make_vhost_calls
 from virtviz.paths.setup.guest_open import OpenDevice
@@ -27,6 +30,7 @@ from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWit
 from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
 from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
 from virtviz.paths.setup.state import MSIX_ENTRIES, SetUp
+from virtviz.paths.setup.switch_port import TAP_PORT
 from virtviz.paths.setup.vcpu_start import Boot, FirstEntry, VcpuThread
 from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
@@ -38,12 +42,17 @@ from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuBackend
 if TYPE_CHECKING:
     from virtviz.engine.machine import Machine
     from virtviz.engine.ops import Routine
+    from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
     from virtviz.paths.knobs import World
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.wire_guest import Guest
 
+LIBVIRTD = Place("libvirtd", Domain.HOST_USER, "libvirtd")
+OVS_VSCTL = Place("ovs_vsctl", Domain.HOST_USER, "ovs-vsctl")
+OVSDB_SERVER = Place("ovsdb_server", Domain.HOST_USER, "ovsdb-server")
+UNIX = Place("unix", Domain.HOST_KERNEL, "UNIX sockets")
 CONFIG_BYTES = 256
 
 
@@ -83,12 +92,21 @@ class PowerOn:
             vhost_fails=world["vhost_start"] == "fails",
         )
         self.is_7_2 = world["qemu_version"] == "7.2"
+        self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(backend.tap.name), KVM_VM, vhost)
         self.main = backend.thread if isinstance(backend, QemuBackend) else parts.thread(process, cpu=0)
         self._start_vcpu(vhost)
         self._start_qemu(vhost)
-        self.setup.process.launched = 1
+        self.launchers: list[Thread] = []
+        if self.by_libvirt:
+            self._start_libvirt(vhost)
+        else:
+            # A TAP that was made to stay, and attached to the switch, before anybody thought of QEMU.
+            tun = self.setup.tun
+            tun.exists = tun.handled = tun.up = 1
+            tun.port = TAP_PORT
+            self.setup.process.launched = 1
         guest.vcpu.cells.in_guest = 0
 
     # vhost
@@ -228,18 +246,11 @@ class PowerOn:
     def _start_qemu(self, vhost: VhostCalls | None) -> None:
         """Have QEMU's main thread begin at main()."""
         world, setup, name = self.parts.world, self.setup, self.setup.process_name
-        without_backend = features.tap_features(world, features.model_features(world), vnet_hdr=True)
+        offer = features.tap_features(world, features.model_features(world), vnet_hdr=True)
         if vhost is None:
-            start: QemuStart = QemuStart(
-                f"{name}.start",
-                QEMU,
-                setup,
-                self.calls,
-                opens_tap=True,
-                is_7_2=self.is_7_2,
-                offered_without_backend=without_backend,
+            start = QemuStart(
+                f"{name}.start", QEMU, setup, self.calls, opens_tap=not self.by_libvirt, is_7_2=self.is_7_2, offer=offer
             )
-            start.main_loop = self.main.start
         else:
             start = QemuStartWithVhost(
                 f"{name}.start",
@@ -247,20 +258,76 @@ class PowerOn:
                 setup,
                 self.calls,
                 vhost,
-                opens_tap=True,
+                opens_tap=not self.by_libvirt,
                 is_7_2=self.is_7_2,
-                offered_without_backend=without_backend,
+                offer=offer,
             )
-            is_served_elsewhere = isinstance(self.backend, VhostBackend)
-            start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
+        is_served_elsewhere = isinstance(self.backend, VhostBackend)
+        start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start
+
+    # libvirt and Open vSwitch
+
+    def _start_libvirt(self, vhost: VhostCalls | None) -> None:
+        """Have libvirtd make the TAP, attach it to the switch, and start QEMU."""
+        parts, setup = self.parts, self.setup
+        has_ovs = parts.world["switch"] == "ovs"
+        thread = parts.thread("libvirtd", cpu=0)
+        self.launchers.append(thread)
+        online = switch_port.SetOnline("libvirtd.set_online", tap_place(setup.tap.name), setup)
+        if has_ovs:
+            self._start_ovs()
+            attach: Routine = libvirtd.AttachByVsctl("libvirtd.attach", LIBVIRTD, setup)
+        else:
+            add_port = switch_port.AddToBridge("bridge.add_port", BRIDGE, setup)
+            attach = libvirtd.AttachToBridge("libvirtd.attach", LIBVIRTD, setup, add_port)
+        common = ("libvirtd.start", LIBVIRTD, setup, self.calls, attach, online)
+        if vhost is None:
+            thread.start = libvirtd.Libvirtd(*common)
+        else:
+            thread.start = libvirtd.LibvirtdWithVhost(*common, vhost.open)
+
+    def _start_ovs(self) -> None:
+        """Have Open vSwitch's programs wait for a change of their database."""
+        parts, mine = self.parts, self.setup.switch
+        vsctl, server, switch = (parts.thread(name, cpu=0) for name in ("ovs-vsctl", "ovsdb-server", "ovs-vswitchd"))
+        send = {
+            who: ovsdb.Send(f"{who}.send", UNIX, mine, field, bit, receiver, row)
+            for who, field, bit, receiver, row in (
+                ("ovs-vsctl", "to_server", ovsdb.VSCTL, server, "CP.9.1"),
+                ("ovs-vswitchd", "to_server", ovsdb.SWITCH, server, "CP.9.4"),
+                ("ovsdb-server.to_switch", "to_switch", 1, switch, "CP.9.2"),
+                ("ovsdb-server.to_vsctl", "to_vsctl", 1, vsctl, "CP.9.2"),
+            )
+        }
+        poll = {
+            who: ovsdb.Poll(f"{who}.poll", UNIX, mine, field, row)
+            for who, field, row in (
+                ("ovs-vsctl", "to_vsctl", "CP.9.1"),
+                ("ovsdb-server", "to_server", "CP.9.2"),
+                ("ovs-vswitchd", "to_switch", "CP.9.3"),
+            )
+        }
+        vsctl.start = ovsdb.Vsctl("ovs-vsctl.main", OVS_VSCTL, mine, send["ovs-vsctl"], poll["ovs-vsctl"])
+        server.start = ovsdb.OvsdbServer(
+            "ovsdb-server.main",
+            OVSDB_SERVER,
+            mine,
+            poll["ovsdb-server"],
+            send["ovsdb-server.to_switch"],
+            send["ovsdb-server.to_vsctl"],
+        )
+        new_port = switch_port.NewVport("ovs.new_vport", OVS, self.setup)
+        switch.start = ovsdb.Vswitchd(
+            "ovs-vswitchd.main", VSWITCHD, mine, poll["ovs-vswitchd"], new_port, send["ovs-vswitchd"]
+        )
 
     # Where a run begins
 
     def rest(self, machine: Machine, wire: Wire) -> None:
         """Let the host, which is up already, come to rest; nobody who belongs to the set-up has begun."""
         wire.phase = lambda _: (-1, 0)
-        held = {self.main.me.index, self.guest.thread.me.index}
+        held = {thread.me.index for thread in (self.main, self.guest.thread, *self.launchers)}
         machine.run(held=held)
         program, probe = self.guest.program, self.setup.probe
         # Nothing arrives for a machine that is not there.

@@ -141,7 +141,11 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):
         backend.wire(port)
-    setup = PowerOn(parts, *machines[0]) if world["begin"] == "power-on" else None
+    setup = None
+    if world["begin"] == "power-on":
+        guest, backend = machines[0]
+        assert isinstance(backend, VhostBackend | QemuBackend)
+        setup = PowerOn(parts, guest, backend)
     machine = _machine(parts, omit)
     vms = [_vm(guest, backend) for guest, backend in machines]
     for vm in vms:

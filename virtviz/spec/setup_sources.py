@@ -18,8 +18,8 @@ KVM_COALESCED = linux("virt/kvm/coalesced_mmio.c")
 KVM_I8259 = linux("arch/x86/kvm/i8259.c")
 
 # The switch
-OVS_VPORT_NETDEV_LINK = linux("net/openvswitch/vport-netdev.c")
-OVS_VPORT = linux("net/openvswitch/datapath.c")
+BR_IF = linux("net/bridge/br_if.c")
+AF_UNIX = linux("net/unix/af_unix.c")
 OVS_VSCTL = ovs("utilities/ovs-vsctl.c")
 OVSDB_SERVER = ovs("ovsdb/jsonrpc-server.c")
 OVSDB_TRANSACTION = ovs("ovsdb/transaction.c")

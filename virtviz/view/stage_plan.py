@@ -63,12 +63,17 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "virtio_pci": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
     "bridge": "switch",
     "vswitchd": "vswitchd",
     "netlink": "netlink",
+    "libvirtd": "qemu",
+    "ovs_vsctl": "vswitchd",
+    "ovsdb_server": "vswitchd",
+    "unix": "netlink",
     "qemu": "qemu",
     "vcpu": "qemu",
     "vm": "kvm",
@@ -125,6 +130,9 @@ class _Planner:
         # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
         self.has_vswitchd = "ovs-vswitchd" in titles
+        # Where a run begins at power-on, who prepares things is drawn where later that runs which was prepared.
+        self.qemu = "libvirtd, QEMU" if "libvirtd" in titles else "QEMU"
+        self.vswitchd = "Open vSwitch" if "ovsdb-server" in titles else "ovs-vswitchd"
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
         self.grow = min(extra // 18, 6)
@@ -201,12 +209,13 @@ class _Planner:
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
-            qemu = self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
+            qemu = self._chip("qemu", self.qemu, "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
-            x = kvm.x if self.device == "fds" else kvm.middle - width // 2
-            qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
+            width = max(width, len(self.qemu) + 2)
+            x = kvm.x if self.device == "fds" else max(kvm.middle - width // 2, self.wall + 1)
+            qemu = self._box("qemu", self.qemu, "host-user", x, _USER_ROW, self._qemu_width(width))
         if self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
@@ -224,10 +233,10 @@ class _Planner:
             qemu = self.spots["qemu"]
             x = max(min(switch.middle - 10, self.width - 32), qemu.x + qemu.width + 1)
             width = min(32, self.width - x)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
+            vswitchd = self._chip("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
-            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width)
+            vswitchd = self._box("vswitchd", self.vswitchd, "host-user", switch.middle - width // 2, _USER_ROW, width)
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
         x, under = switch.middle - 8, self.rows.border
         self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
@@ -344,7 +353,7 @@ class _Planner:
         for place in self.header.places:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
-            places[place.name] = known or str(place.domain)
+            places[place.name] = known if known in self.spots else str(place.domain)
         places |= {"wire": "wire", "backlog": "far"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from virtviz.paths.setup import kvm_calls, tun_calls, vhost_calls
-from virtviz.paths.setup.kernel_calls import KernelCall
 
 if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
+    from virtviz.paths.setup.kernel_calls import KernelCall
     from virtviz.paths.setup.state import SetUp
 
 

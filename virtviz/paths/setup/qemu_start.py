@@ -45,7 +45,7 @@ class QemuStart(Routine):
         calls: the system calls.
         opens_tap: QEMU opens /dev/net/tun itself.
         is_7_2: the order and the probes of QEMU 7.2.
-        offered_without_backend: features of the device model within what the TAP can do.
+        offer: features of the device model within what the TAP can do.
     """
 
     first = "wait_for_start"
@@ -61,7 +61,7 @@ class QemuStart(Routine):
         *,
         opens_tap: bool,
         is_7_2: bool,
-        offered_without_backend: int,
+        offer: int,
     ) -> None:
         super().__init__(name, place)
         self.setup = setup
@@ -69,7 +69,7 @@ class QemuStart(Routine):
         self.arguments = setup.arguments
         self.opens_tap = opens_tap
         self.is_7_2 = is_7_2
-        self.offered_without_backend = offered_without_backend
+        self.mine = offer
         self.create_vm, self.create_irqchip = calls.create_vm, calls.create_irqchip
         self.open_tun, self.tun_features, self.set_iff = calls.open_tun, calls.tun_features, calls.set_iff
         self.get_iff, self.set_header, self.set_offload = calls.get_iff, calls.set_header, calls.set_offload
@@ -290,11 +290,11 @@ class QemuStart(Routine):
         to=goto("make_vcpu_thread"),
     )
     def realize(self, me: Context) -> None:
-        self.process.offered = self.offer()
+        self.process.offered = self.offered()
 
-    def offer(self) -> int:
+    def offered(self) -> int:
         """Put together what the guest will be offered."""
-        return self.offered_without_backend
+        return self.mine
 
     @op(
         "CP.8.9",
@@ -413,7 +413,7 @@ class QemuStartWithVhost(QemuStart):
         *,
         opens_tap: bool,
         is_7_2: bool,
-        offered_without_backend: int,
+        offer: int,
     ) -> None:
         super().__init__(
             name,
@@ -422,17 +422,16 @@ class QemuStartWithVhost(QemuStart):
             calls,
             opens_tap=opens_tap,
             is_7_2=is_7_2,
-            offered_without_backend=offered_without_backend,
+            offer=offer,
         )
         self.open_vhost, self.set_owner, self.get_features = vhost.open, vhost.set_owner, vhost.get_features
         self.set_call, self.set_err = vhost.set_call, vhost.set_err
 
-    def offer(self) -> int:
+    def offered(self) -> int:
         """Ask vhost about those features that are its affair."""
-        mine = self.offered_without_backend
         if self.process.failed:
-            return mine
-        return mine & (~features.VHOST_ASKED | self.setup.vhost_features)
+            return self.mine
+        return self.mine & (~features.VHOST_ASKED | self.setup.vhost_features)
 
     @op(
         "CP.6.1",
@@ -442,7 +441,7 @@ class QemuStartWithVhost(QemuStart):
         text={
             "open": "vhost=on: the kernel is to serve the queues. QEMU opens /dev/vhost-net for it.",
             "inherited": "vhostfd=: /dev/vhost-net is open already, as the TAP was.",
-            "none": "vhost=on was asked for, but nobody could open /dev/vhost-net. QEMU goes on without it.",
+            "none": "libvirtd found no /dev/vhost-net, and asked for no vhost: QEMU will serve the queues itself.",
         },
         to={
             "open": call("open_vhost", "see_whether_open"),

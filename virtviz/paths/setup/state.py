@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.paths.setup.features import VHOST_FEATURES_6_1, VHOST_FEATURES_6_12
+from virtviz.paths.setup.ovsdb import SwitchCells
 from virtviz.paths.virtio_device.device import CONFIG
 from virtviz.spec.virtio import VIRTIO_NET_S_LINK_UP
 
@@ -172,7 +173,8 @@ class TapSetupCells(Cells):
         hdr_bytes: length of the virtio-net header in front of each frame.
         offload: what the reader takes: bits TUN_F_*.
         sndbuf: bytes that may be under way.
-        port: number of the switch's port that it is; 0 while it is none.
+        port: number of the switch's port that it is, plus one; 0 while it is none.
+        handled: 1 while what it receives goes to the switch.
         up: 1 while the interface is up.
     """
 
@@ -183,6 +185,7 @@ class TapSetupCells(Cells):
     offload: int = 0
     sndbuf: int = 0
     port: int = 0
+    handled: int = 0
     up: int = 0
 
 
@@ -350,7 +353,8 @@ class SetUp:
             error=empty(),
             gsi=empty(),
         )
-        self.arguments = state.add(ArgumentCells, f"{process}.ioctl")
+        self.arguments = state.add(ArgumentCells, "host.ioctl")
+        self.switch = state.add(SwitchCells, "ovs.control")
         self.kvm = state.add(VmCells, f"{vm}.kvm_vm", routed=empty(), irqfds=empty(), ioeventfds=empty(), ports=empty())
         self.tun = state.add(TapSetupCells, f"{tap.name}.netdev")
         self.vhost = state.add(
