@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from functools import cache
+from pathlib import Path
 
 import pytest
 from driving import KNOWN, OUT, Driven, Item, Pause
@@ -119,6 +120,21 @@ def test_a_device_that_insists_on_a_feature_refuses_a_driver_without_it():
     assert not any(step.milestone for step in found.steps())
 
 
+def test_a_port_is_added_by_way_of_the_database():
+    steps = [step for step in world("vhost").steps() if step.row.startswith(("CP.8", "CP.9"))]
+    order = ["make_tap", "ask", "commit", "add_port", "link_netdev", "note", "commit", "look", "start_qemu"]
+    names = iter(step.op for step in steps)
+    assert all(any(name == wanted for name in names) for wanted in order)
+    threads = {step.thread for step in steps if step.op in ("make_tap", "ask", "commit", "add_port")}
+    assert threads == {"libvirtd", "ovs-vsctl", "ovsdb-server", "ovs-vswitchd"}
+
+
+def test_a_person_needs_no_libvirt():
+    found = Driven(PING, BEGIN, KNOWN, {"launcher": "hand"}).run()
+    assert found.simulation.dropped() == {}
+    assert not [step for step in found.steps() if step.thread == "libvirtd"]
+
+
 @pytest.mark.parametrize("name", ["no vhost-net", "vhost fails"])
 def test_a_guest_does_not_notice_that_vhost_could_not_be_started(name):
     def inside(run):
@@ -175,6 +191,30 @@ def test_every_step_of_a_set_up_is_cited_and_says_something(name):
         assert step.text[-1] in ".?"
         assert "{" not in step.text
         assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
+
+
+def rows_on_the_page():
+    """Read the rows that the page about set-ups promises."""
+    page = (Path(__file__).parents[2] / "docs" / "set-up.md").read_text(encoding="utf-8")
+    found = set()
+    for line in page.splitlines():
+        if not line.startswith("| CP."):
+            continue
+        for part in line.split("|")[1].strip().split(", "):
+            ends = part.split(" to ")
+            section = ends[0].rpartition(".")[0]
+            low, high = (int(end.rpartition(".")[2]) for end in (ends[0], ends[-1]))
+            found |= {f"{section}.{n}" for n in range(low, high + 1)}
+    return found
+
+
+def test_the_rows_of_a_set_up_are_those_on_its_page():
+    happened = set()
+    for found in (*map(world, WORLDS), Driven(PING, BEGIN, {"refuse_features": "on"}).run()):
+        happened |= {step.row for step in found.steps() if step.row.startswith("CP.")}
+    assert happened <= rows_on_the_page()
+    # Stopping comes with a reset.
+    assert rows_on_the_page() - happened == {"CP.6.18"}
 
 
 def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():

@@ -209,7 +209,8 @@ class _Planner:
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
-            qemu = self._chip("qemu", self.qemu, "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
+            room = max(16, len(self.qemu) + len(" asleep") + 4)
+            qemu = self._chip("qemu", self.qemu, "host-user", kvm.x, _USER_ROW, self._qemu_width(room))
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow

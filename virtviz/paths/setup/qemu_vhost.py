@@ -321,7 +321,7 @@ class StartVhost(VhostSequence):
         self.aim(self.process.acked)
 
     @op(
-        "CP.6.10a",
+        "CP.6.10",
         "ask how vhost can talk",
         "vhost_kernel_set_backend_cap",
         QEMU_VHOST_BACKEND,
@@ -332,7 +332,7 @@ class StartVhost(VhostSequence):
     def ask_backend_features(self, me: Context) -> None: ...
 
     @op(
-        "CP.6.10a",
+        "CP.6.10",
         "say how to talk",
         "vhost_kernel_set_backend_cap",
         QEMU_VHOST_BACKEND,

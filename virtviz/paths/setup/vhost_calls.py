@@ -133,7 +133,7 @@ class GetBackendFeatures(KernelCall):
     """VHOST_GET_BACKEND_FEATURES."""
 
     @op(
-        "CP.6.10a",
+        "CP.6.10",
         "say what vhost can talk about",
         "vhost_net_ioctl",
         VHOST_NET,
@@ -149,7 +149,7 @@ class SetBackendFeatures(KernelCall):
     """VHOST_SET_BACKEND_FEATURES."""
 
     @op(
-        "CP.6.10a",
+        "CP.6.10",
         "take how to talk",
         "vhost_set_backend_features",
         VHOST,
