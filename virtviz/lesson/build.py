@@ -16,7 +16,7 @@ from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, Poke, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Pause, Poke, Reset, ends_of, make_traffic
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def build(
     world = make_world(dict(flat(lesson.world)), *settings)
     if frames is None:
         _fit_pokes(lesson, world)
+        if world["begin"] != "power-on" and any(isinstance(event.reset, str) for event in lesson.scenario):
+            raise KnobError(
+                "begin", "the scenario has a reset, after which everything is set up anew; set begin=power-on"
+            )
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
     needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
@@ -87,9 +91,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
-    """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
-    made: list[Item | Pause | Poke] = []
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Reset]:
+    """Turn the events of a scenario into packets, pauses, changes from outside and resets, in order."""
+    made: list[Item | Pause | Poke | Reset] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -118,6 +122,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
             ]
         elif isinstance(event.poke, PokeEvent):
             made.append(Poke(event.poke.queue, event.poke.field, event.poke.value))
+        elif isinstance(event.reset, str):
+            made.append(Reset(VMS.index(event.reset)))
         else:
             made.append(Pause())
         items += new
@@ -142,11 +148,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Reset]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause | Poke] = []
+    made: list[Item | Pause | Poke | Reset] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"

@@ -103,6 +103,13 @@ class Event(Model, frozen=True):
         | UnsetType
     ) = UNSET
     poke: Poke | UnsetType = UNSET
+    reset: (
+        Annotated[
+            Literal["vm1"],
+            Meta(description="The virtual machine takes its driver off the device, and sets the device up anew."),
+        ]
+        | UnsetType
+    ) = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none or several of the keys."""
@@ -110,7 +117,7 @@ class Event(Model, frozen=True):
             raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
 
 
-EVENT_KEYS = ("send", "reply", "receive", "pause", "poke")
+EVENT_KEYS = ("send", "reply", "receive", "pause", "poke", "reset")
 
 
 class When(Model, frozen=True):

@@ -86,6 +86,16 @@ class Poke(Struct, frozen=True):
     vm: int = 0
 
 
+class Reset(Struct, frozen=True):
+    """In a scenario: a virtual machine takes its driver off the device and puts it back, when nothing is under way.
+
+    Attributes:
+        vm: index of the virtual machine.
+    """
+
+    vm: int = 0
+
+
 class Act(IntEnum):
     """What a program does next."""
 
@@ -93,10 +103,11 @@ class Act(IntEnum):
     RECEIVE = 2
     PAUSE = 3
     POKE = 4
+    RESET = 5
     END = 0
 
 
-SEND, RECEIVE, PAUSE, POKE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.POKE, Act.END
+SEND, RECEIVE, PAUSE, POKE, RESET, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.POKE, Act.RESET, Act.END
 
 
 class Traffic(Struct, frozen=True):
@@ -122,6 +133,11 @@ class Traffic(Struct, frozen=True):
     answers_back: tuple[int, ...] = ()
     pokes: tuple[Poke, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def has_resets(self) -> bool:
+        """Whether a driver is taken off its device and put back."""
+        return any(act is RESET for program in self.acts for act, _ in program)
 
     @property
     def packets(self) -> int:
@@ -193,7 +209,7 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke | Reset], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
@@ -212,6 +228,9 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
             pauses += 1
             for program in acts:
                 program.append((Act.PAUSE, 0))
+            continue
+        if isinstance(event, Reset):
+            acts[event.vm].append((Act.RESET, 0))
             continue
         if isinstance(event, Poke):
             acts[event.vm].append((Act.POKE, len(pokes)))

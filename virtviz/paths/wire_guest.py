@@ -20,6 +20,7 @@ from virtviz.paths.outside import ChangeRing
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
+from virtviz.paths.setup.guest_rebind import RebindingProgram
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -142,7 +143,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         gives_up=not world.on("napi_tx"),
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
-    program = Program(
+    program = (RebindingProgram if parts.traffic.has_resets else Program)(
         state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
     )
     parts.drops |= {

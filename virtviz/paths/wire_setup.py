@@ -17,6 +17,7 @@ from virtviz.paths.setup import (
     guest_pci,
     guest_probe,
     guest_queues,
+    guest_remove,
     libvirtd,
     ovsdb,
     qemu_registers,
@@ -26,6 +27,7 @@ from virtviz.paths.setup import (
 )
 from virtviz.paths.setup.calls import make_calls, make_vhost_calls
 from virtviz.paths.setup.guest_open import OpenDevice
+from virtviz.paths.setup.guest_rebind import RebindingProgram
 from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWithVhost
 from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
 from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
@@ -167,12 +169,37 @@ class PowerOn:
             queues=queues,
             onward=onward,
         )
+        if self.parts.traffic.has_resets:
+            self._rebind(pci, reach, queues, opened.refill)
         read = guest_pci.ReadConfig(f"{name}.read_config", pci, setup, select, reach)
         enable = guest_pci.WriteCommand(f"{name}.write_command", pci, setup, select, reach)
         find = guest_pci.FindDevice(f"{name}.find_device", pci, setup, read, enable, probe)
         boot = Boot(f"{name}.boot", kernel, find)
         enter = FirstEntry(f"{name}.first_entry", KVM, guest.vcpu, boot)
         guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter)
+
+    def _rebind(self, pci: Place, reach: Routine, queues: Routine, refill: Routine) -> None:
+        """Let the program take the driver off the device and put it back."""
+        guest, setup, name = self.guest, self.setup, self.guest.name
+        assert isinstance(guest.program, RebindingProgram)
+        probe = guest_probe.Probe(
+            f"{name}.probe_again",
+            pci,
+            setup,
+            reach,
+            knows=features.known_to_driver(self.parts.world),
+            queues=queues,
+            onward=guest_remove.OpenAgain(f"{name}.open_again", guest.driver_place, setup, refill),
+        )
+        guest.program.rebind = guest_remove.RemoveDriver(
+            f"{name}.remove",
+            pci,
+            setup,
+            reach,
+            drivers=(guest.rx_driver, guest.tx_driver),
+            pools=(guest.memory.buffers, guest.memory.skbs),
+            again=probe,
+        )
 
     def _device_access(self, vhost: VhostCalls | None) -> Routine:
         """Make what a load or store of a device register leads to."""

@@ -8,6 +8,7 @@ from virtviz.spec.citation import Source, linux, ovs, qemu
 VIRTIO_CORE = linux("drivers/virtio/virtio.c")
 VIRTIO_PCI_MODERN = linux("drivers/virtio/virtio_pci_modern.c")
 VIRTIO_PCI_MODERN_DEV = linux("drivers/virtio/virtio_pci_modern_dev.c")
+DRIVER_BUS = linux("drivers/base/bus.c")
 PCI_PROBE = linux("drivers/pci/probe.c")
 PCI_DIRECT = linux("arch/x86/pci/direct.c")
 PCI_MSI = linux("drivers/pci/msi/msi.c")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.state import NO_VECTOR, QUEUES
+from virtviz.ring.rings import restart
 from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_PCI
 from virtviz.spec.setup_sources import QEMU_MSIX, QEMU_PCI_HOST
 from virtviz.spec.virtio import (
@@ -276,6 +277,9 @@ class ResetDevice(_Registers):
             pci.vector[queue] = NO_VECTOR
             pci.desc[queue] = pci.avail[queue] = pci.used[queue] = 0
             self.setup.process.base[queue] = 0
+        if not self.setup.vhost.owner:
+            for ring in self.setup.device_rings:
+                restart(ring)
 
 
 class DeviceConfigLoad(_Registers):

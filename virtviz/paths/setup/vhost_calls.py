@@ -220,7 +220,8 @@ class SetBase(KernelCall):
     def vhost_set_vring_base(self, me: Context) -> None:
         arguments = self.setup.arguments
         self.setup.vhost.base[arguments.index] = arguments.value
-        self.setup.device_rings[arguments.index].cells.last_avail_idx = arguments.value
+        mine = self.setup.device_rings[arguments.index].cells
+        mine.last_avail_idx = mine.avail_idx = arguments.value
 
 
 class SetAddr(KernelCall):
@@ -314,6 +315,11 @@ class SetBackend(KernelCall):
     def vhost_net_set_backend(self, me: Context) -> str:
         setup, arguments = self.setup, self.setup.arguments
         setup.vhost.backend[arguments.index] = arguments.value
+        if arguments.value:
+            # vhost_vq_init_access: what else it keeps of a ring it takes from the ring itself.
+            ring = setup.device_rings[arguments.index]
+            ring.cells.last_used_idx = int.from_bytes(ring.memory.read(ring.layout.used_idx, 2), "little")
+            ring.cells.signalled_used_valid = ring.cells.used_flags = 0
         if not arguments.index % 2:
             setup.tap.cells.watched = int(bool(arguments.value))
         return "live" if arguments.value else "stopped"
