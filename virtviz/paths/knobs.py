@@ -147,7 +147,13 @@ KNOBS: dict[str, Knob] = {
         Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
-        Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
+        Knob(
+            "queues",
+            1,
+            "Queue pairs of the device, and as many vCPUs; vhost-net has a worker for each, the TAP a queue.",
+            low=1,
+            high=4,
+        ),
         Knob(
             "rx_buffer",
             1536,
@@ -387,6 +393,8 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
                 f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
             ),
         )
+    if world.number("queues") > 1 and world["path"] != "vhost-net":
+        yield ("queues", "several queue pairs are not under this data path yet; set path=vhost-net, or queues=1")
     if not world.on("ioeventfd") and world["path"] == "vhost-net":
         yield (
             "ioeventfd",

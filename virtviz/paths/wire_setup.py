@@ -38,7 +38,7 @@ from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
-from virtviz.paths.wire_backend import FIRST_PID, VhostBackend
+from virtviz.paths.wire_backend import FIRST_PID, VhostPair
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuBackend
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class PowerOn:
         backend: what serves it.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, backend: VhostBackend | QemuBackend) -> None:
+    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuBackend) -> None:
         self.parts, self.guest, self.backend = parts, guest, backend
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
@@ -118,7 +118,7 @@ class PowerOn:
         if self.parts.world["path"] != "vhost-net":
             return None
         backend, setup = self.backend, self.setup
-        if isinstance(backend, VhostBackend):
+        if isinstance(backend, VhostPair):
             worker, thread = backend.worker, backend.thread
             loop: Routine = self._with_backend_asked(thread.start)
         else:
@@ -231,7 +231,7 @@ class PowerOn:
             "MSI-X table": qemu_registers.MsixStore(f"{name}.msix_store", QEMU_VCPU, setup),
             "configuration space": qemu_registers.ConfigSpace(f"{name}.config_space", QEMU_VCPU, setup),
         }
-        lock = access.BigLock(setup.process if isinstance(self.backend, VhostBackend) else self.backend.qemu.cells)
+        lock = access.BigLock(setup.process if isinstance(self.backend, VhostPair) else self.backend.qemu.cells)
         serve = access.ServeAccess(f"{name}.serve_access", QEMU_VCPU, setup, lock, regions)
         on_intel = self.parts.world["cpu"] == "intel"
         access_class = access.DeviceAccessIntel if on_intel else access.DeviceAccessAmd
@@ -240,7 +240,7 @@ class PowerOn:
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
         setup, calls, name, world = self.setup, self.calls, self.guest.name, self.parts.world
-        if isinstance(self.backend, VhostBackend):
+        if isinstance(self.backend, VhostPair):
             assert vhost is not None
             untie = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
             start: Routine = StartVhost(
@@ -289,7 +289,7 @@ class PowerOn:
                 is_7_2=self.is_7_2,
                 offer=offer,
             )
-        is_served_elsewhere = isinstance(self.backend, VhostBackend)
+        is_served_elsewhere = isinstance(self.backend, VhostPair)
         start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start
 
