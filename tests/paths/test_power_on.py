@@ -196,6 +196,27 @@ def test_every_step_of_a_set_up_is_cited_and_says_something(name):
         assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
 
 
+def test_commands_of_the_control_queue_are_carried_out_by_the_main_loop_where_it_has_all_queues():
+    steps = world("QEMU").steps()
+    assert [step.thread for step in steps if step.op == "carry_out"] == ["qemu-4002"] * 3
+    # What the main loop finds of its own kick is an empty queue.
+    assert [step.op for step in steps].count("await_answer") == 3
+
+
+def test_commands_of_the_control_queue_go_to_qemu_and_are_answered():
+    steps = world("vhost").steps()
+    kicks = [n for n, step in enumerate(steps) if step.op == "kick" and step.row == "CP.4.3"]
+    assert len(kicks) == 3
+    for n in kicks:
+        following = [step.op for step in steps[n : n + 20]]
+        assert following.index("return_to_qemu") < following.index("carry_out") < following.index("await_answer")
+    note = next(step for step in steps[kicks[0] :] if step.op == "note_access")
+    assert {write.field.rpartition(".")[2]: write.new for write in note.writes}["address"] == 0xFEBFF008
+    assert [step.op for step in steps].count("carry_out") == 3
+    assert world("vhost").cell("qemu-4002.net0.filter.promisc") == 0
+    assert ("read_answer", "refused") not in world("vhost").ops()
+
+
 @cache
 def reset(**settings):
     """Ping, take the driver off and put it back, ping again."""

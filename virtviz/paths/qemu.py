@@ -30,17 +30,19 @@ if TYPE_CHECKING:
 class Ready(IntFlag):
     """What the main loop can find to do, as bits."""
 
+    CONTROL_KICK = 64
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
     TX_KICK = 4
     RX_KICK = 2
     TAP = 1
-    KICKS = TX_KICK | RX_KICK
+    KICKS = CONTROL_KICK | TX_KICK | RX_KICK
 
 
 HANDLERS: Final = {
     Ready.BOTTOM_HALF: "bottom half",
     Ready.OWN_EVENTFD: "own eventfd",
+    Ready.CONTROL_KICK: "control kick",
     Ready.TX_KICK: "transmit kick",
     Ready.RX_KICK: "receive kick",
     Ready.TAP: "tap",
@@ -83,9 +85,11 @@ class Qemu:
         name: the main loop's thread.
         thread: the same, set when it is made.
         own: the eventfd by which other threads wake it.
+        control: the eventfd of the control queue's kick, where that queue is in use.
     """
 
     thread: Thread
+    control: EventfdCells | None = None
 
     def __init__(self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, tap: Tap) -> None:
         self.name = name
@@ -99,6 +103,7 @@ class Qemu:
         rx, tx = self.kicks
         return (
             (Ready.OWN_EVENTFD if self.own.counter else 0)
+            | (Ready.CONTROL_KICK if self.control and self.control.counter else 0)
             | (Ready.TX_KICK if tx.counter else 0)
             | (Ready.RX_KICK if rx.counter else 0)
             | (Ready.TAP if self.cells.read_poll and self.tap.queue else 0)
@@ -195,6 +200,7 @@ class MainLoop(Routine):
         {
             "bottom half": "Q-TX.4",
             "own eventfd": "Q-TX.12",
+            "control kick": "CP.4.4",
             "transmit kick": "Q-TX.2",
             "receive kick": "Q-RX.3",
             "tap": "Q-RX.2",
@@ -213,6 +219,7 @@ class MainLoop(Routine):
         text={
             "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
             "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
+            "control kick": "The control queue's eventfd was signalled: its handler runs.",
             "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",
             "receive kick": "The receive queue's eventfd was signalled: its handler runs.",
             "tap": "The TAP can be read: its handler runs.",

@@ -9,17 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place
-from virtviz.paths import qemu_fds
+from virtviz.paths import kvm_eventfd, qemu_fds
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT
+from virtviz.paths.kvm import EventfdCells
 from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
+from virtviz.paths.qemu import MainLoop
+from virtviz.paths.qemu_tx import ReadKick
 from virtviz.paths.setup import (
     access,
     features,
+    guest_control,
     guest_pci,
     guest_probe,
     guest_queues,
     guest_remove,
     libvirtd,
     ovsdb,
+    qemu_control,
     qemu_registers,
     qemu_tap,
     registers,
@@ -31,15 +37,19 @@ from virtviz.paths.setup.guest_rebind import RebindingProgram
 from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWithVhost
 from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
 from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
-from virtviz.paths.setup.state import MSIX_ENTRIES, SetUp
+from virtviz.paths.setup.state import CONTROL, MSIX_ENTRIES, SetUp
 from virtviz.paths.setup.switch_port import TAP_PORT
 from virtviz.paths.setup.vcpu_start import Boot, FirstEntry, VcpuThread
 from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
+from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.wire_backend import FIRST_PID, VhostPair
+from virtviz.paths.wire_guest import enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuBackend
+from virtviz.ring.qemu_device import QemuDevice
+from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
     from virtviz.engine.machine import Machine
@@ -78,6 +88,23 @@ class PowerOn:
         process = f"qemu-{FIRST_PID}"
         config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
         registers.fill_config_space(config, MSIX_ENTRIES)
+        self.control_ring = QemuDevice(
+            state,
+            f"{process}.controlq.ring",
+            guest.tx_driver.memory,
+            memory.control_layout,
+            back_end="qemu",
+            event_idx=world.has(EVENT_IDX),
+            indirect=world.has(INDIRECT),
+        )
+        self.device = NetDevice(
+            state,
+            f"{process}.net0",
+            {CONTROL: self.control_ring},
+            features=self._negotiated(),
+            back_end="qemu",
+            mac=vm_endpoint(0).mac,
+        )
         self.setup = SetUp(
             state,
             guest.name,
@@ -87,12 +114,15 @@ class PowerOn:
             kicks=backend.kicks,
             layouts=(memory.rx_layout, memory.tx_layout, memory.control_layout),
             device_rings=(backend.rx_device, backend.tx_device),
-            mac=vm_endpoint(0).mac,
+            device=self.device,
             worker_name=f"vhost-{FIRST_PID}",
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
         )
+        self.control_driver: list[SplitDriver] = []
+        if isinstance(backend, QemuBackend):
+            backend.qemu.control = state.add(EventfdCells, f"{guest.name}.controlq.kick")
         self.is_7_2 = world["qemu_version"] == "7.2"
         self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
@@ -146,6 +176,12 @@ class PowerOn:
         }
         return loop
 
+    def _negotiated(self) -> int:
+        """Give what driver and device will have agreed on."""
+        world = self.parts.world
+        offer = features.tap_features(world, features.model_features(world), vnet_hdr=True)
+        return features.without_unmet(offer & features.known_to_driver(world))
+
     # The guest and its CPU
 
     def _start_vcpu(self, vhost: VhostCalls | None) -> None:
@@ -156,7 +192,8 @@ class PowerOn:
         reach, select = self._device_access(vhost), access.SelectConfig(f"{name}.select_config", KVM, guest.vcpu, setup)
         opened = guest.thread.start
         assert isinstance(opened, RunningOpenDevice)
-        onward = OpenDevice(f"{name}.open_device", driver, setup, opened.refill, opened.program)
+        fill = self._fill(driver, reach, opened.refill)
+        onward = OpenDevice(f"{name}.open_device", driver, setup, fill, opened.program)
         write = guest_queues.WriteMessage(f"{name}.write_message", pci, setup, reach)
         request = guest_queues.RequestInterrupt(f"{name}.request_irq", pci, setup, reach, write)
         queues = guest_queues.SetQueuesUp(f"{name}.find_vqs", pci, setup, reach, write, request)
@@ -170,13 +207,56 @@ class PowerOn:
             onward=onward,
         )
         if self.parts.traffic.has_resets:
-            self._rebind(pci, reach, queues, opened.refill)
+            self._rebind(pci, reach, queues, fill)
         read = guest_pci.ReadConfig(f"{name}.read_config", pci, setup, select, reach)
         enable = guest_pci.WriteCommand(f"{name}.write_command", pci, setup, select, reach)
         find = guest_pci.FindDevice(f"{name}.find_device", pci, setup, read, enable, probe)
         boot = Boot(f"{name}.boot", kernel, find)
         enter = FirstEntry(f"{name}.first_entry", KVM, guest.vcpu, boot)
         guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter)
+
+    def _fill(self, driver: Place, reach: Routine, refill: Routine) -> Routine:
+        """Make what bringing the interface up does to the queues."""
+        guest, setup, layout, world = self.guest, self.setup, self.guest.memory.control_layout, self.parts.world
+        name = f"{guest.name}.controlq"
+        layout.name_fields(guest.memory.region, name)
+        ring = SplitDriver(
+            self.parts.state,
+            name,
+            guest.tx_driver.memory,
+            layout,
+            event_idx=world.has(EVENT_IDX),
+            indirect=world.has(INDIRECT),
+        )
+        self.control_driver.append(ring)
+        commands = guest_control.SendCommands(
+            f"{name}.send", driver, setup, reach, self._control_kick(name, reach), ring, layout.end
+        )
+        return guest_control.FillAndCommand(f"{guest.name}.fill_queues", driver, setup, reach, refill, commands)
+
+    def _control_kick(self, name: str, reach: Routine) -> Routine:
+        """Make what a store to the control queue's notify address leads to, and who serves it."""
+        guest, backend, setup = self.guest, self.backend, self.setup
+        if isinstance(backend, VhostPair):
+            return reach
+        eventfd = backend.qemu.control
+        assert eventfd is not None
+        ring = self.control_ring.through(backend.tx_device.memory)
+        serve = qemu_control.ServeControl(
+            self.parts.state, f"{name}.serve", QEMU, self.device, ring, f"the main loop of {setup.process_name}"
+        )
+        read = qemu_fds.ReadEventfd(f"{setup.process_name}.read_control", FDS, eventfd, "CP.4.4")
+        loop = backend.thread.start
+        assert isinstance(loop, MainLoop)
+        loop.work = {
+            **loop.work,
+            "control kick": ReadKick(f"{name}.read_kick", QEMU, "", read, serve, "CP.4.4"),
+        }
+        on_intel = self.parts.world["cpu"] == "intel"
+        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
+        woken = qemu_fds.WakePoller(f"{name}.kick_wakeup", FDS, backend.qemu, "KICK.4", "the control queue's eventfd")
+        enter = enter_guest(guest, "KICK.5", "control_kick", "The kick is done with.")
+        return exit_class(f"{name}.kick_exit", KVM, guest.vcpu, "", CONTROL, eventfd, woken, enter)
 
     def _rebind(self, pci: Place, reach: Routine, queues: Routine, refill: Routine) -> None:
         """Let the program take the driver off the device and put it back."""
@@ -196,7 +276,7 @@ class PowerOn:
             pci,
             setup,
             reach,
-            drivers=(guest.rx_driver, guest.tx_driver),
+            drivers=(guest.rx_driver, guest.tx_driver, *self.control_driver),
             pools=(guest.memory.buffers, guest.memory.skbs),
             again=probe,
         )
@@ -221,8 +301,11 @@ class PowerOn:
             return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
 
         start, stop = self._start_and_stop(vhost)
-        reset = qemu_registers.ResetDevice(f"{name}.reset", QEMU_VCPU, setup, stop, follow("after_reset"))
-        regions = {
+        reset = qemu_registers.ResetDevice(f"{name}.reset", QEMU_VCPU, setup, stop, follow("after_reset"), self.device)
+        regions: dict[str, Routine] = {
+            "notify": qemu_control.ServeControl(
+                self.parts.state, f"{name}.control", QEMU_VCPU, self.device, self.control_ring
+            ),
             "common load": qemu_registers.CommonLoad(f"{name}.common_load", QEMU_VCPU, setup),
             "common store": qemu_registers.CommonStore(
                 f"{name}.common_store", QEMU_VCPU, setup, follow("after_answer"), start, reset
@@ -248,7 +331,9 @@ class PowerOn:
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
         writes = []
-        for queue, eventfd in zip((self.guest.rx_name, self.guest.tx_name), self.backend.kicks, strict=True):
+        assert self.backend.qemu.control is not None
+        names = (self.guest.rx_name, self.guest.tx_name, f"{self.guest.name}.controlq")
+        for queue, eventfd in zip(names, (*self.backend.kicks, self.backend.qemu.control), strict=True):
             woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
             writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
         start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *writes)

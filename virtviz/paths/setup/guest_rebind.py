@@ -67,7 +67,7 @@ class RebindingProgram(Program):
         return True
 
     @op(
-        "CP.4.1",
+        "CP.1.10",
         "write to the driver's file",
         "main",
         SCENARIO,

@@ -1,4 +1,6 @@
-"""The guest takes its driver off the device and puts it back: tear-down, and all from the reset again. Rows CP.4.
+"""The guest takes its driver off the device and puts it back: tear-down, and all from the reset again.
+
+Rows CP.1.10 to CP.1.14.
 
 First nothing may come in or go out, then the device is reset, so that it does not touch memory any more; only then are
 buffers and rings freed. The order is what matters: a device that was not reset would go on writing into memory that
@@ -36,8 +38,8 @@ class RemoveDriver(ProbeRoutine):
     """Unbind the driver, and bind it again.
 
     Args:
-        drivers: the driver's side of the data queues.
-        pools: where each queue's buffers lie.
+        drivers: the driver's side of the queues; without the control queue where no command is sent.
+        pools: where each data queue's buffers lie.
         again: sets the device up anew.
     """
 
@@ -66,7 +68,7 @@ class RemoveDriver(ProbeRoutine):
         return {"queue": NAMES[queue], "outstanding": outstanding, "entry": queue + 1}
 
     @op(
-        "CP.4.1",
+        "CP.1.10",
         "unbind the driver",
         "unbind_store",
         DRIVER_BUS,
@@ -76,7 +78,7 @@ class RemoveDriver(ProbeRoutine):
         self.mine.up = 0
 
     @op(
-        "CP.4.1",
+        "CP.1.10",
         "take the interface down",
         "virtnet_close",
         VIRTIO_NET,
@@ -89,7 +91,7 @@ class RemoveDriver(ProbeRoutine):
         self.mine.queue = 0
 
     @op(
-        "CP.4.2",
+        "CP.1.11",
         "reset the device",
         "vp_reset",
         VIRTIO_PCI_MODERN,
@@ -103,7 +105,7 @@ class RemoveDriver(ProbeRoutine):
         self.store(reg.DEVICE_STATUS, 0, 1)
 
     @op(
-        "CP.4.2",
+        "CP.1.11",
         "wait for the reset",
         "vp_reset",
         VIRTIO_PCI_MODERN,
@@ -116,7 +118,7 @@ class RemoveDriver(ProbeRoutine):
         self.load(reg.DEVICE_STATUS, 1)
 
     @op(
-        "CP.4.2",
+        "CP.1.11",
         "see whether it is reset",
         "vp_reset",
         VIRTIO_PCI_MODERN,
@@ -129,7 +131,7 @@ class RemoveDriver(ProbeRoutine):
         return "not yet" if self.loaded else "reset"
 
     @op(
-        "CP.4.3",
+        "CP.1.12",
         "free what the queue holds",
         "free_unused_bufs",
         VIRTIO_NET,
@@ -142,7 +144,7 @@ class RemoveDriver(ProbeRoutine):
                 self.pools[queue].release(token)
 
     @op(
-        "CP.4.3",
+        "CP.1.12",
         {"more": "free the queue", "all": "free the queue"},
         "vring_del_virtqueue",
         VIRTIO_PCI,
@@ -156,10 +158,15 @@ class RemoveDriver(ProbeRoutine):
         mine = self.mine
         begin_anew(self.drivers[mine.queue])
         mine.queue = following = (mine.queue + 1) % CONTROL
-        return "more" if following else "all"
+        if following:
+            return "more"
+        for ring in self.drivers[CONTROL:]:
+            # Nothing is in it: every command was waited for.
+            begin_anew(ring)
+        return "all"
 
     @op(
-        "CP.4.4",
+        "CP.1.13",
         "mask the queue's interrupt",
         "vp_del_vqs",
         VIRTIO_PCI,
@@ -172,7 +179,7 @@ class RemoveDriver(ProbeRoutine):
         reg.store(self.setup, reg.BAR1 + 16 * (self.mine.queue + 1) + 12, 1, 4)
 
     @op(
-        "CP.4.4",
+        "CP.1.13",
         "choose the queue",
         "del_vq",
         VIRTIO_PCI_MODERN,
@@ -185,7 +192,7 @@ class RemoveDriver(ProbeRoutine):
         self.store(reg.QUEUE_SELECT, self.mine.queue, 2)
 
     @op(
-        "CP.4.4",
+        "CP.1.13",
         "take its entry away",
         "vp_modern_queue_vector",
         VIRTIO_PCI_MODERN_DEV,
@@ -198,7 +205,7 @@ class RemoveDriver(ProbeRoutine):
         self.store(reg.QUEUE_MSIX_VECTOR, NO_VECTOR, 2)
 
     @op(
-        "CP.4.4",
+        "CP.1.13",
         "go on to the next queue",
         "vp_del_vqs",
         VIRTIO_PCI,
@@ -212,7 +219,7 @@ class RemoveDriver(ProbeRoutine):
         return "more" if following else "all"
 
     @op(
-        "CP.4.5",
+        "CP.1.14",
         "bind the driver again",
         "bind_store",
         DRIVER_BUS,
@@ -235,7 +242,7 @@ class OpenAgain(Routine):
         self.refill = refill
 
     @op(
-        "CP.4.5",
+        "CP.1.14",
         "bring the interface up again",
         "virtnet_open",
         VIRTIO_NET,
@@ -245,7 +252,7 @@ class OpenAgain(Routine):
     def open_again(self, me: Context) -> None: ...
 
     @op(
-        "CP.4.5",
+        "CP.1.14",
         "the interface is up again",
         "virtnet_open",
         VIRTIO_NET,
@@ -263,7 +270,7 @@ class OpenAgain(Routine):
         return True
 
     @op(
-        "CP.4.5",
+        "CP.1.14",
         "go on with the program",
         "ksys_write",
         DRIVER_BUS,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.setup.state import SetUp
+    from virtviz.paths.virtio_device.device import NetDevice
 
 _ADDRESSES: Final = {
     reg.QUEUE_DESC: "desc",
@@ -217,10 +218,20 @@ class ResetDevice(_Registers):
     Args:
         stop: stops the back-end, if it runs.
         after_reset: adjusts the TAP to a device without features.
+        device: what commands have changed.
     """
 
-    def __init__(self, name: str, place: Place, setup: SetUp, stop: Routine, after_reset: Routine) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        setup: SetUp,
+        stop: Routine,
+        after_reset: Routine,
+        device: NetDevice,
+    ) -> None:
         super().__init__(name, place, setup)
+        self.device = device
         self.stop = stop
         self.after_reset = after_reset
 
@@ -277,6 +288,7 @@ class ResetDevice(_Registers):
             pci.vector[queue] = NO_VECTOR
             pci.desc[queue] = pci.avail[queue] = pci.used[queue] = 0
             self.setup.process.base[queue] = 0
+        self.device.reset()
         if not self.setup.vhost.owner:
             for ring in self.setup.device_rings:
                 restart(ring)

@@ -34,17 +34,24 @@ class StartInQemu(Routine):
     """Tie every queue's notify address to an eventfd that the main loop waits for.
 
     Args:
-        write_rx, write_tx: write() to the eventfd of a data queue's kick.
+        write_rx, write_tx, write_control: write() to the eventfd of a queue's kick.
     """
 
     def __init__(
-        self, name: str, place: Place, setup: SetUp, calls: Calls, write_rx: Routine, write_tx: Routine
+        self,
+        name: str,
+        place: Place,
+        setup: SetUp,
+        calls: Calls,
+        write_rx: Routine,
+        write_tx: Routine,
+        write_control: Routine,
     ) -> None:
         super().__init__(name, place)
         self.setup = setup
         self.process = setup.process
         self.ioeventfd, self.port_eventfd = calls.ioeventfd, calls.port_eventfd
-        self.write_rx, self.write_tx = write_rx, write_tx
+        self.write_rx, self.write_tx, self.write_control = write_rx, write_tx, write_control
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the queue."""
@@ -156,10 +163,21 @@ class StartInQemu(Routine):
         "event_notifier_set",
         QEMU_EVENT_NOTIFIER,
         text="And the same for the transmit queue.",
-        to=call("write_tx", None),
+        to=call("write_tx", "kick_control"),
         cause="write() to the eventfd",
     )
-    def kick_transmit(self, me: Context) -> None:
+    def kick_transmit(self, me: Context) -> None: ...
+
+    @op(
+        "CP.6.20",
+        "kick the control queue",
+        "event_notifier_set",
+        QEMU_EVENT_NOTIFIER,
+        text="And for the control queue: QEMU serves that in the same way here.",
+        to=call("write_control", None),
+        cause="write() to the eventfd",
+    )
+    def kick_control(self, me: Context) -> None:
         self.process.started = 1
 
 

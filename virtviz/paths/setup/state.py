@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.cells import Cells, cells
 from virtviz.paths.setup.features import VHOST_FEATURES_6_1, VHOST_FEATURES_6_12
 from virtviz.paths.setup.ovsdb import SwitchCells
-from virtviz.paths.virtio_device.device import CONFIG
-from virtviz.spec.virtio import VIRTIO_NET_S_LINK_UP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.paths.kvm import EventfdCells
     from virtviz.paths.tap import Tap
+    from virtviz.paths.virtio_device.device import NetDevice
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_device import SplitDevice
 
@@ -304,6 +303,7 @@ class SetUp:
         kicks: the eventfds of the kicks themselves, by queue.
         layouts: where the guest puts its queues.
         device_rings: the device's side of the data queues.
+        device: the device model, as far as commands and the configuration go.
         vhost_features: what this host's vhost-net offers.
         vhost_missing: there is no /dev/vhost-net.
         vhost_fails: vhost cannot take the map of the guest's memory.
@@ -321,7 +321,7 @@ class SetUp:
         kicks: Sequence[EventfdCells],
         layouts: Sequence[SplitLayout],
         device_rings: Sequence[SplitDevice],
-        mac: bytes,
+        device: NetDevice,
         worker_name: str,
         host_kernel: str,
         vhost_missing: bool = False,
@@ -336,7 +336,7 @@ class SetUp:
         self.kicks = kicks
         self.layouts = layouts
         self.device_rings = device_rings
-        self.mac = mac
+        self.device = device
         self.worker_name = worker_name
         self.vhost_missing = vhost_missing
         self.vhost_fails = vhost_fails
@@ -395,4 +395,4 @@ class SetUp:
 
     def net_config(self) -> bytes:
         """Give the device's own configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
-        return CONFIG.pack(self.mac, VIRTIO_NET_S_LINK_UP, 1)
+        return self.device.config()
