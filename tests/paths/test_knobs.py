@@ -11,6 +11,7 @@ from virtviz.paths.traffic import Poke
 
 PING = [Item(), Item(outgoing=False, answers=0)]
 BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
+BEGIN = {"begin": "power-on"}
 EFFECTS = {
     "features": ({"features": "event_idx"}, {"features": "indirect"}, BURST),
     "queue.size": ({"queue.size": 64}, {"queue.size": 128}, BURST),
@@ -32,6 +33,11 @@ EFFECTS = {
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
     "vms": ({}, {"vms": 2}, PING),
     "queues": ({}, {"queues": 2}, PING),
+    "begin": ({}, {"begin": "power-on"}, PING),
+    "launcher": (BEGIN, BEGIN | {"launcher": "hand"}, PING),
+    "qemu_version": (BEGIN, BEGIN | {"qemu_version": "7.2"}, PING),
+    "vhost_start": (BEGIN, BEGIN | {"vhost_start": "fails"}, PING),
+    "refuse_features": (BEGIN, BEGIN | {"refuse_features": "on"}, PING),
     "path": ({}, {"path": "virtio-qemu"}, PING),
     "ioeventfd": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "ioeventfd": "off"}, PING),
     "switch": ({}, {"switch": "bridge"}, PING),
@@ -98,7 +104,6 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
-        ({"queues": 2, "path": "virtio-qemu"}, "queues", "set path=vhost-net, or queues=1"),
         ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),

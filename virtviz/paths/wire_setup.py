@@ -47,7 +47,7 @@ from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.wire_backend import FIRST_PID, VhostPair
 from virtviz.paths.wire_guest import enter_guest
-from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuBackend
+from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
 from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split_driver import SplitDriver
 
@@ -82,7 +82,7 @@ class PowerOn:
         backend: what serves it.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuBackend) -> None:
+    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair) -> None:
         self.parts, self.guest, self.backend = parts, guest, backend
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
@@ -121,13 +121,13 @@ class PowerOn:
             vhost_fails=world["vhost_start"] == "fails",
         )
         self.control_driver: list[SplitDriver] = []
-        if isinstance(backend, QemuBackend):
+        if isinstance(backend, QemuPair):
             backend.qemu.control = state.add(EventfdCells, f"{guest.name}.controlq.kick")
         self.is_7_2 = world["qemu_version"] == "7.2"
         self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(backend.tap.name), KVM_VM, vhost)
-        self.main = backend.thread if isinstance(backend, QemuBackend) else parts.thread(process, cpu=0)
+        self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
         self._start_vcpu(vhost)
         self._start_qemu(vhost)
         self.launchers: list[Thread] = []
@@ -246,7 +246,7 @@ class PowerOn:
             self.parts.state, f"{name}.serve", QEMU, self.device, ring, f"the main loop of {setup.process_name}"
         )
         read = qemu_fds.ReadEventfd(f"{setup.process_name}.read_control", FDS, eventfd, "CP.4.4")
-        loop = backend.thread.start
+        loop = backend.qemu.thread.start
         assert isinstance(loop, MainLoop)
         loop.work = {
             **loop.work,

@@ -196,7 +196,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     if world["begin"] == "power-on":
         (guest,), backend = machines[0]
         assert isinstance(backend, VhostBackend | QemuBackend)
-        setup = PowerOn(parts, guest, backend.pairs[0] if isinstance(backend, VhostBackend) else backend)
+        setup = PowerOn(parts, guest, backend.pairs[0])
     machine = _machine(parts, omit)
     vms = [_vm(guests, backend) for guests, backend in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
