@@ -309,6 +309,7 @@ def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
         ({"refuse_features": "on"}, "begin=power-on"),
         ({"vhost_start": "fails"}, "begin=power-on"),
         ({"begin": "power-on", "path": "virtio-qemu", "vhost_start": "missing"}, "only path=vhost-net"),
+        ({"begin": "power-on", "launcher": "hand", "vhost_start": "missing"}, "does not start"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, words):

@@ -418,6 +418,14 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
         return
     if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
         yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
+    if world["vhost_start"] == "missing" and world["launcher"] == "hand":
+        yield (
+            "vhost_start",
+            (
+                "QEMU that is told vhost=on by hand, and finds no /dev/vhost-net, does not start at all; set "
+                "launcher=libvirt, which then asks for no vhost"
+            ),
+        )
     if world["path"] not in ("vhost-net", "virtio-qemu"):
         yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
     if world.number("queues") > 1:
