@@ -416,16 +416,7 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
         if world["vhost_start"] != "ok":
             yield ("vhost_start", "vhost is started after power-on; set begin=power-on as well")
         return
-    if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
-        yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
-    if world["vhost_start"] == "missing" and world["launcher"] == "hand":
-        yield (
-            "vhost_start",
-            (
-                "QEMU that is told vhost=on by hand, and finds no /dev/vhost-net, does not start at all; set "
-                "launcher=libvirt, which then asks for no vhost"
-            ),
-        )
+    yield from _contradictions_of_vhost_start(world)
     if world["path"] not in ("vhost-net", "virtio-qemu"):
         yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
     if world.number("queues") > 1:
@@ -436,6 +427,20 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
         yield ("queue.start", "a ring that has just been made begins at 0; set queue.start=0, or begin=running")
     if not world.on("ioeventfd"):
         yield ("ioeventfd", "from power-on kicks are tied to eventfds; set ioeventfd=on, or begin=running")
+
+
+def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what becomes of vhost."""
+    if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
+        yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
+    if world["vhost_start"] == "missing" and world["launcher"] == "hand":
+        yield (
+            "vhost_start",
+            (
+                "QEMU that is told vhost=on by hand, and finds no /dev/vhost-net, does not start at all; set "
+                "launcher=libvirt, which then asks for no vhost"
+            ),
+        )
 
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
