@@ -137,6 +137,12 @@ KNOBS: dict[str, Knob] = {
             "From power-on: the device insists on ACCESS_PLATFORM, which an old driver does not know.",
             choices=ON_OFF,
         ),
+        Knob(
+            "eventfd_programs",
+            "off",
+            "Three programs on the host that share an eventfd of their own: to see what one is.",
+            choices=("off", "counter", "semaphore"),
+        ),
         Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
         Knob(
             "queue.format",

@@ -17,6 +17,7 @@ from virtviz.engine.recording import RecordingMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
+from virtviz.paths.wire_eventfd import add_eventfd_programs
 from virtviz.paths.wire_guest import make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_setup import PowerOn, served_by
@@ -197,6 +198,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
         (guest,), backend = machines[0]
         assert isinstance(backend, VhostBackend | QemuBackend)
         setup = PowerOn(parts, guest, backend.pairs[0])
+    add_eventfd_programs(parts)
     machine = _machine(parts, omit)
     vms = [_vm(guests, backend) for guests, backend in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
