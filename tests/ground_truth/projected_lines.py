@@ -154,7 +154,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "Execute.next_action": OUTPUT,
     "Upcall.begin": ["ovs_dp_upcall"],
     "Upcall.copy_packet": UPCALL,
-    "Upcall.wake_handler": {"woke": ["wake OVS handler"]},
+    "WakeHandler.wake_handler": {"woke": ["wake OVS handler"]},
     "PollWait.wait": {"ready": ["poll:ret=1"]},
     "PollNow.answer": ["poll:ret=0"],
     "HandlerLoop.sleep": ["poll:enter"],

@@ -10,7 +10,13 @@ from virtviz.paths.costs import load_costs
 
 COSTS = load_costs("estimates")
 NS = COSTS.nanoseconds
-WORLDS = [{}, {"profile": "recorded"}, {"far_port": "dummy", "napi_tx": "off"}, {"switch": "bridge"}]
+WORLDS = [
+    {},
+    {"profile": "recorded"},
+    {"far_port": "dummy", "napi_tx": "off"},
+    {"switch": "bridge"},
+    {"tunnel": "vxlan"},
+]
 
 
 def test_it_says_that_it_is_an_estimate_and_where_it_comes_from():

@@ -34,6 +34,7 @@ EFFECTS = {
     "vms": ({}, {"vms": 2}, PING),
     "queues": ({}, {"queues": 2}, PING),
     "begin": ({}, {"begin": "power-on"}, PING),
+    "eventfd_programs": ({}, {"eventfd_programs": "counter"}, PING),
     "launcher": (BEGIN, BEGIN | {"launcher": "hand"}, PING),
     "qemu_version": (BEGIN, BEGIN | {"qemu_version": "7.2"}, PING),
     "vhost_start": (BEGIN, BEGIN | {"vhost_start": "fails"}, PING),
@@ -44,12 +45,18 @@ EFFECTS = {
     "flows": ({}, {"flows": "known"}, PING),
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
     "handlers": ({}, {"handlers": 1}, PING),
+    "ovs_dispatch": ({}, {"ovs_dispatch": "per-vport"}, PING),
+    "upcall_rcvbuf": ({}, {"upcall_rcvbuf": 2048}, burst(20)),
     "far_port": ({}, {"far_port": "veth"}, PING),
+    "tunnel": ({}, {"tunnel": "vxlan"}, PING),
+    "vni": ({"tunnel": "vxlan"}, {"tunnel": "vxlan", "vni": 43}, PING),
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
     "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
+REFUSED = {"device"}
+"""Settings of which one value exists to say why there is no such thing."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
 ONE_CHOICE = {"guest", "queue.format", "costs"}
@@ -59,7 +66,7 @@ ELSEWHERE = {"store_buffer"}
 
 
 def test_every_knob_is_accounted_for():
-    assert {*EFFECTS, *DRAWN, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
+    assert {*EFFECTS, *DRAWN, *REFUSED, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
 
 
 def seen(items, settings):
@@ -104,7 +111,8 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
-        ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
+        ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none"),
+        ({"device": "tun"}, "device", "set device=tap"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
         ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),
@@ -128,7 +136,8 @@ def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})
     make_world({"guest_kernel": "6.1", "guest_bql": "off"})
-    make_world({"switch": "bridge", "vms": 2, "flows": "known"})
+    make_world({"switch": "ovs", "tunnel": "vxlan"})
+    make_world({"switch": "bridge", "tunnel": "none"})
 
 
 def test_settings_are_read_as_on_the_command_line():

@@ -62,6 +62,8 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
+    if settings["switch"] == "ovs":
+        settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
     return make_world(settings | fixed)
 

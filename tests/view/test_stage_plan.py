@@ -12,6 +12,7 @@ WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
 BEGIN = {"begin": "power-on", "queue__size": 32}
+TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
 WORLDS = {
     "nic": {},
     "upcall": {"flows": "unknown"},
@@ -24,14 +25,16 @@ WORLDS = {
     "power-on by hand": BEGIN | {"launcher": "hand"},
     "power-on, QEMU": BEGIN | QEMU,
     "power-on, vhost fails": BEGIN | {"vhost_start": "fails"},
+    "tunnel": TUNNEL,
+    "tunnel under QEMU": TUNNEL | QEMU,
+    "tunnel over veth": TUNNEL | {"far_port": "veth"},
 }
 
 
 @pytest.fixture(scope="module", params=WORLDS)
 def live(request):
     settings = WORLDS[request.param]
-    items = PING[:1] if "far_port" in settings else PING
-    return Live(items, **settings)
+    return Live(PING[:1] if settings.get("far_port") == "dummy" else PING, **settings)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from virtviz.errors import KnobError
+from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
 
@@ -220,6 +221,12 @@ KNOBS: dict[str, Knob] = {
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "device",
+            "tap",
+            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            choices=("tap", "tun"),
+        ),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob(
             "switch",
@@ -240,7 +247,20 @@ KNOBS: dict[str, Knob] = {
             choices=("fresh", "stale"),
             recorded="stale",
         ),
-        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd, served CPU by CPU.", low=1, high=4),
+        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd.", low=1, high=4),
+        Knob(
+            "ovs_dispatch",
+            "per-cpu",
+            "By which socket the switch asks: the one of the handler for this CPU, or the one of the input port.",
+            choices=("per-cpu", "per-vport"),
+        ),
+        Knob(
+            "upcall_rcvbuf",
+            4 << 20,
+            "Receive buffer that ovs-vswitchd asks for its upcall sockets; what does not fit in is lost.",
+            low=2048,
+            high=4 << 20,
+        ),
         Knob(
             "far_port",
             "nic",
@@ -251,6 +271,13 @@ KNOBS: dict[str, Knob] = {
             choices=("nic", "veth", "dummy"),
             recorded="veth",
         ),
+        Knob(
+            "tunnel",
+            "none",
+            "What carries frames to the far host: its own network, or a tunnel over UDP between the two hosts.",
+            choices=("none", "vxlan", "geneve"),
+        ),
+        Knob("vni", 42, "The virtual network's number in the tunnel's header.", low=0, high=VNI_MAX),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
         Knob(
             "nic_tx_frames",
@@ -451,12 +478,21 @@ def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
+    if world["device"] == "tun":
         yield (
-            "flows",
+            "device",
             (
-                "a bridge that knows no address floods every frame to the other virtual machine too, and such copies "
-                "are not followed here; set flows=known, or vms=1"
+                "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
+                "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
+                "bridge takes no TUN as a port; set device=tap"
+            ),
+        )
+    if world["tunnel"] != "none" and world["switch"] != "ovs":
+        yield (
+            "tunnel",
+            (
+                "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
+                "switch=ovs, or tunnel=none"
             ),
         )
 

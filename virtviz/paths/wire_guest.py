@@ -21,9 +21,9 @@ from virtviz.paths import (
 )
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
-from virtviz.paths.guest_receive import Deliver, Recvmsg
+from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, OwnFramesOnly, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
-from virtviz.paths.guest_smp import DeliverToAny, RescheduleInterrupt, SendmsgOnPair
+from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
@@ -32,6 +32,7 @@ from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
 from virtviz.paths.setup.guest_rebind import RebindingProgram
+from virtviz.paths.traffic import vm_endpoint
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -313,9 +314,21 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
 
 def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Routine:
     """Make what hands received packets up: to the program of this vCPU, or to that of whichever vCPU they are for."""
+    deliver = _deliver_all(parts, guest, stack, machine)
+    if isinstance(deliver, OwnFramesOnly):
+        deliver.mac = vm_endpoint(int(guest.name.removeprefix("vm")) - 1).mac
+        deliver.others = others = parts.state.add(OtherHostCells, f"{guest.tag}.otherhost")
+        parts.drops[f"{guest.tag}.otherhost"] = lambda: others.dropped
+    return deliver
+
+
+def _deliver_all(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Deliver:
     name, memory = f"{guest.tag}.deliver", guest.memory
+    # A bridge that knows nobody yet floods to the other machine, too.
+    floods = parts.world["switch"] == "bridge" and parts.world.number("vms") > 1
     if len(machine) == 1:
-        return Deliver(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
+        one_class = DeliverOwn if floods else Deliver
+        return one_class(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
     interrupts: dict[str, Routine] = {}
     if parts.world["vcpu"] == "halted":
         for other in machine:
@@ -325,7 +338,8 @@ def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest])
                 enter = enter_guest(guest, "IRQ.4", f"ipi_to_vcpu{other.number}", "The message is sent.")
                 interrupts[f"vcpu{other.number}"] = kvm_ipi.SendIpi(ipi, KVM, guest.vcpu, msi, enter)
     sockets = [each.socket for each in machine]
-    return DeliverToAny(
+    any_class = DeliverOwnToAny if floods else DeliverToAny
+    return any_class(
         parts.state, name, stack, guest.collected, sockets, guest.number, memory.skbs, memory.buffers, interrupts
     )
 

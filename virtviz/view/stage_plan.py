@@ -56,6 +56,8 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
+SOCKETS_MAX: Final = 4
+"""Sockets that the switch asks by, at most."""
 _OTHER, _OTHER_TAP = "other", "other-tap"
 """Spots of the virtual machine that is not drawn whole."""
 
@@ -80,7 +82,15 @@ _KNOWN: Final = {
     "eventfd": "fds",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
-_TITLES: Final = {"TAP": "tap", "NIC driver": "far", "veth": "far", "NIC": "nic", "far namespace": "nic"}
+_TITLES: Final = {
+    "TAP": "tap",
+    "NIC driver": "far",
+    "veth": "far",
+    "NIC": "nic",
+    "far namespace": "nic",
+    "tunnel": "tunnel",
+    "host IP": "tunnel",
+}
 _NOTES: Final = {
     "app": "program",
     "qemu": "set things up",
@@ -92,6 +102,7 @@ _NOTES: Final = {
     "fds": "ppoll()",
     "tap": "network port",
     "switch": "datapath",
+    "tunnel": "and host IP",
     "far": "NIC driver",
 }
 """What each box is, for those who see it for the first time."""
@@ -126,6 +137,8 @@ class _Planner:
         self.has_card = "NIC" in titles
         self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
         self.far = titles.get("veth") or titles.get("NIC driver") or "dummy0"
+        # The tunnel device, of whose name people know the first part.
+        self.tunnel = titles.get("tunnel", "")
         self.switch = "bridge" if "Linux bridge" in titles else "OVS"
         # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
@@ -189,15 +202,22 @@ class _Planner:
         self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        names = (
-            ("kvm", "KVM", 8, 1),
+        # With a tunnel there is one box more.
+        narrow = 2 if self.tunnel else 0
+        names = [
+            ("kvm", "KVM", 8 - narrow, 1),
             # The queues' lines go up to QEMU beside its eventfds.
             ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
-            ("tap", self.taps.get(self.machine, "tap0"), 9, 1),
-            ("switch", self.switch, 9, 1),
-        )
+            ("tap", self.taps.get(self.machine, "tap0"), 9 - narrow, 1),
+            ("switch", self.switch, 9 - narrow, 1),
+            ("far", self.far, 9 - narrow, 1),
+        ]
+        if self.tunnel:
+            names.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8, 1))
+            gaps = [*gaps[:-1], 0, gaps[-1]]
+            grow -= 1 if grow else 0
         before = driver
-        for (name, title, width, after), gap in zip((*names, ("far", self.far, 9, 1)), gaps[2:], strict=True):
+        for (name, title, width, after), gap in zip(names, gaps[2:], strict=True):
             box = self._box(name, title, "host-kernel", x, floor, width + grow)
             x += box.width + after + gap
             if before.name not in ("virtio-net", "kvm", "fds"):
@@ -230,14 +250,16 @@ class _Planner:
 
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
+        qemu = self.spots["qemu"]
+        first = qemu.x + qemu.width + 1
         if self.rows is _SMALL:
-            qemu = self.spots["qemu"]
-            x = max(min(switch.middle - 10, self.width - 32), qemu.x + qemu.width + 1)
+            x = max(min(switch.middle - 10, self.width - 32), first)
             width = min(32, self.width - x)
             vswitchd = self._chip("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
-            vswitchd = self._box("vswitchd", self.vswitchd, "host-user", switch.middle - width // 2, _USER_ROW, width)
+            x = max(switch.middle - width // 2, first)
+            vswitchd = self._box("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
         x, under = switch.middle - 8, self.rows.border
         self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
@@ -356,7 +378,7 @@ class _Planner:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
             places[place.name] = known if known in self.spots else str(place.domain)
-        places |= {"wire": "wire", "backlog": "far"}
+        places |= {"wire": "wire", "backlog": "far", f"{self.tunnel}.queue": "tunnel"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others
             places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "tap"
@@ -366,10 +388,8 @@ class _Planner:
             if machine_of(name, self.machines) in self.others:
                 places[name] = _OTHER
         places[f"{self.far}.qdisc"] = "far"
-        for thread in self.header.threads:
-            if thread.name.startswith("handler"):
-                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"
-        return places
+        # A socket for each handler, or for each port.
+        return places | {f"ovs.upcalls{number}": "switch" for number in range(1, SOCKETS_MAX + 1)}
 
     def _further_pairs(self, machine: str, tap: str) -> dict[str, str]:
         """Say where the queues of a machine's further pairs are drawn: where those of the first one are."""

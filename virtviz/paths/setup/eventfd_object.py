@@ -159,7 +159,9 @@ class EventfdPoll(_Part):
         "eventfd_poll",
         EVENTFD,
         text={
-            "sleep": "The counter is 0, so there is nothing to read: the thread sleeps in the same queue as the reader.",
+            "sleep": (
+                "The counter is 0, so there is nothing to read: the thread sleeps in the same queue as the reader."
+            ),
             "readable": "The counter is {counter}: it can be read. poll() only says so, and takes nothing.",
             "too late": "poll() looks again, and the counter is 0: somebody was faster. It sleeps once more.",
         },
@@ -200,7 +202,9 @@ class Reader(_Part):
         "make an eventfd",
         "do_eventfd",
         EVENTFD,
-        text="eventfd(0): a counter that begins at 0, behind a descriptor. The other programs have the same descriptor.",
+        text=(
+            "eventfd(0): a counter that begins at 0, behind a descriptor. The other programs have the same descriptor."
+        ),
         guard="never",
         patience="always",
         private=True,
@@ -224,7 +228,10 @@ class Reader(_Part):
         "use what was read",
         "main",
         SCENARIO,
-        text={"more": "It got {value}. It reads again.", "all": "It got {value}: that was all that will ever be written."},
+        text={
+            "more": "It got {value}. It reads again.",
+            "all": "It got {value}: that was all that will ever be written.",
+        },
         to={"more": goto("call_read"), "all": goto("end")},
     )
     def note(self, me: Context) -> str:
@@ -263,7 +270,10 @@ class Poller(_Part):
         "ask whether it can be read",
         "main",
         SCENARIO,
-        text="Another program calls poll(): it wants to know when there is something to read. QEMU's main loop does that.",
+        text=(
+            "Another program calls poll(): it wants to know when there is something to read. QEMU's main loop "
+            "does that."
+        ),
         to=call("poll", "end"),
         guard="is_made",
         cause="poll()",
