@@ -333,7 +333,7 @@ def _thread_of(step: Step, routine: str) -> str:
         return HOST_SOFTIRQ
     if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU
-    if routine in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
+    if routine.removesuffix("ThenWork") in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
         return GUEST_SOFTIRQ
     return {"process": GUEST_PROCESS, "softirq": GUEST_SOFTIRQ, "hardirq": GUEST_HARDIRQ}[step.context]
 

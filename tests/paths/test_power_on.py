@@ -273,6 +273,22 @@ sources: [virtio 1.4]
     assert traffic.has_resets
 
 
+def test_a_lesson_with_a_changing_link_does_not_begin_at_power_on():
+    text = """
+format_version: 1
+id: r
+title: r
+level: beginner
+minutes: 1
+objectives: [r]
+scenario: [{send: {id: a}}, {link: {state: down}}]
+script: [{id: s, when: start, say: s}]
+sources: [virtio 1.4]
+"""
+    with pytest.raises(KnobError, match="begin=running"):
+        build(load_text(text), [BEGIN])
+
+
 def rows_on_the_page():
     """Read the rows that the page about set-ups promises."""
     page = (Path(__file__).parents[2] / "docs" / "set-up.md").read_text(encoding="utf-8")

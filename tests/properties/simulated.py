@@ -59,12 +59,22 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
     }
     settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
+    if settings["path"] == "vhost-net":
+        settings["busy_poll_us"] = draw(st.sampled_from((0, 0, 50)))
+        settings["sndbuf"] = (
+            "unlimited" if settings["busy_poll_us"] else draw(st.sampled_from(("unlimited", "limited")))
+        )
+    if settings["vcpu"] == "halted":
+        settings["halt_poll_ns"] = draw(st.sampled_from((0, 200000)))
+    if settings["cpu"] == "intel" and settings["ioeventfd"] == "on":
+        settings["fast_mmio"] = draw(st.sampled_from(("on", "on", "off")))
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
     if settings["switch"] == "ovs":
         settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
+    settings["pv_eoi"] = draw(st.sampled_from(("on", "off"))) if settings["apicv"] == "off" else "on"
     return make_world(settings | fixed)
 
 

@@ -3,6 +3,10 @@ from itertools import combinations, pairwise
 import pytest
 from live_source import PING, Live
 
+from virtviz.paths.describe import describe
+from virtviz.paths.knobs import make_world
+from virtviz.paths.traffic import Item, Poke, make_traffic
+from virtviz.paths.wiring import simulate
 from virtviz.view import make_frame
 from virtviz.view.stage import BOX, CHIP, short_thread
 from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT, make_stage
@@ -109,3 +113,14 @@ def test_thread_names_are_shortened_from_the_outside_in():
     assert short_thread("vhost-4002", 7) == "vhost"
     assert short_thread("softirq/cpu1", 7) == "softirq"
     assert short_thread("handler1", 7) == "hndlr1"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 8), (120, 12), (200, 16)])
+def test_who_changes_a_ring_from_outside_has_a_spot_of_its_own(width, height):
+    simulation = simulate(make_world(), make_traffic([Item(), Poke("transmitq1", "avail.idx", 3)]))
+    stage = make_stage(describe(simulation), width, height)
+    spot = stage.spots[stage.places["outside"]]
+    assert spot.title == "outside"
+    others = [other for other in stage.spots.values() if other is not spot]
+    beside = [other for other in others if other.y <= spot.y < other.y + other.height]
+    assert not [other for other in beside if other.x < spot.x + spot.width and spot.x < other.x + other.width]

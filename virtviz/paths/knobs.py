@@ -212,15 +212,53 @@ KNOBS: dict[str, Knob] = {
             choices=("running", "halted"),
         ),
         Knob(
+            "halt_poll_ns",
+            0,
+            "Nanoseconds that KVM polls for an interrupt before a halted vCPU's thread sleeps; Linux: 200000.",
+            low=0,
+            high=10_000_000,
+        ),
+        Knob(
             "guest_if",
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
         ),
-        Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "pv_eoi",
+            "on",
+            "Whether a guest without APICv may end an interrupt in memory, without an exit, if no other one waits.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "fast_mmio",
+            "on",
+            "Whether KVM on Intel finds a kick's eventfd by the address alone; before Linux 4.4 it decodes the store.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "host_kernel",
+            "6.12",
+            "Version of the host's kernel; since 6.4 vhost's worker is a thread of QEMU's process.",
+            choices=("6.1", "6.3", "6.4", "6.12"),
+            recorded="6.1",
+        ),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "sndbuf",
+            "unlimited",
+            "The TAP's send buffer (sndbuf of QEMU's tap): with a limit vhost-net sends each packet by itself.",
+            choices=("unlimited", "limited"),
+        ),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "busy_poll_us",
+            0,
+            "Microseconds that vhost-net polls before it asks for a kick and sleeps (poll-us of QEMU's tap); 0: never.",
+            low=0,
+            high=10000,
+        ),
         Knob(
             "device",
             "tap",
@@ -388,7 +426,11 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
             if name != "profile":
                 values[name] = find_knob(name).parse(value)
     world = World(values, profile)
-    for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
+    for name, message in (
+        *_contradictions(world),
+        *_contradictions_of_shortcuts(world),
+        *_contradictions_of_switches(world),
+    ):
         raise KnobError(name, message)
     return world
 
@@ -439,6 +481,26 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "guest_bql",
             "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
         )
+
+
+def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what spares exits and wake-ups."""
+    if world.number("busy_poll_us") and world["path"] != "vhost-net":
+        yield ("busy_poll_us", "it is vhost-net's worker that polls; set path=vhost-net, or busy_poll_us=0")
+    if world.number("halt_poll_ns") and world["vcpu"] == "running":
+        yield ("halt_poll_ns", "a vCPU that never halts is never polled for; set vcpu=halted, or halt_poll_ns=0")
+    if world["sndbuf"] == "limited" and world["path"] != "vhost-net":
+        yield ("sndbuf", "QEMU's own back-end sends each packet by itself anyway; set path=vhost-net, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("queues") > 1:
+        yield ("sndbuf", "a limited send buffer goes together with one queue pair only; set queues=1, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("busy_poll_us"):
+        yield ("sndbuf", "a vhost-net that polls and cannot batch is not there yet; set busy_poll_us=0, or unlimited")
+    if not world.on("pv_eoi") and world.on("apicv"):
+        yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
+    if not world.on("fast_mmio") and world["cpu"] == "amd":
+        yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
+    if not world.on("fast_mmio") and not world.on("ioeventfd"):
+        yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
 
 
 def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:

@@ -91,6 +91,56 @@ class HandleKickIntel(LeaveOnIntel, HandleKick):
     def skip_instruction(self, me: Context) -> None: ...
 
 
+class HandleKickIntelSlowly(LeaveOnIntel, HandleKick):
+    """The same where QEMU had to register the ioeventfd with a length: it is not on the fast bus.
+
+    Source: QEMU hw/virtio/virtio-pci.c (virtio_pci_ioeventfd_assign); KVM_CAP_IOEVENTFD_ANY_LENGTH, Linux 4.4.
+    """
+
+    links: Mapping[str, str] = {"left": "try_fast_bus", "done_with": "enter"}
+
+    @op(
+        "KICK.2",
+        "look at the fast bus",
+        "kvm_io_bus_write",
+        KVM_MAIN,
+        text="{address} is not on KVM's fast MMIO bus, for its ioeventfd is for stores of two bytes only.",
+        to=goto("emulate"),
+        private=True,
+    )
+    def try_fast_bus(self, me: Context) -> None: ...
+
+    @op(
+        "KICK.2",
+        "emulate the store",
+        "x86_emulate_instruction",
+        KVM_X86,
+        text="KVM fetches and decodes the guest's instruction to learn how many bytes it stored where.",
+        to=goto("find_ioeventfd"),
+        cost="emulate",
+        private=True,
+    )
+    def emulate(self, me: Context) -> None: ...
+
+    @op(
+        "KICK.2",
+        "look the address up",
+        "kvm_io_bus_write",
+        KVM_MAIN,
+        text="KVM looks {address} up on its MMIO bus and finds the queue's ioeventfd.",
+        to=goto("signal_eventfd"),
+        private=True,
+    )
+    def find_ioeventfd(self, me: Context) -> None: ...
+
+
+def kick_class(*, on_intel: bool, fast: bool) -> type[HandleKick]:
+    """Give what handles a kick on a processor, with KVM's fast MMIO bus or without."""
+    if on_intel:
+        return HandleKickIntel if fast else HandleKickIntelSlowly
+    return HandleKickAmd
+
+
 class HandleKickAmd(LeaveOnAmd, HandleKick):
     """The same on AMD: a nested page fault, and KVM has to emulate the store before it knows what was written."""
 

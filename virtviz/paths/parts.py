@@ -55,6 +55,7 @@ class Parts:
         drops: name of each drop counter -> reads it.
         pools: packet memories by the name of their owner.
         host_pool: the host's packet memory.
+        restless: say whether somebody polls, who will stop in a while; no pause ends before that.
     """
 
     def __init__(self, world: World, traffic: Traffic, *, recording: bool, observed: bool) -> None:
@@ -67,6 +68,7 @@ class Parts:
         self.backlogs: list[Backlog | None] = []
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
+        self.restless: list[Callable[[], bool]] = []
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
         more = world.number("queues") - 1
         full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8 + UPCALLS_MAX

@@ -104,6 +104,18 @@ class Reset(Struct, frozen=True):
     vm: int = 0
 
 
+class Link(Struct, frozen=True):
+    """In a scenario: somebody tells QEMU that a virtual machine's link is up or down, before anything that comes after.
+
+    Attributes:
+        up: whether it is up from now on.
+        vm: index of the virtual machine.
+    """
+
+    up: bool
+    vm: int = 0
+
+
 class Act(IntEnum):
     """What a program does next."""
 
@@ -131,7 +143,7 @@ class Traffic(Struct, frozen=True):
         contents: makes the bytes of each item, for a sequence number.
         answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it
             carries; 0 if it answers none.
-        pokes: changes from outside, in order.
+        pokes: changes from outside, in order: of rings, and of links.
     """
 
     items: tuple[Item, ...]
@@ -140,7 +152,7 @@ class Traffic(Struct, frozen=True):
     rounds: int = 1
     contents: tuple[Template | Capture, ...] = ()
     answers_back: tuple[int, ...] = ()
-    pokes: tuple[Poke, ...] = ()
+    pokes: tuple[Poke | Link, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
     other_acts: dict[tuple[int, int], tuple[tuple[Act, int], ...]] = field(default_factory=dict)
 
@@ -154,6 +166,11 @@ class Traffic(Struct, frozen=True):
     def has_resets(self) -> bool:
         """Whether a driver is taken off its device and put back."""
         return any(act is RESET for program in self.acts for act, _ in program)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether somebody changes a link."""
+        return any(isinstance(change, Link) for change in self.pokes)
 
     @property
     def packets(self) -> int:
@@ -225,21 +242,21 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke | Reset], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A program, one on each vCPU that does anything, sends its frames in the order of the list. An answer in the list is
     also the place where the sender waits for it; so is a frame that arrives by itself, or from another virtual machine,
     for the program on that one's first vCPU.
     """
-    named = [max(event.vm, event.to_vm) for event in events if isinstance(event, Item)]
+    named = [max(event.vm, getattr(event, "to_vm", -1)) for event in events if not isinstance(event, Pause)]
     vms = max([vms - 1, *named]) + 1
     items: list[Item] = []
     acts: dict[tuple[int, int], list[tuple[Act, int]]] = {(vm, 0): [] for vm in range(vms)}
     acts |= {(event.vm, event.vcpu): [] for event in events if isinstance(event, Item)}
     arrivals: list[tuple[int, int]] = []
     answers: dict[int, int] = {}
-    pokes: list[Poke] = []
+    pokes: list[Poke | Link] = []
     pauses = 0
     for event in events:
         if isinstance(event, Pause):
@@ -250,7 +267,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke | Reset], rounds: int = 1,
         if isinstance(event, Reset):
             acts[event.vm, 0].append((Act.RESET, 0))
             continue
-        if isinstance(event, Poke):
+        if isinstance(event, Poke | Link):
             acts[event.vm, 0].append((Act.POKE, len(pokes)))
             pokes.append(event)
             continue

@@ -182,6 +182,7 @@ class HandleRx(LastLook):
                 "The packet does not fit into this one buffer, and buffers cannot be merged: the packet will be "
                 "thrown away."
             ),
+            "too long": "The packet does not fit into 1024 buffers: it will be thrown away.{passed}",
             STOPS: "{wrong}",
             RESET: "{wrong}",
         },
@@ -191,6 +192,7 @@ class HandleRx(LastLook):
             "next": goto("read_desc"),
             "indirect": goto("read_desc"),
             "too small": goto("discard_packet"),
+            "too long": goto("discard_packet"),
             STOPS: goto("give_back"),
             RESET: goto("ask_for_reset"),
         },
@@ -221,7 +223,11 @@ class HandleRx(LastLook):
         if self.q.mergeable and queue.done - queue.first < HEADS:
             return "needs more"
         self._let_go()
-        return "too small"
+        if not self.q.mergeable:
+            return "too small"
+        if self.minds("too many buffers"):
+            return self.refuse("too many buffers")
+        return "too long"
 
     def _wrong(self) -> Problem | None:
         """Say what this back-end minds about the buffer just read, if anything."""

@@ -45,8 +45,8 @@ from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
 from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
-from virtviz.paths.wire_backend import FIRST_PID, VhostPair
-from virtviz.paths.wire_guest import enter_guest
+from virtviz.paths.wire_backend import VhostPair
+from virtviz.paths.wire_guest import FIRST_PID, enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
 from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split_driver import SplitDriver
@@ -310,7 +310,7 @@ class PowerOn:
             "common store": qemu_registers.CommonStore(
                 f"{name}.common_store", QEMU_VCPU, setup, follow("after_answer"), start, reset
             ),
-            "device configuration": qemu_registers.DeviceConfigLoad(f"{name}.config_load", QEMU_VCPU, setup),
+            "device configuration": qemu_registers.DeviceConfigLoad(f"{name}.net_config_load", QEMU_VCPU, setup),
             "MSI-X table": qemu_registers.MsixStore(f"{name}.msix_store", QEMU_VCPU, setup),
             "configuration space": qemu_registers.ConfigSpace(f"{name}.config_space", QEMU_VCPU, setup),
         }

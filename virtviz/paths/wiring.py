@@ -61,6 +61,9 @@ class Backend(Protocol):
     def kick_exits(self) -> list[list[Routine]]:
         """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
 
@@ -187,8 +190,9 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     for number in range(world.number("vms")):
         guests = make_guests(parts, number)
         backend = BACKENDS[served_by(world)](parts, guests, number)
+        config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            wire_guest(parts, guest, exits, guests)
+            wire_guest(parts, guest, exits, guests, config_load)
         machines.append((guests, backend))
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):

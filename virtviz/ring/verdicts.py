@@ -304,9 +304,10 @@ ROWS: Final[Mapping[Problem, Row]] = {
     ),
     "too many buffers": Row(
         RESET,
-        STOPS,
+        IGNORED,
         "virtio-net unexpected long buffer chain",
-        "A frame would need more buffers than the back-end can note for it, 1024.",
+        "A frame would need more buffers than the back-end can note for it, 1024. vhost puts them back, throws the "
+        "frame away, and goes on.",
         "5.1.9.3",
     ),
     "command incomplete": Row(

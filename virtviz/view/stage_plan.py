@@ -80,6 +80,7 @@ _KNOWN: Final = {
     "vcpu": "qemu",
     "vm": "kvm",
     "eventfd": "fds",
+    "outside": "outside",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
 _TITLES: Final = {
@@ -162,6 +163,11 @@ class _Planner:
         self._regions()
         self._control_ways()
         first, second = self.rows.lanes
+        notes = {(1, first): "shared", (1, min(second, first + 1)): "memory"}
+        if any(place.name == "outside" for place in self.header.places):
+            # Whoever changes the rings stands beside them.
+            self._chip("outside", "outside", "hardware", 1, min(second, first + 1), 11)
+            notes = {(1, first): "memory"}
         return Stage(
             width=self.width,
             height=self.rows.total,
@@ -169,7 +175,7 @@ class _Planner:
             ways=tuple(self.ways),
             borders=self._borders(),
             gates=self._gates(),
-            notes={(1, first): "shared", (1, min(second, first + 1)): "memory"},
+            notes=notes,
             places=self._places(),
             homes=self._homes(),
         )
