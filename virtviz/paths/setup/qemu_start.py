@@ -463,10 +463,7 @@ class QemuStartWithVhost(QemuStart):
         "note the descriptor",
         "net_init_tap_one",
         QEMU_TAP,
-        text=(
-            "It is open, and a device of two rings is behind it. (Without it QEMU would not start: it was told "
-            "vhost=on.)"
-        ),
+        text="It is open, and a device of two rings is behind it. Without it QEMU, told vhost=on, would not start.",
         to=goto("become_owner"),
     )
     def note_vhost_fd(self, me: Context) -> None:
