@@ -56,8 +56,12 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
         "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
-        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
+        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu", "vhost-user"))),
     }
+    if settings["path"] == "vhost-user":
+        settings |= {"switch": "ovs-dpdk", "far_port": "nic"}
+        if fixed.get("vms") == 2:
+            settings["store_buffer"] = "off"
     settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
     if settings["path"] == "vhost-net":
         settings["busy_poll_us"] = draw(st.sampled_from((0, 0, 50)))
@@ -71,6 +75,9 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
+    if draw(st.sampled_from((False, False, True))):
+        known = sorted({*settings["features"]} - {"event_idx"})
+        settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
     if settings["switch"] == "ovs":
         settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"

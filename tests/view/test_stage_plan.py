@@ -16,6 +16,7 @@ WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
 BEGIN = {"begin": "power-on", "queue__size": 32}
+POLLED = {"path": "vhost-user", "flows": "unknown"}
 TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
 WORLDS = {
     "nic": {},
@@ -32,6 +33,9 @@ WORLDS = {
     "tunnel": TUNNEL,
     "tunnel under QEMU": TUNNEL | QEMU,
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
+    "vhost-user": POLLED,
+    "dpdk": POLLED | {"guest": "dpdk"},
+    "dpdk kicks": {"guest": "dpdk"},
 }
 
 

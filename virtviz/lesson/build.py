@@ -71,8 +71,8 @@ def build(
             "queues",
             f"the scenario is about vCPU {vcpus - 1}, and with queues={queues} there are {queues}; set queues={vcpus}",
         )
-    if world.number("queues") > 1 and any(isinstance(event, Link) for event in events):
-        raise KnobError("queues", "a link can be changed with one queue pair only; set queues=1")
+    if any(isinstance(event, Link) for event in events):
+        _check_link_can_change(world)
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
@@ -85,6 +85,18 @@ def _fit_beginning(lesson: Lesson, world: World) -> None:
         raise KnobError("begin", "the scenario has a reset, after which everything is set up anew; set begin=power-on")
     if is_early and any(isinstance(event.link, LinkEvent) for event in lesson.scenario):
         raise KnobError("begin", "a link that changes is followed where everything is set up; set begin=running")
+
+
+def _check_link_can_change(world: World) -> None:
+    """Refuse worlds in which a change of a virtual machine's link is not followed."""
+    if world.number("queues") > 1:
+        raise KnobError("queues", "a link can be changed with one queue pair only; set queues=1")
+    if world["path"] == "vhost-user":
+        raise KnobError(
+            "path", "a link cannot be changed under vhost-user here; set path=vhost-net or path=virtio-qemu"
+        )
+    if world["guest"] == "dpdk":
+        raise KnobError("guest", "a program that polls does not look at its link here; set guest=kernel")
 
 
 def _fit_pokes(lesson: Lesson, world: World) -> None:

@@ -28,6 +28,7 @@ class Knob(Struct, frozen=True):
         power_of_two: a number must be one.
         members: the words a set may contain; makes it a set.
         recorded: its value in the profile `recorded`; None if the same.
+        follows: another knob, a value of it, and what this knob then is unless it was set itself.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Knob(Struct, frozen=True):
     power_of_two: bool = False
     members: tuple[str, ...] = ()
     recorded: Value | None = None
+    follows: tuple[tuple[str, str, Value], ...] = ()
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
@@ -90,10 +92,16 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the TAP device: in the kernel (vhost-net), or in QEMU's main loop.",
-            choices=("vhost-net", "virtio-qemu"),
+            "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
+            "polling thread of OVS-DPDK (vhost-user).",
+            choices=("vhost-net", "virtio-qemu", "vhost-user"),
         ),
-        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
+        Knob(
+            "guest",
+            "kernel",
+            "What drives the device in the guest: the kernel's virtio-net, or a program that polls, with DPDK.",
+            choices=("kernel", "dpdk"),
+        ),
         Knob(
             "ioeventfd",
             "on",
@@ -103,8 +111,10 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
-            "Which optional features driver and device agreed on.",
+            "Which optional features driver and device agreed on; with guest=dpdk, which knows no event_idx, the other "
+            "two unless set.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
+            follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
         Knob(
             "begin",
@@ -151,7 +161,15 @@ KNOBS: dict[str, Knob] = {
             "Layout of the virtqueues; in-kernel vhost-net serves split rings only.",
             choices=("split", "packed"),
         ),
-        Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
+        Knob(
+            "queue.start",
+            0,
+            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it is 1 unless set: nobody "
+            "moves avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            low=0,
+            high=65535,
+            follows=(("path", "vhost-user", 1),),
+        ),
         Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
@@ -269,8 +287,10 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "switch",
             "ovs",
-            "What connects the TAP with the far port: Open vSwitch, or a plain Linux bridge.",
-            choices=("ovs", "bridge"),
+            "What connects the guest with the far port: Open vSwitch in the kernel, a plain Linux bridge, or Open "
+            "vSwitch with DPDK in user space, which it is under vhost-user unless set.",
+            choices=("ovs", "bridge", "ovs-dpdk"),
+            follows=(("path", "vhost-user", "ovs-dpdk"),),
         ),
         Knob(
             "flows",
@@ -308,6 +328,7 @@ KNOBS: dict[str, Knob] = {
             ),
             choices=("nic", "veth", "dummy"),
             recorded="veth",
+            follows=(("path", "vhost-user", "nic"),),
         ),
         Knob(
             "tunnel",
@@ -340,7 +361,7 @@ KNOBS: dict[str, Knob] = {
             "device_checks",
             "vhost",
             "Whose checks vhost-net makes of its rings; that it checks as QEMU or strictly is a comparison, and not "
-            "real. QEMU's own back-end checks as QEMU.",
+            "real. QEMU's own back-end checks as QEMU, vhost-user as DPDK.",
             choices=("vhost", "qemu", "strict"),
         ),
     )
@@ -420,19 +441,33 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         profile = str(given.get("profile", profile))
     if profile not in PROFILES:
         raise KnobError("profile", f"profile is one of {', '.join(PROFILES)}, not {_shown(profile)}")
-    values = dict(PROFILES[profile])
+    chosen: dict[str, Value] = {}
     for given in settings:
         for name, value in given.items():
             if name != "profile":
-                values[name] = find_knob(name).parse(value)
-    world = World(values, profile)
+                chosen[name] = find_knob(name).parse(value)
+    values = PROFILES[profile] | chosen
+    world = World(values | _followers(values, chosen), profile)
     for name, message in (
         *_contradictions(world),
         *_contradictions_of_shortcuts(world),
         *_contradictions_of_switches(world),
+        *_contradictions_of_guests(world),
+        *_contradictions_of_dpdk(world),
     ):
         raise KnobError(name, message)
     return world
+
+
+def _followers(values: Mapping[str, Value], chosen: Mapping[str, Value]) -> dict[str, Value]:
+    """Give the knobs that follow others, because nobody has set them."""
+    return {
+        knob.name: value
+        for knob in KNOBS.values()
+        if knob.name not in chosen
+        for leader, word, value in knob.follows
+        if values[leader] == word
+    }
 
 
 def find_knob(name: str) -> Knob:
@@ -514,6 +549,8 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
     yield from _contradictions_of_vhost_start(world)
     if world["path"] not in ("vhost-net", "virtio-qemu"):
         yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world["guest"] != "kernel":
+        yield ("begin", "from power-on the kernel's own driver can be followed; set guest=kernel, or begin=running")
     if world.number("queues") > 1:
         yield ("begin", "from power-on one queue pair can be followed; set queues=1, or begin=running")
     if world.number("vms") > 1:
@@ -549,13 +586,51 @@ def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
                 "bridge takes no TUN as a port; set device=tap"
             ),
         )
-    if world["tunnel"] != "none" and world["switch"] != "ovs":
+    if world["tunnel"] != "none" and world["switch"] == "bridge":
         yield (
             "tunnel",
             (
                 "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
                 "switch=ovs, or tunnel=none"
             ),
+        )
+
+
+def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a guest whose program polls."""
+    if world["guest"] == "dpdk" and world.has(EVENT_IDX):
+        yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
+    if world["guest"] == "dpdk" and world["vcpu"] == "halted":
+        yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
+    if world["guest"] == "dpdk" and world.number("queues") > 1:
+        yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
+
+
+def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
+    """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
+    by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world.number("queues") > 1:
+        yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
+    if by_socket and not by_pmd:
+        yield (
+            "switch",
+            f"a vhost-user port is a port of OVS-DPDK, not of {world['switch']}; set switch=ovs-dpdk, or leave it out",
+        )
+    if by_pmd and not by_socket:
+        yield ("switch", f"OVS-DPDK's ports are no TAPs, which path={world['path']} needs; set path=vhost-user")
+    if by_socket and not world.on("ioeventfd"):
+        yield (
+            "ioeventfd",
+            "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
+        )
+    if by_pmd and world["tunnel"] != "none":
+        yield ("tunnel", "OVS-DPDK's own way of tunnelling, in its polling thread, is not modelled; set tunnel=none")
+    if by_pmd and world["far_port"] != "nic":
+        yield ("far_port", "the thread of OVS-DPDK drives a network card here, and no other device; set far_port=nic")
+    if by_pmd and world.on("store_buffer") and world.number("vms") > 1:
+        yield (
+            "store_buffer",
+            "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
 
 

@@ -156,6 +156,15 @@ class FlowTable:
                 return FLOWS
         return at
 
+    def slot_of(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
+        """Give the slot of a frame's flow, -1 if its flow is unknown; see `find`."""
+        slot = self._slot(*self.words_of(frame, port, at))
+        return slot if self.cells.outputs[slot] else -1
+
+    def outputs_of(self, slot: int) -> int:
+        """Give the output ports of the flow in a slot, as bits."""
+        return self.cells.outputs[slot] - 1
+
     @staticmethod
     def words_of(frame: bytes | bytearray, port: int, at: int = 0) -> tuple[int, int]:
         """Give the two words of the match for a frame; arguments as in `find`."""

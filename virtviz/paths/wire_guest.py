@@ -20,6 +20,7 @@ from virtviz.paths import (
     virtio_xmit,
 )
 from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths.dpdk_program import DpdkProgram
 from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
@@ -35,6 +36,7 @@ from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
 from virtviz.paths.setup.guest_rebind import RebindingProgram
 from virtviz.paths.traffic import vm_endpoint
+from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -165,8 +167,13 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
-    rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
+    driver_class, program_class = (PollingDriver, DpdkProgram) if world["guest"] == "dpdk" else (SplitDriver, Program)
+    if parts.traffic.has_resets:
+        program_class = RebindingProgram
+    rx_driver = driver_class(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
+    tx_driver = driver_class(
+        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
+    )
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -193,7 +200,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         gives_up=not world.on("napi_tx"),
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
-    program = (RebindingProgram if parts.traffic.has_resets else Program)(
+    program = program_class(
         state, f"{tag}.program", app, parts.traffic, vm, number, memory.region, memory.send_page, memory.receive_page
     )
     program.restless = parts.restless
@@ -242,7 +249,8 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
     """Lay out a guest's memory pair after pair, with all rings at the index they begin at."""
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
-    skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
+    # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
+    skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
     buffer_slots = size + SPARE_SLOTS
     plans: list[tuple[SplitLayout, SplitLayout, int, int]] = []
     end = PAGE

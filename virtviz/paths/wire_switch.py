@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.switch_ports import Stations
-    from virtviz.paths.wiring import Backend
+    from virtviz.paths.wiring import TapBackend
 
 
 class Switch(Protocol):
@@ -71,7 +71,7 @@ class SwitchBuilder:
         ports: for each back-end, its port.
     """
 
-    def __init__(self, parts: Parts, backends: Sequence[Backend]) -> None:
+    def __init__(self, parts: Parts, backends: Sequence[TapBackend]) -> None:
         far = (FarEnd if parts.world["tunnel"] == "none" else TunnelEnd)(parts, len(backends) + 1)
         stations = far.stations([backend.tap.name for backend in backends])
         switch = SWITCHES[parts.world.word("switch")](parts, stations)

@@ -33,6 +33,16 @@ def ovs(path: str) -> Source:
     return Source("ovs", path, "3.1")
 
 
+def ovs_pmd(path: str) -> Source:
+    """Cite a file of Open vSwitch's user-space datapath, as it was on the main branch in July 2026."""
+    return Source("ovs", path, "d6a632a")
+
+
+def dpdk(path: str) -> Source:
+    """Cite a file of DPDK."""
+    return Source("dpdk", path, "26.11-rc0")
+
+
 def qemu(path: str) -> Source:
     """Cite a file of QEMU."""
     return Source("qemu", path, "10.0")
@@ -120,6 +130,18 @@ DPIF_NETLINK = ovs("lib/dpif-netlink.c")
 LATCH = ovs("lib/latch-unix.c")
 NETLINK_SOCKET = ovs("lib/netlink-socket.c")
 POLL_LOOP = ovs("lib/poll-loop.c")
+
+# Open vSwitch with DPDK
+OVS_DPIF_NETDEV = ovs_pmd("lib/dpif-netdev.c")
+OVS_DPIF_DFC = ovs_pmd("lib/dpif-netdev-dfc.h")
+OVS_NETDEV_DPDK = ovs_pmd("lib/netdev-dpdk.c")
+OVS_XLATE = ovs_pmd("ofproto/ofproto-dpif-upcall.c")
+DPDK_VHOST = dpdk("lib/vhost/virtio_net.c")
+DPDK_VHOST_H = dpdk("lib/vhost/vhost.h")
+DPDK_VHOST_USER = dpdk("lib/vhost/vhost_user.c")
+DPDK_VIRTIO = dpdk("drivers/net/virtio/virtio_rxtx.c")
+DPDK_VIRTQUEUE = dpdk("drivers/net/virtio/virtqueue.h")
+DPDK_IXGBE = dpdk("drivers/net/intel/ixgbe/ixgbe_rxtx.c")
 
 # QEMU
 QEMU_VIRTIO = qemu("hw/virtio/virtio.c")
