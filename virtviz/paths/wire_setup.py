@@ -49,6 +49,8 @@ from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_guest import FIRST_PID, enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
 from virtviz.ring.qemu_device import QemuDevice
+from virtviz.ring.split import SplitLayout
+from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.wire_guest import Guest
+    from virtviz.ring.rings import Layout
 
 LIBVIRTD = Place("libvirtd", Domain.HOST_USER, "libvirtd")
 OVS_VSCTL = Place("ovs_vsctl", Domain.HOST_USER, "ovs-vsctl")
@@ -71,6 +74,24 @@ CONFIG_BYTES = 256
 def served_by(world: World) -> str:
     """Name the data path that serves the queues in the end: where vhost cannot be started, QEMU's own."""
     return "virtio-qemu" if world["vhost_start"] != "ok" else world.word("path")
+
+
+def _split(layout: Layout) -> SplitLayout:
+    """Give a layout as what it is here; the knobs have seen to it."""
+    assert isinstance(layout, SplitLayout)
+    return layout
+
+
+def _device(ring: object) -> SplitDevice:
+    """The same for the device's side of a ring."""
+    assert isinstance(ring, SplitDevice)
+    return ring
+
+
+def _driver(ring: object) -> SplitDriver:
+    """The same for the driver's side."""
+    assert isinstance(ring, SplitDriver)
+    return ring
 
 
 class PowerOn:
@@ -112,8 +133,8 @@ class PowerOn:
             config=config,
             tap=backend.tap,
             kicks=backend.kicks,
-            layouts=(memory.rx_layout, memory.tx_layout, memory.control_layout),
-            device_rings=(backend.rx_device, backend.tx_device),
+            layouts=(_split(memory.rx_layout), _split(memory.tx_layout), memory.control_layout),
+            device_rings=(_device(backend.rx_device), _device(backend.tx_device)),
             device=self.device,
             worker_name=f"vhost-{FIRST_PID}",
             host_kernel=world.word("host_kernel"),
@@ -276,7 +297,7 @@ class PowerOn:
             pci,
             setup,
             reach,
-            drivers=(guest.rx_driver, guest.tx_driver, *self.control_driver),
+            drivers=(_driver(guest.rx_driver), _driver(guest.tx_driver), *self.control_driver),
             pools=(guest.memory.buffers, guest.memory.skbs),
             again=probe,
         )
