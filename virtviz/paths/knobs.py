@@ -682,6 +682,11 @@ def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
     """The same for a guest whose program polls."""
     if world["guest"] == "dpdk" and world.has(EVENT_IDX):
         yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
+    if world["guest"] == "dpdk" and world["queue.format"] == "packed":
+        yield (
+            "queue.format",
+            "DPDK's driver has packed rings as well, but only split ones are modelled here; use split",
+        )
     if world["guest"] == "dpdk" and world["vcpu"] == "halted":
         yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
     if world["guest"] == "dpdk" and world.number("queues") > 1:
@@ -691,6 +696,8 @@ def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
 def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
     """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world["queue.format"] == "packed":
+        yield ("queue.format", "DPDK serves packed rings as well, but only split ones are modelled here; use split")
     if by_socket and world.number("queues") > 1:
         yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
     if by_socket and not by_pmd:

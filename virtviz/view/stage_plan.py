@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from virtviz.view.stage import Point
 
 MIN_WIDTH: Final = 80
+_TUNNEL_WIDTH: Final = 9
+"""Columns that the box of a tunnel takes where no other has to be narrower for it."""
 
 
 class _Rows(Struct, frozen=True):
@@ -167,10 +169,13 @@ class _Planner:
         self.qemu = "libvirtd, QEMU" if "libvirtd" in titles else "QEMU"
         self.vswitchd = "Open vSwitch" if "ovsdb-server" in titles else "ovs-vswitchd"
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
-        extra = max(width - MIN_WIDTH, 0)
-        self.grow = min(extra // 18, 6)
-        gap, left = divmod(extra - 7 * self.grow, 7)
-        self.gaps = [gap + (1 if i < left else 0) for i in range(7)]
+        # With a tunnel there is one box more, for which there has to be room before all are as wide as without.
+        boxes = 8 if self.tunnel else 7
+        self.narrow = bool(self.tunnel) and width < MIN_WIDTH + _TUNNEL_WIDTH
+        extra = max(width - MIN_WIDTH - (_TUNNEL_WIDTH if self.tunnel and not self.narrow else 0), 0)
+        self.grow = min(extra // (2 * boxes + 4), 6)
+        gap, left = divmod(extra - boxes * self.grow, boxes)
+        self.gaps = [gap + (1 if i < left else 0) for i in range(boxes)]
         self.wall = 0
         # Where the host's user places begin that are drawn beside its kernel places, not above them.
         self.edge = self.guest_edge = 0
@@ -234,10 +239,6 @@ class _Planner:
             self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        if self.tunnel:
-            # There is one box more.
-            gaps = [*gaps[:-1], 0, gaps[-1]]
-            grow -= 1 if grow else 0
         before = driver
         for (name, title, width, after), gap in zip(self._host_row(), gaps[2:], strict=True):
             if name == "vhost-user":
@@ -260,9 +261,9 @@ class _Planner:
                 ("switch", "OVS", 9, 1),
                 ("far", self.far, 9, 1),
             ]
-        narrow = 2 if self.tunnel else 0
+        narrow = 2 if self.narrow else 0
         # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
-        more = 1 if self.has_model and not self.tunnel else 0
+        more = 1 if self.has_model and not self.narrow else 0
         row = [
             ("kvm", "KVM", 8 - narrow + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
@@ -272,7 +273,7 @@ class _Planner:
             ("far", self.far, 9 - narrow, 1),
         ]
         if self.tunnel:
-            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8, 1))
+            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8 if self.narrow else 9, 1))
         return row
 
     def _user_places(self) -> None:
