@@ -399,6 +399,12 @@ class World(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def __repr__(self) -> str:
+        """Name what differs from the profile."""
+        profile = PROFILES[self.profile]
+        differing = {name: value for name, value in self.chosen.items() if value != profile[name]}
+        return f"World({differing}, {self.profile!r})"
+
     def number(self, name: str) -> int:
         """Give a numeric knob."""
         value = self.chosen[name]
