@@ -110,8 +110,7 @@ def _check_tcp_can_go(world: World, events: Sequence[Item | Pause | Poke | Link]
         (
             world.has(CSUM) and world["switch"] == "ovs" and world["flows"] == "unknown",
             "flows",
-            "a packet whose checksum is unfinished is cut and finished before it goes up to ovs-vswitchd, which is not "
-            "modelled; set flows=known, or leave csum and tso out of features",
+            "an upcall would cut the packet or finish its checksum; set flows=known, or leave csum and tso out",
         ),
     ):
         if wrong:
@@ -259,6 +258,7 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
     machines = _machines(lesson)
     _check_pokes(lesson, machines, marks)
     _check_links(lesson, machines, marks)
+    _check_payloads(lesson, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -268,9 +268,6 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
             at, name, count = (*at, "reply"), reply_id(event.reply), 0
             if event.reply.to in answered:
                 marks.add((*at, "to"), f"{shown(event.reply.to)} is answered already; a packet has one answer")
-            elif event.reply.to in {e.send.id for e in lesson.scenario if isinstance(e.send, Send) and e.send.kind == "tcp"}:
-                what = f"{shown(event.reply.to)} is tcp, which nobody answers here; answer an icmp-echo or a udp packet"
-                marks.add((*at, "to"), what)
             elif event.reply.to in counts and event.reply.to not in _answers(lesson):
                 count = counts[event.reply.to]
             else:
@@ -284,7 +281,6 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
             at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
             _check_ends(event.send, at, machines, marks)
             _check_vcpu(event.send.vcpu, at, lesson, marks)
-            _check_length(event.send, at, marks)
         elif isinstance(event.receive, Receive):
             at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
             _check_machine(event.receive.to, (*at, "to"), machines, marks)
@@ -326,13 +322,25 @@ def _check_ends(send: Send, at: Path, machines: Sequence[str], marks: Marks) -> 
             marks.add((*at, "to"), f"{send.to} sends to itself, and nothing would leave it; name the other machine")
 
 
-def _check_length(send: Send, at: Path, marks: Marks) -> None:
-    """Note a payload that does not fit into its kind of packet."""
-    if send.kind == "tcp" and not send.bytes:
-        marks.add((*at, "bytes"), "a tcp packet without data would be an acknowledgement; give 1 to 65000 bytes")
-    if send.kind != "tcp" and send.bytes > PAYLOAD_MAX:
-        hint = "or kind: tcp, whose data is cut into frames"
-        marks.add((*at, "bytes"), f"{send.bytes} bytes do not fit into one frame; give at most {PAYLOAD_MAX}, {hint}")
+def _check_payloads(lesson: Lesson, marks: Marks) -> None:
+    """Note payloads that do not fit into their kind of packet, and answers to TCP data."""
+    streams: set[str] = set()
+    for number, event in enumerate(lesson.scenario):
+        send, reply, at = event.send, event.reply, ("scenario", number)
+        if isinstance(reply, Reply) and reply.to in streams:
+            what = f"{shown(reply.to)} is tcp, which nobody answers here; answer an icmp-echo or a udp packet"
+            marks.add((*at, "reply", "to"), what)
+        if not isinstance(send, Send):
+            continue
+        place: Path = (*at, "send", "bytes")
+        if send.kind != "tcp":
+            if send.bytes > PAYLOAD_MAX:
+                hint = "or kind: tcp, whose data is cut into frames"
+                marks.add(place, f"{send.bytes} bytes do not fit into one frame; give at most {PAYLOAD_MAX}, {hint}")
+            continue
+        streams.add(send.id)
+        if not send.bytes:
+            marks.add(place, "a tcp packet without data would be an acknowledgement; give 1 to 65000 bytes")
 
 
 def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -> None:

@@ -68,9 +68,7 @@ class Send(Model, frozen=True):
     )
     kind: Annotated[
         SentKind,
-        Meta(
-            description="What kind of packet; `tcp` is data on a connection that exists already, handed down in one piece."
-        ),
+        Meta(description="What kind of packet; `tcp` is data on an existing connection, handed down in one piece."),
     ] = "icmp-echo"
     bytes: SentPayload = 56
     count: Count = 1

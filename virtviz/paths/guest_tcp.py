@@ -113,9 +113,7 @@ class SendmsgOrTcp(Sendmsg):
         "put the headers in front",
         "__tcp_transmit_skb",
         TCP_OUTPUT,
-        text=(
-            "One set of headers for {length} bytes; the checksum covers the pseudo header only. To be cut into {frames}."
-        ),
+        text="One set of headers for {length} bytes; the checksum covers the pseudo header only. Frames: {frames}.",
         to=goto("enqueue"),
         private=True,
         cost="stack",
@@ -327,7 +325,7 @@ class AddPieces(AddBuffer):
 
 _HEADER_TEXT = {
     "plain": "12 bytes go in front of the frame: no checksum to finish, no segmentation, num_buffers 0.",
-    "checksum": "12 bytes go in front: NEEDS_CSUM, from byte 34 on, into byte 16 behind that. The device is to finish it.",
+    "checksum": "12 bytes go in front: NEEDS_CSUM, from byte 34 on, stored 16 behind that: the device's to finish.",
     "cut": "12 bytes go in front: GSO_TCPV4, {mss} bytes of data a frame, headers of 66 bytes, NEEDS_CSUM.",
 }
 

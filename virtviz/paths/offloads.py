@@ -3,8 +3,8 @@
 A packet that is cut with scatter-gather shares its data with the frames cut off: each has headers of its own, and its
 data stays where it was until the last of them is freed.
 
-Source: virtio 1.4, 5.1.6 and 5.1.9.2; Linux include/linux/virtio_net.h (virtio_net_hdr_from_skb, virtio_net_hdr_to_skb),
-net/core/skbuff.c (skb_segment), net/ipv4/tcp_offload.c (tcp_gso_segment).
+Source: virtio 1.4, 5.1.6 and 5.1.9.2; Linux include/linux/virtio_net.h (virtio_net_hdr_from_skb,
+virtio_net_hdr_to_skb), net/core/skbuff.c (skb_segment), net/ipv4/tcp_offload.c (tcp_gso_segment).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.cells import Cells, cells
 from virtviz.paths.packets import TABLE_BYTES, PacketPool
 from virtviz.spec.frames import ETH_HEADER_BYTES, ETHERTYPE_IPV4, PROTO_TCP
-from virtviz.spec.tcp import CSUM_OFFSET, CSUM_START, HEADER_BYTES, finished, segment_headers
+from virtviz.spec.tcp import CSUM_OFFSET, CSUM_START, HEADER_BYTES, finished, frames_of, segment_headers
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -186,15 +186,7 @@ class OffloadPool(PacketPool):
         todo = self.todo
         if not todo.unfinished[slot]:
             return [data]
-        mss = todo.gso_size[slot]
-        if not mss:
-            return [finished(data)]
-        length = len(data) - HEADER_BYTES
-        made = []
-        for number in range(-(-length // mss)):
-            headers, start, count = segment_headers(data[:HEADER_BYTES], length, mss, number)
-            made.append(finished(headers + data[HEADER_BYTES + start : HEADER_BYTES + start + count]))
-        return made
+        return frames_of(data, todo.gso_size[slot]) if todo.gso_size[slot] else [finished(data)]
 
     # The virtio-net header
 
@@ -212,15 +204,15 @@ class OffloadPool(PacketPool):
         Nobody here asks for more than TCP over IPv4 with the headers that `spec.tcp` builds.
         """
         header = self.memory.read(self.at[slot] - VIRTIO_NET_HDR_BYTES, VIRTIO_NET_HDR_BYTES)
-        flags, kind, _, size, start, offset, _ = HDR.unpack(bytes(header))
+        flags, kind, _, size, start, offset, _ = map(int, HDR.unpack(bytes(header)))
         if not flags & HDR_F_NEEDS_CSUM:
             return kind == HDR_GSO_NONE
         length = self.cells.length[slot]
         frame = self.memory.read(self.at[slot], min(length, HEADER_BYTES))
-        is_tcp = int.from_bytes(frame[12:ETH_HEADER_BYTES], "big") == ETHERTYPE_IPV4 and frame[23:24] == bytes((PROTO_TCP,))
         if (
             len(frame) < HEADER_BYTES
-            or not is_tcp
+            or int.from_bytes(frame[12:ETH_HEADER_BYTES], "big") != ETHERTYPE_IPV4
+            or frame[23] != PROTO_TCP
             or (start, offset) != (CSUM_START, CSUM_OFFSET)
             or kind not in (HDR_GSO_NONE, HDR_GSO_TCPV4)
             or (kind == HDR_GSO_TCPV4 and not size)

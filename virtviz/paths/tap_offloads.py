@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 COLLECTED_MAX: Final = 4096 - 320 - 128
 """Bytes, header included, that vhost-net puts into a page: less skb_shared_info, and less the room in front, each
 rounded up to cache lines (64-bit x86)."""
-ALONE: Final = -1
-"""In the list of collected frames: this buffer's packet has gone by itself."""
+ALONE: Final = (1 << 31) - 1
+"""In the list of collected frames, instead of a slot: this buffer's packet has gone by itself."""
 
 
 def _noted(tap: Tap, me: Context) -> bool:
@@ -76,7 +76,7 @@ class HandleTxMixed(HandleTx):
                 "flow known, it is the host's only copy."
             ),
             "alone": "{length} bytes do not fit into a page: the packet goes to the TAP by itself.",
-            "batch first": "{length} bytes do not fit into a page. What was collected is sent first, to keep the order.",
+            "batch first": "{length} bytes do not fit into a page. What was collected goes first, to keep the order.",
         },
         to={
             COPIED: goto("remember_head"),
@@ -106,6 +106,36 @@ class HandleTxMixed(HandleTx):
     )
     def send_alone(self, me: Context) -> None:
         self.q.cells.frames[self.q.cells.done] = ALONE
+        if me.observed:
+            # What was sent before it has been in hand meanwhile.
+            me.packet = self.q.guest_pool.packet_at(self.mine.address[0])
+
+    @op(
+        "V-TX.8",
+        "remember the head",
+        "handle_tx_copy",
+        VHOST_NET,
+        text={
+            "gone": "This packet has gone by itself. Its buffer is given back with the others, {count} by now.",
+            "more": "Frame {count} of at most {batch} is in the batch; nothing is sent yet. On to the next entry.",
+            "batch full": "{batch} buffers are done with: what is collected is sent before the next entry is taken.",
+            "weight": (
+                "{weight} packets, or 512 KiB, in one go: the worker queues itself again and lets other work have "
+                "a turn."
+            ),
+        },
+        to={
+            "gone": goto("read_avail_idx"),
+            "more": goto("read_avail_idx"),
+            "batch full": call("flush", "read_avail_idx"),
+            "weight": goto("requeue"),
+        },
+        private=True,
+    )
+    def remember_head(self, me: Context) -> str:
+        is_alone = self.q.cells.frames[self.q.cells.done] == ALONE
+        answer = super().remember_head(me) or ""
+        return "gone" if is_alone and answer == "more" else answer
 
 
 class SendAlone(SendOne):

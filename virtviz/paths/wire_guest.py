@@ -256,7 +256,11 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
     if parts.traffic.longest_tcp:
         # Frames that a packet is cut into have slots of their own, and what the program sends may be long.
         skb_slots += size + SEGMENTS_MAX
-        slot_bytes, send_bytes, pool_class = slot_bytes_for(parts.traffic), _next_page(parts.traffic.longest_tcp), OffloadPool
+        slot_bytes, send_bytes, pool_class = (
+            slot_bytes_for(parts.traffic),
+            _next_page(parts.traffic.longest_tcp),
+            OffloadPool,
+        )
     buffer_slots = size + SPARE_SLOTS
     plans: list[tuple[Layout, Layout, int, int]] = []
     end = PAGE

@@ -144,8 +144,23 @@ def segment_headers(headers: bytes | bytearray, length: int, mss: int, number: i
     return _with_sum(bytes(made), pseudo_sum(made, tcp_length)), start, mine
 
 
+def frames_of(packet: bytes | bytearray, mss: int) -> list[bytes]:
+    """Cut a packet with an unfinished checksum into finished frames.
+
+    Args:
+        packet: headers and data.
+        mss: bytes of data in each frame but the last.
+    """
+    length = len(packet) - HEADER_BYTES
+    made = []
+    for number in range(max(1, -(-length // mss))):
+        headers, start, count = segment_headers(packet[:HEADER_BYTES], length, mss, number)
+        made.append(finished(headers + packet[HEADER_BYTES + start : HEADER_BYTES + start + count]))
+    return made
+
+
 def finished(frame: bytes | bytearray) -> bytes:
-    """Finish a frame's checksum: sum what follows, the pseudo header's sum in its place, and put the complement there."""
+    """Finish a frame's checksum: invert the sum of TCP header and data, with the pseudo header's sum in its place."""
     return _with_sum(bytes(frame), checksum(bytes(frame[CSUM_START:])))
 
 
