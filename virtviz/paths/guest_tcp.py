@@ -209,8 +209,8 @@ class ValidateXmit(Routine):
         "skb_checksum_help",
         CORE_DEV,
         text=(
-            "Without csum the device takes no scattered packets: the data is copied to its headers (__skb_linearize). "
-            "The vCPU sums it, and puts the checksum into the TCP header."
+            "Without csum the device takes no scattered packets: the data is copied to its headers. Then the vCPU sums "
+            "it up for the TCP header."
         ),
         to={COPIED: call("start_xmit", None)},
         size="data_bytes",
