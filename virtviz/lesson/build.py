@@ -17,7 +17,7 @@ from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import CSUM, KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Link, Pause, Poke, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic
 from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def build(
     world = make_world(dict(flat(lesson.world)), *settings)
     if frames is None:
         _fit_pokes(lesson, world)
+        _fit_beginning(lesson, world)
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
     needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
@@ -81,8 +82,19 @@ def build(
     return world, make_traffic(events, rounds, vms)
 
 
+def _fit_beginning(lesson: Lesson, world: World) -> None:
+    """See that what happens in the scenario can happen where the run begins."""
+    is_early = world["begin"] == "power-on"
+    if not is_early and any(isinstance(event.reset, str) for event in lesson.scenario):
+        raise KnobError("begin", "the scenario has a reset, after which everything is set up anew; set begin=power-on")
+    if is_early and any(isinstance(event.link, LinkEvent) for event in lesson.scenario):
+        raise KnobError("begin", "a link that changes is followed where everything is set up; set begin=running")
+
+
 def _check_link_can_change(world: World) -> None:
     """Refuse worlds in which a change of a virtual machine's link is not followed."""
+    if world["path"] == "e1000":
+        raise KnobError("path", "the link of an e1000 is always up here; set path=vhost-net or path=virtio-qemu")
     if world.number("queues") > 1:
         raise KnobError("queues", "a link can be changed with one queue pair only; set queues=1")
     if world["path"] == "vhost-user":
@@ -93,7 +105,7 @@ def _check_link_can_change(world: World) -> None:
         raise KnobError("guest", "a program that polls does not look at its link here; set guest=kernel")
 
 
-def _check_tcp_can_go(world: World, events: Sequence[Item | Pause | Poke | Link]) -> None:
+def _check_tcp_can_go(world: World, events: Sequence[Item | Pause | Poke | Link | Reset]) -> None:
     """Refuse worlds in which a TCP packet's way is not followed."""
     tcp = [event for event in events if isinstance(event, Item) and event.kind == "tcp"]
     if not tcp:
@@ -117,8 +129,10 @@ def _check_tcp_can_go(world: World, events: Sequence[Item | Pause | Poke | Link]
             raise KnobError(knob, f"the scenario sends tcp, whose way is not followed here: {message}")
     if any(item.to_vm >= 0 for item in tcp):
         raise KnobError("vms", "the scenario sends tcp to another virtual machine; only to a far host it is followed")
-    if any(isinstance(event, Link | Poke) for event in events):
-        raise KnobError("features", "tcp cannot be sent in a scenario that changes links or rings; use kind: udp there")
+    if any(isinstance(event, Link | Poke | Reset) for event in events):
+        raise KnobError(
+            "features", "tcp cannot be sent in a scenario that changes links, rings or resets; use kind: udp there"
+        )
 
 
 def _fit_pokes(lesson: Lesson, world: World) -> None:
@@ -126,6 +140,12 @@ def _fit_pokes(lesson: Lesson, world: World) -> None:
     layout = _layout(world)
     for event in lesson.scenario:
         if isinstance(event.poke, PokeEvent):
+            if world["path"] == "e1000":
+                raise KnobError(
+                    "path",
+                    f"the scenario changes {shown(event.poke.field)} of a virtqueue, and an e1000 has no virtqueues; "
+                    "set path=vhost-net or path=virtio-qemu",
+                )
             try:
                 layout.field_place(event.poke.field)
             except ValueError as error:
@@ -141,9 +161,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
-    """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
-    made: list[Item | Pause | Poke | Link] = []
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Reset]:
+    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order."""
+    made: list[Item | Pause | Poke | Link | Reset] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -184,6 +204,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
             made.append(Poke(poke.queue, poke.field, poke.value, VMS.index(poke.vm)))
         elif isinstance(event.link, LinkEvent):
             made.append(Link(event.link.state == "up", VMS.index(event.link.vm)))
+        elif isinstance(event.reset, str):
+            made.append(Reset(VMS.index(event.reset)))
         else:
             made.append(Pause())
         items += new
@@ -208,11 +230,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link | Reset]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause | Poke | Link] = []
+    made: list[Item | Pause | Poke | Link | Reset] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"

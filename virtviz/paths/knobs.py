@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from virtviz.errors import KnobError
+from virtviz.spec.e1000 import DESCRIPTORS_MIN
 from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
@@ -93,14 +94,14 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
-            "polling thread of OVS-DPDK (vhost-user).",
-            choices=("vhost-net", "virtio-qemu", "vhost-user"),
+            "The data path between the guest and the switch: virtio in the kernel (vhost-net), in QEMU's main loop, or "
+            "in a polling thread of OVS-DPDK (vhost-user); or a network card that QEMU emulates (e1000).",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000"),
         ),
         Knob(
             "guest",
             "kernel",
-            "What drives the device in the guest: the kernel's virtio-net, or a program that polls, with DPDK.",
+            "What drives the device in the guest: the kernel's driver, or a program that polls, with DPDK.",
             choices=("kernel", "dpdk"),
         ),
         Knob(
@@ -116,6 +117,44 @@ KNOBS: dict[str, Knob] = {
             "two unless set. With csum the guest leaves checksums of TCP to the device, with tso cutting it, too.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE, CSUM, TSO),
             follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
+        ),
+        Knob(
+            "begin",
+            "running",
+            "Where a run begins: with everything set up, or at power-on, before the TAP exists.",
+            choices=("running", "power-on"),
+        ),
+        Knob(
+            "launcher",
+            "libvirt",
+            "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
+            choices=("libvirt", "hand"),
+            recorded="hand",
+        ),
+        Knob(
+            "qemu_version",
+            "10.0",
+            "Version of QEMU; decides the order in which it sets a back-end up, and what it tries first.",
+            choices=("7.2", "10.0"),
+            recorded="7.2",
+        ),
+        Knob(
+            "vhost_start",
+            "ok",
+            "From power-on: whether vhost starts, has no /dev/vhost-net, or fails; then QEMU serves the queues.",
+            choices=("ok", "missing", "fails"),
+        ),
+        Knob(
+            "refuse_features",
+            "off",
+            "From power-on: the device insists on ACCESS_PLATFORM, which an old driver does not know.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "eventfd_programs",
+            "off",
+            "Three programs on the host that share an eventfd of their own: to see what one is.",
+            choices=("off", "counter", "semaphore"),
         ),
         Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
         Knob(
@@ -205,6 +244,14 @@ KNOBS: dict[str, Knob] = {
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
+        ),
+        Knob(
+            "machine",
+            "direct",
+            "How an e1000's interrupt line is wired: to the IOAPIC alone, as costs are counted here, or as on QEMU's "
+            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line.",
+            choices=("direct", "pc", "q35"),
+            recorded="q35",
         ),
         Knob(
             "pv_eoi",
@@ -459,6 +506,9 @@ def find_knob(name: str) -> Knob:
 
 def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     """Find combinations that do not exist, with the reason and the way out."""
+    if world["path"] == "e1000":
+        yield from _contradictions_of_e1000(world)
+        return
     if world["queue.format"] == "packed" and world["path"] == "vhost-net":
         yield (
             "queue.format",
@@ -497,13 +547,59 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
-    if world["cpu"] == "amd" and world.on("apicv"):
-        yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+    yield from _contradictions_of_beginnings(world)
+    yield from _contradictions_of_processors(world)
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
         yield (
             "guest_bql",
             "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
         )
+
+
+def _contradictions_of_processors(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what every data path runs on."""
+    if world["cpu"] == "amd" and world.on("apicv"):
+        yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+
+
+_NOT_OF_E1000 = {
+    "guest": "the program that polls, with DPDK, drives a virtio-net device",
+    "ioeventfd": "a store to a register of an e1000 always has to go to QEMU",
+    "features": "an e1000 is no virtio device, and agrees on no features",
+    "queue.format": "the rings of an e1000 have a form of their own",
+    "queue.start": "the rings of an e1000 are counted by slots, from 0, and have no indices that run on",
+    "queues": "an e1000 has one ring for each direction",
+    "rx_buffer": "Linux gives an e1000 receive buffers of 2048 bytes",
+    "napi_tx": "the e1000 driver frees sent packets in its one NAPI poll, always",
+    "tx_stop_threshold": "the e1000 driver stops below 24 free descriptors",
+    "guest_bql": "the e1000 driver has used byte queue limits in every kernel here",
+    "tx_batch": "QEMU sends the frames of an e1000 one by one",
+    "weight": "QEMU sends all that is in the ring of an e1000, without giving way",
+    "device_checks": "the rings of an e1000 are no virtqueues, and nobody checks them",
+    "pv_eoi": "the end of an interrupt that comes from the IOAPIC always has to be told",
+    "fast_mmio": "a store to a register of an e1000 has no eventfd to find",
+    "device": "an e1000 sends and receives Ethernet frames, which only a TAP carries",
+}
+"""Knob of virtio-net or vhost-net -> why it means nothing for an e1000."""
+
+
+def _contradictions_of_e1000(world: World) -> Iterable[tuple[str, str]]:
+    """Find settings that are about virtio: whoever sets one for an e1000 expects what will not happen."""
+    for name, why in _NOT_OF_E1000.items():
+        usual = PROFILES[world.profile][name]
+        if world[name] != usual:
+            usual = ",".join(sorted(usual)) if isinstance(usual, frozenset) else usual
+            yield (name, f"{why}; leave {name} at {usual}, or set path=vhost-net or path=virtio-qemu")
+    size = world.number("queue.size")
+    if size < DESCRIPTORS_MIN:
+        yield (
+            "queue.size",
+            (
+                f"a ring of an e1000 has at least 48 descriptors on Linux, so {DESCRIPTORS_MIN} as a power of two; set "
+                f"queue.size={DESCRIPTORS_MIN} or more"
+            ),
+        )
+    yield from _contradictions_of_processors(world)
 
 
 def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
@@ -524,6 +620,50 @@ def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
         yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
     if not world.on("fast_mmio") and not world.on("ioeventfd"):
         yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
+
+
+def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
+    """The same for where a run begins."""
+    if world["begin"] == "running":
+        if world.on("refuse_features"):
+            yield ("refuse_features", "features are negotiated after power-on; set begin=power-on as well")
+        if world["vhost_start"] != "ok":
+            yield ("vhost_start", "vhost is started after power-on; set begin=power-on as well")
+        return
+    yield from _contradictions_of_vhost_start(world)
+    yield from _contradictions_of_power_on(world)
+
+
+def _contradictions_of_power_on(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what cannot be followed from power-on."""
+    if world["path"] not in ("vhost-net", "virtio-qemu"):
+        yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world["queue.format"] != "split":
+        yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
+    if world["guest"] != "kernel":
+        yield ("begin", "from power-on the kernel's own driver can be followed; set guest=kernel, or begin=running")
+    if world.number("queues") > 1:
+        yield ("begin", "from power-on one queue pair can be followed; set queues=1, or begin=running")
+    if world.number("vms") > 1:
+        yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
+    if world.number("queue.start"):
+        yield ("queue.start", "a ring that has just been made begins at 0; set queue.start=0, or begin=running")
+    if not world.on("ioeventfd"):
+        yield ("ioeventfd", "from power-on kicks are tied to eventfds; set ioeventfd=on, or begin=running")
+
+
+def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what becomes of vhost."""
+    if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
+        yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
+    if world["vhost_start"] == "missing" and world["launcher"] == "hand":
+        yield (
+            "vhost_start",
+            (
+                "QEMU that is told vhost=on by hand, and finds no /dev/vhost-net, does not start at all; set "
+                "launcher=libvirt, which then asks for no vhost"
+            ),
+        )
 
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:

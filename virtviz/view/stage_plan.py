@@ -67,16 +67,23 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "virtio_pci": "virtio-net",
     "virtio_pmd": "virtio-net",
+    "e1000": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
     "bridge": "switch",
     "vswitchd": "vswitchd",
     "netlink": "netlink",
+    "libvirtd": "qemu",
+    "ovs_vsctl": "vswitchd",
+    "ovsdb_server": "vswitchd",
+    "unix": "netlink",
     "qemu": "qemu",
     "vcpu": "qemu",
     "vm": "kvm",
+    "device": "device",
     "eventfd": "fds",
     "callfd": "callfd",
     "kickfd": "callfd",
@@ -152,8 +159,15 @@ class _Planner:
         if self.polls:
             self.device = "vhost-user"
         # The guest's driver is its kernel's, or part of a program.
-        self.driver = "DPDK PMD" if "virtio PMD" in titles else "virtio-net"
+        drivers = [p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"]
+        self.in_program = "virtio PMD" in titles
+        self.driver = "DPDK PMD" if self.in_program else next(iter(drivers), "virtio-net")
+        # QEMU is a network card to it, if there is one that it emulates.
+        self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
+        # Where a run begins at power-on, who prepares things is drawn where later that runs which was prepared.
+        self.qemu = "libvirtd, QEMU" if "libvirtd" in titles else "QEMU"
+        self.vswitchd = "Open vSwitch" if "ovsdb-server" in titles else "ovs-vswitchd"
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         # With a tunnel there is one box more, for which there has to be room before all are as wide as without.
         boxes = 8 if self.tunnel else 7
@@ -214,7 +228,7 @@ class _Planner:
     def _kernel_places(self) -> None:
         """Place the boxes of both kernels side by side, with the wall between guest and host."""
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
-        in_program = self.driver != "virtio-net"
+        in_program = self.in_program
         stack = self._box("stack", "kernel" if in_program else "stack", "guest-kernel", 1, floor, 9 + grow)
         x = stack.x + stack.width + (3 if in_program else 2) + gaps[0]
         domain = "guest-user" if in_program else "guest-kernel"
@@ -248,8 +262,10 @@ class _Planner:
                 ("far", self.far, 9, 1),
             ]
         narrow = 2 if self.narrow else 0
+        # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
+        more = 1 if self.has_model and not self.narrow else 0
         row = [
-            ("kvm", "KVM", 8 - narrow, 1),
+            ("kvm", "KVM", 8 - narrow + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
             ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
             ("tap", self.taps.get(self.machine, "tap0"), 9 - narrow, 1),
@@ -265,13 +281,19 @@ class _Planner:
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
-            qemu = self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
+            room = max(16, len(self.qemu) + len(" asleep") + 4)
+            qemu = self._chip("qemu", self.qemu, "host-user", kvm.x, _USER_ROW, self._qemu_width(room))
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
-            x = kvm.x if self.device == "fds" else kvm.middle - width // 2
-            qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
-        if self.device == "fds":
+            width = max(width, len(self.qemu) + 2)
+            x = kvm.x if self.device == "fds" else max(kvm.middle - width // 2, self.wall + 1)
+            qemu = self._box("qemu", self.qemu, "host-user", x, _USER_ROW, self._qemu_width(width))
+        if self.has_model:
+            model = self._model(qemu)
+            self.ways.append(Way("qemu", "device", (qemu.at, model.at)))
+            self.ways.append(Way("device", "tap", _bent(model.at, spots["tap"].at)))
+        elif self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         below = spots["virtio-net"] if self.guest_edge else stack
         self.ways.append(Way("app", below.name, _bent(app.at, below.at)))
@@ -279,21 +301,33 @@ class _Planner:
             self._vswitchd(switch)
 
     def _qemu_width(self, width: int) -> int:
-        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls."""
-        return self.spots["tap"].middle - self.spots["kvm"].x + 1 if self.device == "fds" else width
+        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls.
+
+        The model of a card has the right half of that.
+        """
+        if self.device != "fds":
+            return width
+        whole = self.spots["tap"].middle - self.spots["kvm"].x + 1
+        return max(whole // 2, 14) if self.has_model else whole
+
+    def _model(self, qemu: Spot) -> Spot:
+        """Place the model of a card beside the rest of QEMU."""
+        x, tap = qemu.x + qemu.width, self.spots["tap"]
+        make = self._chip if self.rows is _SMALL else self._box
+        return make("device", "e1000", "host-user", x, _USER_ROW, max(tap.middle - x + 1, 13))
 
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
-        qemu = self.spots["qemu"]
-        first = qemu.x + qemu.width + 1
+        left = self.spots.get("device", self.spots["qemu"])
+        first = left.x + left.width + 1
         if self.rows is _SMALL:
             x = max(min(switch.middle - 10, self.width - 32), first)
             width = min(32, self.width - x)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
+            vswitchd = self._chip("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
             x = max(switch.middle - width // 2, first)
-            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
+            vswitchd = self._box("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
         if self.polls:
             return
@@ -308,7 +342,7 @@ class _Planner:
         # Where the lines of the device's side go up, and to whom.
         side, beside = device, device.x + (6 if self.polls else 8)
         if self.device == "fds":
-            side, beside = self.spots["qemu"], device.x + device.width
+            side, beside = self.spots["device" if self.has_model else "qemu"], device.x + device.width
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
         # A lane for each direction; the queues of further pairs share it.
         queues = [next(queue for queue in mine if queue.direction == way) for way in ("out", "in")]
@@ -354,13 +388,18 @@ class _Planner:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
         kernel = self.spots["vhost-net"].middle - 2 if self.device == "vhost-net" else self.spots["kvm"].x + 1
+        title = "host kernel"
+        if self.has_model:
+            # KVM's gate is in use all the time: its words need a place of their own.
+            kernel = self._kvm_gate() + 8
+            title = title if self.spots["fds"].middle - kernel > len(title) else "kernel"
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "kernel", (2, under))
             if self.guest_edge
             else ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
-            ("host-kernel", "host kernel", (kernel, under)),
+            ("host-kernel", title, (kernel, under)),
         )
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
@@ -396,9 +435,13 @@ class _Planner:
             lines.append(Border("hardware", "host", nic.x - before, lane, width - nic.x + before))
         return tuple(lines)
 
+    def _kvm_gate(self) -> int:
+        """Give the column in which KVM_RUN returns to QEMU."""
+        return self.spots["kvm"].x if self.has_model else self.spots["kvm"].middle
+
     def _gates(self) -> dict[str, Gate]:
         wall, under = self.wall, self.rows.border
-        guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
+        guest, kvm = self.spots["stack"].middle, self._kvm_gate()
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
         row = self.rows.floor + 1
@@ -408,7 +451,7 @@ class _Planner:
             | {
                 "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
                 "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-                "kvm": Gate((kvm, under), (kvm + 1, under), 8),
+                "kvm": Gate((kvm, under), (kvm + 1, under), 7 if self.has_model else 8),
                 "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
             }
             | aside
@@ -426,7 +469,7 @@ class _Planner:
         for place in self.header.places:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
-            places[place.name] = known or str(place.domain)
+            places[place.name] = known if known in self.spots else str(place.domain)
         places |= {"wire": "wire", "backlog": "far", f"{self.tunnel}.queue": "tunnel"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others
