@@ -11,6 +11,7 @@ from virtviz.paths.traffic import Poke
 
 PING = [Item(), Item(outgoing=False, answers=0)]
 BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
+OFFLOADS = {"features": "csum,tso", "flows": "known"}
 BEGIN = {"begin": "power-on"}
 EFFECTS = {
     "features": ({"features": "event_idx"}, {"features": "indirect"}, BURST),
@@ -59,6 +60,7 @@ EFFECTS = {
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
     "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "queue.format": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "queue.format": "packed"}, PING),
+    "nic_tso": (OFFLOADS, OFFLOADS | {"nic_tso": "off"}, [Item(kind="tcp", length=3000)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
@@ -134,6 +136,9 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.size": 1025}, "queue.size", "a whole number from 4 to 1024, not '1025'"),
         ({"queue.size": "many"}, "queue.size", "a whole number from 4 to 1024, not 'many'"),
         ({"queue.start": 65536}, "queue.start", "a whole number from 0 to 65535"),
+        ({"features": "tso"}, "features", "add csum"),
+        ({"features": "csum", "path": "vhost-user"}, "features", "leave them out of features"),
+        ({"features": "csum,tso", "tunnel": "vxlan"}, "features", "not modelled for tunnel=vxlan"),
         ({"features": "event_idx,packed"}, "features", "any of event_idx, indirect, mergeable"),
         ({"apicv": "maybe"}, "apicv", "one of on, off, not 'maybe'"),
         ({"profile": "old"}, "profile", "one of default, recorded, not 'old'"),

@@ -86,6 +86,7 @@ def _shown(text: object) -> str:
 
 ON_OFF = ("on", "off")
 EVENT_IDX, INDIRECT, MERGEABLE = "event_idx", "indirect", "mergeable"
+CSUM, TSO = "csum", "tso"
 
 KNOBS: dict[str, Knob] = {
     knob.name: knob
@@ -113,8 +114,8 @@ KNOBS: dict[str, Knob] = {
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
             "Which optional features driver and device agreed on; with guest=dpdk, which knows no event_idx, the other "
-            "two unless set.",
-            members=(EVENT_IDX, INDIRECT, MERGEABLE),
+            "two unless set. With csum the guest leaves checksums of TCP to the device, with tso cutting it, too.",
+            members=(EVENT_IDX, INDIRECT, MERGEABLE, CSUM, TSO),
             follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
         Knob(
@@ -356,6 +357,13 @@ KNOBS: dict[str, Knob] = {
             high=512,
         ),
         Knob(
+            "nic_tso",
+            "on",
+            "Whether the network card cuts long TCP packets into frames; otherwise the host's kernel does, just before "
+            "its driver (ethtool -K eth0 tso off).",
+            choices=ON_OFF,
+        ),
+        Knob(
             "store_buffer",
             "off",
             "Whether CPUs have store buffers, so that a missing barrier shows.",
@@ -470,6 +478,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         *_contradictions_of_switches(world),
         *_contradictions_of_guests(world),
         *_contradictions_of_dpdk(world),
+        *_contradictions_of_offloads(world),
     ):
         raise KnobError(name, message)
     return world
@@ -727,6 +736,25 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
             "store_buffer",
             "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
+
+
+def _contradictions_of_offloads(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what the guest leaves to its device."""
+    if world.has(TSO) and not world.has(CSUM):
+        yield (
+            "features",
+            "tso needs csum: each frame that is cut off needs a checksum of its own (virtio 5.1.3.1); add csum",
+        )
+    if not (world.has(CSUM) or world.has(TSO)):
+        return
+    for wrong, who in (
+        (world["guest"] != "kernel", "a guest with DPDK"),
+        (world["path"] not in ("vhost-net", "virtio-qemu"), f"path={world['path']}"),
+        (world["tunnel"] != "none", f"tunnel={world['tunnel']}"),
+        (world["queue.format"] != "split", "a packed ring"),
+    ):
+        if wrong:
+            yield ("features", f"csum and tso are not modelled for {who}; leave them out of features")
 
 
 def parse_setting(text: str) -> tuple[str, str]:
