@@ -93,8 +93,8 @@ KNOBS: dict[str, Knob] = {
             "path",
             "vhost-net",
             "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
-            "polling thread of OVS-DPDK (vhost-user).",
-            choices=("vhost-net", "virtio-qemu", "vhost-user"),
+            "polling thread of OVS-DPDK (vhost-user); or no guest, and a program of the host that holds the TAP or TUN.",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "program"),
         ),
         Knob(
             "guest",
@@ -243,10 +243,17 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "device",
             "tap",
-            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            "The device behind the guest, or the program, on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
             choices=("tap", "tun"),
         ),
-        Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
+        Knob(
+            "txqueuelen",
+            1000,
+            "Packets the TAP's queue holds before it drops; a TUN's holds 500 unless set.",
+            low=1,
+            high=1000,
+            follows=(("device", "tun", 500),),
+        ),
         Knob(
             "switch",
             "ovs",
@@ -417,6 +424,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         *_contradictions_of_switches(world),
         *_contradictions_of_guests(world),
         *_contradictions_of_dpdk(world),
+        *_contradictions_of_programs(world),
     ):
         raise KnobError(name, message)
     return world
@@ -519,13 +527,13 @@ def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["device"] == "tun":
+    if world["device"] == "tun" and world["path"] != "program":
         yield (
             "device",
             (
                 "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
                 "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
-                "bridge takes no TUN as a port; set device=tap"
+                "bridge takes no TUN as a port; set device=tap, or path=program, where a program holds the TUN"
             ),
         )
     if world["tunnel"] != "none" and world["switch"] == "bridge":
@@ -581,6 +589,20 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
             "store_buffer",
             "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
+
+
+def _contradictions_of_programs(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a program of the host in the place of a virtual machine."""
+    if world["path"] != "program":
+        return
+    why = "with path=program there is no virtual machine"
+    for knob, only in (("guest", "kernel"), ("vms", 1), ("queues", 1), ("store_buffer", "off")):
+        if world[knob] != only:
+            yield (knob, f"{why}, and a program has one descriptor and one thread here; set {knob}={only}")
+    if world["far_port"] != "nic":
+        yield ("far_port", f"{why}, and what the program sends leaves by a network card here; set far_port=nic")
+    if world["tunnel"] != "none":
+        yield ("tunnel", f"{why}, and a tunnel below a program's device is not modelled; set tunnel=none")
 
 
 def parse_setting(text: str) -> tuple[str, str]:

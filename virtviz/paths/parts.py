@@ -76,7 +76,8 @@ class Parts:
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
-        pool_class = PacketPool if world["tunnel"] == "none" else HeadroomPool
+        # A tunnel, and a host that routes, put headers in front of packets.
+        pool_class = PacketPool if world["tunnel"] == "none" and world["device"] == "tap" else HeadroomPool
         self.host_pool = self.pools["host"] = pool_class(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
 
     def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:

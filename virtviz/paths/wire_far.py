@@ -33,7 +33,10 @@ class FarEnd:
         device: the device that frames leave the host by.
         name: the port's name.
         wire: what comes in from outside, and when.
+        engine: what a network card itself does.
     """
+
+    engine: type[NicEngine] = NicEngine
 
     def __init__(self, parts: Parts, number: int) -> None:
         self.parts = parts
@@ -76,7 +79,7 @@ class FarEnd:
         driver = Place("eth0", Domain.HOST_KERNEL, "NIC driver")
         engine = parts.thread("eth0", cpu=2, kind=ThreadKind.HARDWARE)
         nic.softirq = parts.thread("softirq/cpu1", cpu=1)
-        engine.start = NicEngine("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
+        engine.start = self.engine("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
         xmit = NicXmit("eth0.xmit", driver, nic)
         run_queue = RunNicQueue("eth0.qdisc_run", driver, nic, xmit)
         nic.softirq.start = self.nic_poll(nic, driver, receive, run_queue)

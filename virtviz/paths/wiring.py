@@ -19,6 +19,7 @@ from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
 from virtviz.paths.wire_guest import make_guests, wire_guest
+from virtviz.paths.wire_program import ProgramHolder, join_by_routing
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
@@ -78,7 +79,7 @@ BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] 
     "virtio-qemu": QemuBackend,
     "vhost-user": VhostUserBackend,
 }
-"""Values of the knob `path`."""
+"""Values of the knob `path` where there is a virtual machine."""
 
 GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
     "kernel": wire_guest,
@@ -105,7 +106,7 @@ JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
     "bridge": join_by_taps,
     "ovs-dpdk": join_by_pmd,
 }
-"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to."""
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to. A TUN is no port of any of them."""
 
 
 class Pair(Struct):
@@ -184,7 +185,7 @@ class Simulation(Struct):
     Attributes:
         world, traffic: what it was made from.
         machine: the machine, before its first step.
-        vms: the virtual machines.
+        vms: the virtual machines; none where a program of the host takes their place.
         pools: packet memories by the name of their owner, for looking at packets.
         drops: name of each drop counter -> reads it.
     """
@@ -217,20 +218,23 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
     machines: list[tuple[list[Guest], Backend]] = []
-    for number in range(world.number("vms")):
+    holders = [ProgramHolder(parts)] if world["path"] == "program" else []
+    for number in range(0 if holders else world.number("vms")):
         guests = make_guests(parts, number)
         backend = BACKENDS[world.word("path")](parts, guests, number)
         config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
             GUESTS[world.word("guest")](parts, guest, exits, guests, config_load)
         machines.append((guests, backend))
-    wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
+    join = JOINS[world.word("switch")] if world["device"] == "tap" else join_by_routing
+    wire = join(parts, [*holders, *(backend for _, backend in machines)])
     machine = _machine(parts, omit)
     vms = [_vm(guests, backend) for guests, backend in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
+    programs |= {(number, 0): holder.program for number, holder in enumerate(holders)}
     for program in programs.values():
         program.programs = programs
-    _boot(machine, vms, wire, programs)
+    _boot(machine, vms, wire, programs, {holder.thread.me.index for holder in holders})
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
@@ -274,13 +278,16 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     return machine
 
 
-def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program]) -> None:
+def _boot(
+    machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program], held: set[int]
+) -> None:
     """Bring everything up to the point where the programs are about to begin, and forget how it got there.
 
-    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them.
+    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them. Threads of programs
+    on the host, `held`, have nothing to bring up.
     """
     pairs = [pair for vm in vms for pair in vm.pairs]
-    vcpus = {pair.vcpu.me.index for pair in pairs}
+    vcpus = {pair.vcpu.me.index for pair in pairs} | held
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
     for pair in pairs:
