@@ -246,7 +246,8 @@ class Write(Routine):
         cause="return from the system call",
         private=True,
     )
-    def finish(self, me: Context) -> None: ...
+    def finish(self, me: Context) -> None:
+        self.program.cells.done += 1
 
 
 class WriteIp(Write):
