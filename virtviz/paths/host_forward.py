@@ -217,7 +217,7 @@ class ForwardFromCard(Forward):
         "ip_rcv",
         IP_INPUT,
         text={
-            "good": "The card is no port of a switch: the host's own IP has the packet. Its Ethernet header is done with.",
+            "good": "The card is no port of a switch: the host's own IP has the packet. Its Ethernet header is done.",
             DROPPED: "The frame is not for this station, no IPv4, or damaged: the host's IP drops it.",
         },
         to={"good": goto("find_route"), DROPPED: RETURN},

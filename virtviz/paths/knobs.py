@@ -93,7 +93,7 @@ KNOBS: dict[str, Knob] = {
             "path",
             "vhost-net",
             "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
-            "polling thread of OVS-DPDK (vhost-user); or no guest, and a program of the host that holds the TAP or TUN.",
+            "polling thread of OVS-DPDK (vhost-user); or a program of the host that holds the TAP or TUN.",
             choices=("vhost-net", "virtio-qemu", "vhost-user", "program"),
         ),
         Knob(
@@ -243,7 +243,7 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "device",
             "tap",
-            "The device behind the guest, or the program, on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            "The guest's, or the program's, device on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
             choices=("tap", "tun"),
         ),
         Knob(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from virtviz.engine.effects import DROPPED
 from virtviz.engine.places import Domain, Place
 from virtviz.paths.host_forward import Forward, ForwardFromCard, RoutedWire, Router
 from virtviz.paths.host_program import HostProgram, Poll, Read, WakeReader, Write, WriteIp
@@ -49,10 +50,17 @@ class TunXmit(TapXmit):
         "net_xmit": {
             "title": "transmit on the TUN",
             "text": (
-                "{tap}'s queueing discipline is empty and bypassed. The same function as for a TAP; only the packet has "
-                "no Ethernet header."
+                "{tap}'s queueing discipline is empty and bypassed. The same function as for a TAP; only the packet "
+                "has no Ethernet header."
             ),
-        }
+        },
+        "produce": {
+            "title": "put it into the TUN's queue",
+            "text": {
+                "queued": "The packet waits in {tap}'s queue, {count} of at most {limit}, until somebody reads it.",
+                DROPPED: "The queue holds {limit} packets already: this one is dropped and counted in tx_dropped.",
+            },
+        },
     }
 
 

@@ -106,7 +106,7 @@ JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
     "bridge": join_by_taps,
     "ovs-dpdk": join_by_pmd,
 }
-"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to. A TUN is no port of any of them."""
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to. A TUN is no port of one."""
 
 
 class Pair(Struct):
@@ -218,7 +218,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
     machines: list[tuple[list[Guest], Backend]] = []
-    holders = [ProgramHolder(parts)] if world["path"] == "program" else []
+    holders: Sequence[Any] = [ProgramHolder(parts)] if world["path"] == "program" else []
     for number in range(0 if holders else world.number("vms")):
         guests = make_guests(parts, number)
         backend = BACKENDS[world.word("path")](parts, guests, number)
@@ -227,7 +227,7 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
             GUESTS[world.word("guest")](parts, guest, exits, guests, config_load)
         machines.append((guests, backend))
     join = JOINS[world.word("switch")] if world["device"] == "tap" else join_by_routing
-    wire = join(parts, [*holders, *(backend for _, backend in machines)])
+    wire = join(parts, holders or [backend for _, backend in machines])
     machine = _machine(parts, omit)
     vms = [_vm(guests, backend) for guests, backend in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
@@ -283,8 +283,8 @@ def _boot(
 ) -> None:
     """Bring everything up to the point where the programs are about to begin, and forget how it got there.
 
-    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them. Threads of programs
-    on the host, `held`, have nothing to bring up.
+    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them. Threads of
+    programs on the host, `held`, have nothing to bring up.
     """
     pairs = [pair for vm in vms for pair in vm.pairs]
     vcpus = {pair.vcpu.me.index for pair in pairs} | held
