@@ -31,6 +31,9 @@ WORLDS = {
     "vhost-user": POLLED,
     "dpdk": POLLED | {"guest": "dpdk"},
     "dpdk kicks": {"guest": "dpdk"},
+    "TUN": {"path": "program", "device": "tun"},
+    "TAP of a program": {"path": "program", "flows": "unknown"},
+    "TAP at a bridge": {"path": "program", "switch": "bridge"},
 }
 
 
