@@ -38,6 +38,9 @@ WORLDS = {
     "dpdk kicks": {"guest": "dpdk"},
     "e1000": {"path": "e1000", "flows": "unknown"},
     "e1000 and tunnel": {"path": "e1000"} | TUNNEL,
+    "TUN": {"path": "program", "device": "tun"},
+    "TAP of a program": {"path": "program", "flows": "unknown"},
+    "TAP at a bridge": {"path": "program", "switch": "bridge"},
 }
 
 

@@ -201,6 +201,10 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     if isinstance(simulation.pools["host"], HeadroomPool):
         is_outside = step.domain is Domain.HARDWARE or step.milestone in ("on-wire", "from-wire")
         host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside=is_outside)
+    if not simulation.vms:
+        # A program of the host has it in two pages of its own; on a TUN there is no frame before the card.
+        found = _in_pool(simulation.pools["host"], packet)
+        return found if len(found) == simulation.traffic.length(packet) else b""
     item = simulation.traffic.item_of(packet)[1]
     # The machine that the step is in first; of a packet between two machines, either may still have it.
     ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]

@@ -95,8 +95,9 @@ KNOBS: dict[str, Knob] = {
             "path",
             "vhost-net",
             "The data path between the guest and the switch: virtio in the kernel (vhost-net), in QEMU's main loop, or "
-            "in a polling thread of OVS-DPDK (vhost-user); or a network card that QEMU emulates (e1000).",
-            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000"),
+            "in a polling thread of OVS-DPDK (vhost-user); a network card that QEMU emulates (e1000); or, in a guest's "
+            "place, a program of the host that holds the TAP or TUN.",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000", "program"),
         ),
         Knob(
             "guest",
@@ -291,10 +292,17 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "device",
             "tap",
-            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            "The guest's, or the program's, device on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
             choices=("tap", "tun"),
         ),
-        Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
+        Knob(
+            "txqueuelen",
+            1000,
+            "Packets the TAP's queue holds before it drops; a TUN's holds 500 unless set.",
+            low=1,
+            high=1000,
+            follows=(("device", "tun", 500),),
+        ),
         Knob(
             "switch",
             "ovs",
@@ -479,6 +487,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         *_contradictions_of_guests(world),
         *_contradictions_of_dpdk(world),
         *_contradictions_of_offloads(world),
+        *_contradictions_of_programs(world),
     ):
         raise KnobError(name, message)
     return world
@@ -674,13 +683,13 @@ def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["device"] == "tun":
+    if world["device"] == "tun" and world["path"] != "program":
         yield (
             "device",
             (
                 "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
                 "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
-                "bridge takes no TUN as a port; set device=tap"
+                "bridge takes no TUN as a port; set device=tap, or path=program, where a program holds the TUN"
             ),
         )
     if world["tunnel"] != "none" and world["switch"] == "bridge":
@@ -755,6 +764,20 @@ def _contradictions_of_offloads(world: World) -> Iterable[tuple[str, str]]:
     ):
         if wrong:
             yield ("features", f"csum and tso are not modelled for {who}; leave them out of features")
+
+
+def _contradictions_of_programs(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a program of the host in the place of a virtual machine."""
+    if world["path"] != "program":
+        return
+    why = "with path=program there is no virtual machine"
+    for knob, only in (("guest", "kernel"), ("vms", 1), ("queues", 1), ("store_buffer", "off")):
+        if world[knob] != only:
+            yield (knob, f"{why}, and a program has one descriptor and one thread here; set {knob}={only}")
+    if world["far_port"] != "nic":
+        yield ("far_port", f"{why}, and what the program sends leaves by a network card here; set far_port=nic")
+    if world["tunnel"] != "none":
+        yield ("tunnel", f"{why}, and a tunnel below a program's device is not modelled; set tunnel=none")
 
 
 def parse_setting(text: str) -> tuple[str, str]:

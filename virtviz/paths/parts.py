@@ -78,7 +78,8 @@ class Parts:
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         slot_bytes = HOST_SLOT_BYTES
-        pool_class = PacketPool if world["tunnel"] == "none" else HeadroomPool
+        # A tunnel, and a host that routes, put headers in front of packets.
+        pool_class = PacketPool if world["tunnel"] == "none" and world["device"] == "tap" else HeadroomPool
         if traffic.longest_tcp:
             slots = min(full, slots + SEGMENTS_MAX * traffic.packets)
             slot_bytes, pool_class = slot_bytes_for(traffic) if world.has(TSO) else HOST_SLOT_BYTES, OffloadPool

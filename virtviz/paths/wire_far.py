@@ -35,7 +35,10 @@ class FarEnd:
         device: the device that frames leave the host by.
         name: the port's name.
         wire: what comes in from outside, and when.
+        engine: what a network card itself does.
     """
+
+    engine: type[NicEngine] = NicEngine
 
     def __init__(self, parts: Parts, number: int) -> None:
         self.parts = parts
@@ -67,7 +70,7 @@ class FarEnd:
         """Make a network card, with the softirq that serves its interrupts."""
         parts, world = self.parts, self.parts.world
         ring, tx_frames, pool = world.number("nic_ring"), world.number("nic_tx_frames"), parts.host_pool
-        engine_class, xmit_class, run_class = NicEngine, NicXmit, RunNicQueue
+        engine_class, xmit_class, run_class = self.engine, NicXmit, RunNicQueue
         if isinstance(pool, OffloadPool):
             engine_class, xmit_class, run_class = OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
             nic: Nic = OffloadNic(
