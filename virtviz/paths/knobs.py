@@ -113,7 +113,13 @@ KNOBS: dict[str, Knob] = {
             choices=("split", "packed"),
         ),
         Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
-        Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
+        Knob(
+            "queue.show",
+            8,
+            "How many slots of a ring are drawn, where the size of the screen does not decide.",
+            low=4,
+            high=64,
+        ),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
         Knob(
