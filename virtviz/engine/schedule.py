@@ -57,6 +57,17 @@ class BySimulatedTime:
 
     def pick(self, machine: Machine, held: Collection[int]) -> int:
         """Give the thread with the lowest clock that can move."""
+        best, lowest, now = -1, 0, machine.now
+        for index, thread in enumerate(machine.threads):
+            me = thread.me
+            if me.asleep or index in held:
+                continue
+            # As `Machine.clock_if_moved`; asked for every thread at every step.
+            clock = now if me.parked and me.clock < now else me.clock
+            if (best < 0 or clock < lowest) and machine.can_move(index):
+                best, lowest = index, clock
+        if best >= 0:
+            return best
         ready = [index for index in machine.movable() if index not in held]
         return min(ready, key=lambda index: (machine.clock_if_moved(index), index), default=-1)
 

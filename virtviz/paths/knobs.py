@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from virtviz.errors import KnobError
+from virtviz.paths.costs import BASE, ENDING, load_costs, profile_names
 
 Value = int | str | frozenset[str]
 
@@ -27,6 +28,7 @@ class Knob(Struct, frozen=True):
         power_of_two: a number must be one.
         members: the words a set may contain; makes it a set.
         recorded: its value in the profile `recorded`; None if the same.
+        ending: instead of one of the words, it may be the path of a file that ends so; empty if it may not.
     """
 
     name: str
@@ -38,11 +40,13 @@ class Knob(Struct, frozen=True):
     power_of_two: bool = False
     members: tuple[str, ...] = ()
     recorded: Value | None = None
+    ending: str = ""
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            file = f", or the path of a {self.ending} file" if self.ending else ""
+            return "one of " + ", ".join(self.choices) + file
         if self.members:
             return "any of " + ", ".join(self.members) + ", separated by commas, or none"
         power = "a power of two " if self.power_of_two else "a whole number "
@@ -65,7 +69,8 @@ class Knob(Struct, frozen=True):
             found = frozenset(str(word).strip() for word in words) - {"", "none"}
             return found if found <= set(self.members) else None
         if self.choices:
-            return str(text) if str(text) in self.choices else None
+            is_file = bool(self.ending) and str(text).endswith(self.ending)
+            return str(text) if is_file or str(text) in self.choices else None
         try:
             number = int(str(text), 0)
         except ValueError:
@@ -228,10 +233,20 @@ KNOBS: dict[str, Knob] = {
             choices=ON_OFF,
         ),
         Knob(
+            "schedule",
+            "readable",
+            (
+                "Who moves next: one thread until it has to wait, which reads well, or the thread whose clock is "
+                "furthest behind, as costs are assumed to be."
+            ),
+            choices=("readable", "time"),
+        ),
+        Knob(
             "costs",
-            "estimates",
-            "The cost profile behind simulated time; all of it is assumption.",
-            choices=("estimates",),
+            BASE,
+            "The cost profile behind simulated time; all of it is assumption, and `virtviz costs` shows it.",
+            choices=profile_names(),
+            ending=ENDING,
         ),
         Knob(
             "device_checks",
@@ -325,6 +340,9 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
     world = World(values, profile)
     for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
         raise KnobError(name, message)
+    if world.word("costs").endswith(ENDING):
+        # What is wrong in a person's file is said before anything runs.
+        load_costs(world.word("costs"))
     return world
 
 
