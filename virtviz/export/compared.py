@@ -12,6 +12,7 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind, Side
 from virtviz.export.all_paths import AllPathsLine
 from virtviz.export.schema import schema_of
+from virtviz.export.timing import TimingLine
 
 if TYPE_CHECKING:
     from virtviz.study.compare import Account, Comparison, Entry, Section, Way
@@ -113,10 +114,10 @@ def comparison_json(comparison: Comparison) -> str:
 def comparison_schema() -> dict[str, Any]:
     """Give the JSON Schema (2020-12) that `compare --format json` fits."""
     return schema_of(
-        (ComparisonLine, AllPathsLine),
+        (ComparisonLine, AllPathsLine, TimingLine),
         f"virtviz comparison, version {FORMAT_VERSION}",
         "What `compare --format json` writes: the same packets in several simulated worlds, milestone by milestone and "
-        "crossing by crossing; or, with `--all-paths`, what one packet costs on every path.",
+        "crossing by crossing; with `--all-paths`, what one packet costs on every path; with `--time`, rates and delays.",
     )
 
 
