@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from virtviz.cli_options import Options, everywhere, lesson_argument
-from virtviz.cli_study import compare
+from virtviz.cli_study import compare, costs
 from virtviz.errors import LearnerError, LessonError, Problem, printable
 
 if TYPE_CHECKING:
@@ -416,6 +416,8 @@ def knobs() -> None:
         shown = ",".join(value) if isinstance(value, list) else value
         click.echo(f"{name}={shown}\n    {knob.what}\n    {knob.allowed()[:1].upper()}{knob.allowed()[1:]}.")
 
+
+cli.add_command(costs)
 
 # Beginning and end
 

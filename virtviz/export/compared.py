@@ -12,6 +12,7 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind, Side
 from virtviz.export.all_paths import AllPathsLine
 from virtviz.export.schema import schema_of
+from virtviz.export.swept import SweepLine
 from virtviz.export.timing import TimingLine
 
 if TYPE_CHECKING:
@@ -114,10 +115,11 @@ def comparison_json(comparison: Comparison) -> str:
 def comparison_schema() -> dict[str, Any]:
     """Give the JSON Schema (2020-12) that `compare --format json` fits."""
     return schema_of(
-        (ComparisonLine, AllPathsLine, TimingLine),
+        (ComparisonLine, AllPathsLine, TimingLine, SweepLine),
         f"virtviz comparison, version {FORMAT_VERSION}",
         "What `compare --format json` writes: the same packets in several simulated worlds, milestone by milestone and "
-        "crossing by crossing; with `--all-paths`, what one packet costs on every path; with `--time`, rates and delays.",
+        "crossing by crossing; with `--all-paths`, what one packet costs on every path; with `--time`, rates and "
+        "delays; with `--sweep`, figures over settings.",
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
+    from virtviz.paths.wiring import Simulation
     from virtviz.study.subjects import Frames, Subject
 
 BY_TIME: Final = {"schedule": "time"}
@@ -102,21 +103,21 @@ def measure(subject: Subject, frames: Frames, common: Sequence[Mapping[str, obje
         KnobError: a setting is unknown, out of range, or not allowed together with another.
     """
     world, traffic = world_and_traffic(frames, common, {**subject.settings, **BY_TIME})
-    return time_world(subject.name, world, traffic)
-
-
-def time_world(name: str, world: World, traffic: Traffic) -> Timing:
-    """Run a world whose `schedule` is `time` to its end."""
     simulation = simulate(world, traffic, recording=False)
+    simulation.machine.run()
+    return timing_of(subject.name, simulation)
+
+
+def timing_of(name: str, simulation: Simulation) -> Timing:
+    """Sum up a world that has run to its end, and whose `schedule` is `time`."""
     machine = simulation.machine
     assert isinstance(machine, TimedMachine)
-    machine.run()
     return Timing(
         name,
-        world,
+        simulation.world,
         machine.position,
         max(thread.me.clock for thread in machine.threads),
-        arrivals_of(machine.milestones(), traffic),
+        arrivals_of(machine.milestones(), simulation.traffic),
         tuple(
             Busy(thread.name, thread.kind, ns) for thread, ns in zip(machine.threads, machine.busy, strict=True) if ns
         ),
