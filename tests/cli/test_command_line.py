@@ -42,6 +42,7 @@ def test_help_says_the_verbs_in_their_order_and_the_exit_codes(call):
         "check",
         "schema",
         "knobs",
+        "costs",
     ]
     assert "Exit codes: 0 fine, 1 the lesson or an answer failed, 2 usage, 3 invalid" in " ".join(shown.out.split())
     assert "_VIRTVIZ_COMPLETE=bash_source" in shown.out

@@ -45,10 +45,10 @@ EFFECTS = {
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
-ONE_CHOICE = {"guest", "queue.format", "queues", "costs"}
+ONE_CHOICE = {"guest", "queue.format", "queues"}
 """Settings of which one exists so far; any other is refused."""
-ELSEWHERE = {"store_buffer"}
-"""Tested where the memory order is."""
+ELSEWHERE = {"store_buffer", "schedule", "costs"}
+"""Tested where the memory order is, and where time is."""
 
 
 def test_every_knob_is_accounted_for():

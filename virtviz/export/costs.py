@@ -40,7 +40,7 @@ def _lines(profile: CostProfile, columns: int) -> Iterator[str]:
         yield from (" " * len(begin) + line for line in wrapped[1:])
     yield ""
     yield from (f"{letter}  {what}" for letter, what in CONFIDENCE.items())
-    yield "-latency: until a wake-up or interrupt reaches its thread; -per-kib: for 1024 bytes"
+    yield "-latency: until a wake-up or interrupt arrives; -per-kib: for 1024 bytes"
     yield ""
     yield "profiles:"
     for name in profile_names():
