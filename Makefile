@@ -17,7 +17,7 @@ lesson: $(VENV)/run.stamp ## open the lesson 3-vhost (another one: make lesson L
 	@$(RUN) -m virtviz lesson $(or $(L),3-vhost)
 
 test: $(VENV)/test.stamp ## run the tests
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest --numprocesses auto
 
 check: format lint types imports test ## the whole gate, ending with the tests
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from projected_lines import Projection, project
 from recorded_cases import CASES, Case, Reasons, run
-from recorded_lines import DATA, HANDLER, MAIN_LOOP, NOT_PACKET_WORK, SECOND, THREADS, VCPU, WORKER, Recording, reduce
+from recorded_lines import (
+    DATA,
+    HANDLER,
+    MAIN_LOOP,
+    NOT_PACKET_WORK,
+    PAIR,
+    SECOND,
+    THREADS,
+    VCPU,
+    WORKER,
+    Recording,
+    reduce,
+)
 
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import CrossingKind
@@ -46,13 +59,14 @@ CASE_OF = {case.name: case for case in CASES}
 
 
 def _of_all_machines(counts: dict[str, Any]) -> dict[str, Any]:
-    """Add up what is told apart by virtual machine: `... (A)` and `... (B)`, and what guest B did."""
+    """Add up what is told apart by virtual machine, `... (A)` and `... (B)`, and what guest B did, or by queue pair."""
     folded: dict[str, Any] = {}
     for section, entries in counts.items():
         if isinstance(entries, dict):
             folded[section] = Counter()
             for key, number in entries.items():
-                folded[section][key.replace(" (A)", "").replace(" (B)", "").removeprefix("guest B: ")] += number
+                whole = re.sub(r" \((?:A|B|q0|q1|vCPU 1)\)|^guest B: ", "", key)
+                folded[section][whole.replace("CPU 1/KVM", "CPU 0/KVM")] += number
         else:
             folded[section] = entries
     return folded
@@ -148,8 +162,9 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     pairs |= _wakeups(recorded, functions)
     injected = sum(n for key, n in recorded["interrupt_injections"].items() if "device" in key and "re-" not in key)
     pairs["interrupt_injections: device"] = (injected, functions["kvm_inj_virq"])
-    for direction, queue in (("input", "receiveq1"), ("output", "transmitq1")):
-        pair("guest_interrupts", f"virtio0-{direction}.0", by_queue[queue])
+    for number in range(len(simulation.vms[0].pairs)):
+        pair("guest_interrupts", f"virtio0-input.{number}", by_queue[f"receiveq{number + 1}"])
+        pair("guest_interrupts", f"virtio0-output.{number}", by_queue[f"transmitq{number + 1}"])
     for key in recorded["vhost_and_kvm_results"]:
         pair("vhost_and_kvm_results", key, results[SAID[key]])
     for key in recorded["host_functions"].keys() - NOT_PACKET_WORK:
@@ -193,7 +208,10 @@ def _wakeups(recorded: dict[str, Any], functions: Counter[str]) -> dict[str, tup
     for woken, role in (("vhost", WORKER), ("qemu", MAIN_LOOP), ("handler", HANDLER), ("CPU 0/KVM", VCPU)):
         wakers = {key: n for key, n in recorded["thread_wakeups"].items() if key.startswith(woken)}
         said = sum(n for key, n in wakers.items() if "by <idle>" not in key)
-        pairs[f"thread_wakeups: {woken}"] = (said, functions[f"wake {role}"] + functions[f"wake {role}{SECOND}"])
+        pairs[f"thread_wakeups: {woken}"] = (
+            said,
+            sum(functions[f"wake {role}{which}"] for which in ("", SECOND, PAIR)),
+        )
     return pairs
 
 

@@ -16,6 +16,7 @@ from recorded_lines import (
     HANDLER,
     HOST_SOFTIRQ,
     MAIN_LOOP,
+    PAIR,
     SECOND,
     VCPU,
     WORKER,
@@ -115,6 +116,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "HandleTx.disable_again": ["vhost_disable_notify"],
     "FlushTx.send_batch": {"batch": ["tun_sendmsg"]},
     "TapSendmsg.next_frame": {"frame": ["netif_receive_skb"], "last frame": ["netif_receive_skb"]},
+    "TapSendmsgOnQueue.update_flow": ["tun_flow_update"],
     "ReturnBuffers.write_used": {"written": ["vhost_add_used_and_signal_n", "vhost_add_used_n"]},
     "ReturnBuffers.signal_call": ["eventfd_signal"],
     # IRQ
@@ -186,6 +188,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "NicPoll.hard_interrupt": ["irq_handler_entry", "e1000_intr"],
     "NicPoll.clean_tx": ["softirq_entry", "e1000_clean"],
     "NicPoll.complete": {"frame": ["netif_receive_skb_list_internal"]},
+    "TapSelectQueue.select_queue": ["tun_select_queue"],
     "TapXmit.net_xmit": TAP,
     # V-RX
     "HandleRx.disable_kicks": ["vhost_disable_notify"],
@@ -308,8 +311,10 @@ class _Switches:
 
 
 def second(thread: str) -> str:
-    """Give what stands behind a logical thread of the second virtual machine."""
-    return SECOND if thread.startswith("vm2.") or thread.endswith("-4012") else ""
+    """Give what stands behind a logical thread of the second virtual machine, or of the second queue pair."""
+    if thread.startswith("vm2.") or thread.endswith("-4012"):
+        return SECOND
+    return PAIR if thread.endswith((".vcpu1", ".q2")) else ""
 
 
 def thread_of(step: Step, routine: str) -> str:
@@ -324,7 +329,7 @@ def _thread_of(step: Step, routine: str) -> str:
         return MAIN_LOOP
     if step.thread.startswith("handler"):
         return HANDLER
-    if not step.thread.endswith("vcpu0"):
+    if ".vcpu" not in step.thread:
         return HOST_SOFTIRQ
     if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recorded_lines import GUEST_SOFTIRQ, HANDLER, SECOND, VCPU, WORKER
+from recorded_lines import GUEST_HARDIRQ, GUEST_SOFTIRQ, HANDLER, PAIR, SECOND, VCPU, WORKER
 
 from virtviz.engine.trace import Trace
 from virtviz.paths.knobs import make_world
@@ -21,14 +21,23 @@ UDP = {"kind": "udp", "length": 18}
 ONE_OUT = (Item(**UDP), Pause(), Item("packet", **UDP))
 TWO_OUT = (*ONE_OUT, Pause(), Item(**UDP))
 ONE_ACROSS = (Item("packet", to_vm=1, **UDP),)
+ONE_OUT_1 = (Item(vcpu=1, **UDP), Pause(), Item("packet", vcpu=1, **UDP))
 ONE_IN = (Item("packet", outgoing=False, **UDP),)
 PING = (Item(), Item(outgoing=False, answers=0), Pause(), Item("packet"), Item(outgoing=False, answers=2))
+PING_1 = (
+    Item(vcpu=1),
+    Item(outgoing=False, answers=0, vcpu=1),
+    Pause(),
+    Item("packet", vcpu=1),
+    Item(outgoing=False, answers=2, vcpu=1),
+)
 PING_FIRST = (Item("packet"), Item(outgoing=False, answers=0))
 
 KNOWN = {"flows": "known"}
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off"}
 BRIDGE = {"switch": "bridge"}
+PAIRS = {"queues": 2}
 OFF, HALTED, NIC = {"guest_if": "off"}, {"vcpu": "halted"}, {"far_port": "nic"}
 
 TO_ENTRY = ("vcpu", "vm_entry")
@@ -36,6 +45,8 @@ TO_WAKEUP = ("vcpu", "wake_worker")
 TO_HALT = ("vcpu", "exit_hlt")
 TO_REST = ("vcpu", "")
 OTHER_TO_REST = ("vm2.vcpu", "")
+TO_ENTRY_1, TO_REST_1 = ("vcpu1", "vm_entry"), ("vcpu1", "")
+WORKER_2_DONE = ("vhost-4002.q2", "")
 TX_SIGNALLED = ("vhost", "kick_vcpu")
 WORKER_DONE = ("vhost", "")
 QEMU_DONE = ("qemu", "")
@@ -52,6 +63,31 @@ TIMER_FIRST = {
 TIMER_TWICE = {key: (2, why) for key, (_, why) in TIMER_FIRST.items()}
 VCPU_B = VCPU + SECOND
 OTHER_TIMER = "guest B's timer, kept by the host, wakes its vCPU once more"
+WAKES_UP = ("switch in", "kvm_vcpu_wakeup", "kvm_entry")
+HALTS = ("kvm_exit:hlt", "kvm_vcpu_halt", "kvm_vcpu_block", "switch out")
+IDLE_TIMER = "the timer of vCPU 0, kept by the host, wakes it, although it has nothing to do with the packet"
+RECEIVE_FIRST = {
+    (thread + PAIR, function): (
+        count,
+        (
+            "on vCPU 1 the recorded guest had given the receive queue the higher vector, which is taken first; here "
+            "the transmit queue has it on every vCPU"
+        ),
+    )
+    for thread, functions in {
+        GUEST_HARDIRQ: {"irq_handler_entry": 1, "vring_interrupt": 1, "skb_recv_done": 1, "virtqueue_disable_cb": 1},
+        GUEST_SOFTIRQ: {
+            "virtnet_poll_tx": 1,
+            "virtqueue_disable_cb": 1,
+            "free_old_xmit_skbs": 1,
+            "virtqueue_get_buf": 2,
+            "virtqueue_enable_cb_prepare": 1,
+            "napi_complete_done": 1,
+            "virtqueue_poll": 1,
+        },
+    }.items()
+    for function, count in functions.items()
+}
 OTHER_HANDLER = (
     "the scheduler ran handler1 where upcalls are handler2's; here a handler stays on its CPU and takes both"
 )
@@ -294,6 +330,33 @@ CASES = (
         },
     ),
     Case(
+        "vhost-mq-tap-ovs.tx1-q0-hit",
+        ONE_OUT,
+        KNOWN | PAIRS | OFF,
+        (TO_ENTRY, WORKER_DONE),
+        "two queue pairs, the sender on vCPU 0: the first pair's worker; a vintr exit: the guest's interrupts are off",
+    ),
+    Case(
+        "vhost-mq-tap-ovs.tx1-q1-hit",
+        ONE_OUT_1,
+        KNOWN | PAIRS,
+        (TO_ENTRY_1, WORKER_2_DONE),
+        "the same with the sender on vCPU 1: the second pair's worker; the kick IPI's entry injects at once",
+        {(VCPU, name): (1, IDLE_TIMER) for name in (*WAKES_UP, *HALTS)}
+        | {(VCPU + PAIR, f"wake {VCPU}"): (1, IDLE_TIMER)},
+    ),
+    Case(
+        "vhost-mq-tap-ovs.ping-q1-hit",
+        PING_1,
+        KNOWN | PAIRS | HALTED,
+        (TO_REST_1, WORKER_2_DONE),
+        "vCPU 1 halts before handle_tx_kick and sleeps until both interrupts wait; the answer comes on its own pair",
+        {(VCPU, name): (1, IDLE_TIMER) for name in WAKES_UP}
+        | {(VCPU + PAIR, function): reason for (_, function), reason in TIMER_FIRST.items()}
+        | RECEIVE_FIRST,
+        RECEIVE_FIRST,
+    ),
+    Case(
         "virtio-qemu-tap-ovs.tx1-hit",
         ONE_OUT,
         KNOWN | QEMU | OFF,
@@ -381,7 +444,7 @@ def run(case: Case) -> tuple[Simulation, Trace, int]:
     simulation = simulate(make_world({"profile": "recorded"}, case.settings), make_traffic(case.items))
     machine = simulation.machine
     packet = simulation.traffic.packet_called("packet")
-    vcpu = simulation.vms[0].vcpu
+    vcpu = simulation.vms[0].pairs[simulation.traffic.item_of(packet)[1].vcpu].vcpu
     # The warm-up, as it comes.
     if case.begins_with == "start_xmit":
         while machine.step() and vcpu.me.packet != packet:

@@ -21,14 +21,16 @@ VCPU, WORKER, HOST_SOFTIRQ, HANDLER = "vCPU thread", "vhost worker", "host softi
 MAIN_LOOP = "QEMU main loop"
 SECOND = " (B)"
 """What stands behind the thread of a second virtual machine; the first one's, or the only one's, has nothing there."""
+PAIR = " (q1)"
+"""The same for a second queue pair: its worker, the vCPU that it is bound to, and what the guest does there."""
 THREADS = tuple(
     thread + machine
-    for machine in ("", SECOND)
+    for machine in ("", SECOND, PAIR)
     for thread in (GUEST_PROCESS, VCPU, WORKER, MAIN_LOOP, HANDLER, HOST_SOFTIRQ, GUEST_HARDIRQ, GUEST_SOFTIRQ)
 )
 
 _LINE = re.compile(
-    r"(?P<mark>[ ~])\s*(?P<time>[\d.]+)\s+(?P<machine>host|guest[AB]?)\s+cpu\d (?P<comm>.{16}) (?P<what>.*)"
+    r"(?P<mark>[ ~])\s*(?P<time>[\d.]+)\s+(?P<machine>host|guest[AB]?)\s+cpu(?P<cpu>\d) (?P<comm>.{16}) (?P<what>.*)"
 )
 _RESULTS = ("vgd", "ven", "kp_prep", "cbdelayed", "vqpoll", "getbuf", "inatomic")
 _LEFT_OUT = "lines left out here"
@@ -44,6 +46,8 @@ _WITH_KIND = {"read:enter", "write:enter", "writev:enter", "ioctl:enter"}
 """System calls that are told apart by what they are about."""
 QEMU_EVENT = "QEMU trace"
 """Events of QEMU's own, which only some recordings have."""
+_NEAR = {"softirq_entry", "process_backlog", "tun_flow_update"}
+"""What is the host's own even behind the far end's transmission: its softirq, and the TAP's."""
 _PEER = {"udp_rcv", "icmp_rcv", "icmp_reply"}
 """On the host: the laboratory's far end, which stands for the network."""
 
@@ -89,9 +93,9 @@ def read_lines(case: str) -> list[Line]:
             found.append(Line(number, name="..."))
         elif match := _LINE.match(text):
             name, detail, caller = _parse(match["what"])
-            found.append(
-                Line(number, match["mark"] == "~", match["machine"], match["comm"].strip(), name, detail, caller)
-            )
+            # What a guest does on its second CPU, it does there for its second queue pair.
+            machine = match["machine"] + PAIR * (match["machine"] == "guest" and match["cpu"] == "1")
+            found.append(Line(number, match["mark"] == "~", machine, match["comm"].strip(), name, detail, caller))
     return found
 
 
@@ -160,7 +164,7 @@ def _shown(line: Line) -> str:
 
 def _role(comm: str) -> str:
     """Say what a host thread is; empty for one that is none of the packet's."""
-    if comm.startswith("CPU 0/KVM"):
+    if comm.startswith(("CPU 0/KVM", "CPU 1/KVM")):
         return VCPU + _second(comm)
     if comm.startswith("vhost-"):
         return WORKER + _second(comm)
@@ -170,8 +174,10 @@ def _role(comm: str) -> str:
 
 
 def _second(name: str) -> str:
-    """Give what stands behind a thread of a second virtual machine, by the name of a thread or of a guest."""
-    return SECOND if name.endswith(("(B)", "guestB")) else ""
+    """Give what stands behind a thread of a second machine or pair, by the name of a thread or of a guest."""
+    if name.endswith(("(B)", "guestB")):
+        return SECOND
+    return PAIR if name.endswith(PAIR) or name.startswith("CPU 1/KVM") else ""
 
 
 def _packet_work(lines: Iterable[Line]) -> Iterator[Line]:
@@ -249,7 +255,7 @@ class _HostThreads:
             far = self.at_far_end[comm] = False
         elif line.name == "veth_xmit":
             self.at_far_end[comm] = True
-        if (far and line.name not in ("softirq_entry", "process_backlog")) or line.name in _PEER:
+        if (far and line.name not in _NEAR) or line.name in _PEER:
             return ""
         return self._softirq(comm) or role or HOST_SOFTIRQ
 

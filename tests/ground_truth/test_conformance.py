@@ -16,6 +16,7 @@ from recorded_lines import (
     HANDLER,
     HOST_SOFTIRQ,
     MAIN_LOOP,
+    PAIR,
     SECOND,
     VCPU,
     WORKER,
@@ -42,6 +43,7 @@ SEQUENCES = {
 }
 OUT = ("virtio-tx", "kick-vhost", "vhost-tx", "tx-irq", "tx-napi")
 IN = ("tap-in", "vhost-rx", "rx-irq", "rx-napi")
+PAIRS = {"tap-in": "tap-in-mq"}
 ACROSS = ("virtio-tx", "kick-vhost", "vm-to-vm-tx", "tx-irq", "tx-napi")
 WITHOUT_NAPI = ("virtio-tx-napi-off", "kick-vhost", "vhost-tx-napi-off")
 IN_QEMU = {"kick-vhost": "kick-qemu", "vhost-tx": "qemu-tx", "vhost-rx": "qemu-rx"}
@@ -127,6 +129,10 @@ def sequences_of(name: str) -> list[tuple[str, list[str]]]:
     if "vm-to-vm" in name:
         received = [SEQUENCES[key] for key in IN[1:]]
         return [SEQUENCES[key] for key in ACROSS] + [(thread + SECOND, functions) for thread, functions in received]
+    if "-mq-" in name:
+        pair = PAIR if "q1" in name else ""
+        found = [SEQUENCES[PAIRS.get(key, key)] for key in (OUT if "tx1" in name else OUT + IN)]
+        return [((WORKER if thread == HOST_SOFTIRQ else thread) + pair, functions) for thread, functions in found]
     keys = OUT if "tx1" in name else IN if "rx1" in name else OUT + IN
     instead = WITHOUT_IOEVENTFD if "noioeventfd" in name else IN_QEMU if "virtio-qemu" in name else {}
     found = []
@@ -184,7 +190,9 @@ def without_answers(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def test_what_one_thread_causes_in_another_comes_later(name, order):
     found = compare(name)
     for lines in (found.recording.lines, found.projection.lines):
-        guest_side = {GUEST_HARDIRQ, GUEST_HARDIRQ + SECOND} if "irq_handler_entry" in order else set()
+        guest_side = (
+            {GUEST_HARDIRQ, GUEST_HARDIRQ + SECOND, GUEST_HARDIRQ + PAIR} if "irq_handler_entry" in order else set()
+        )
         names = [f for thread, f in without_answers(lines) if f != "irq_handler_entry" or thread in guest_side]
         present = [f for f in order if f in names]
         for before, after in itertools.pairwise(present):
@@ -197,7 +205,8 @@ def test_what_one_thread_causes_in_another_comes_later(name, order):
 def test_a_buffer_is_taken_back_only_after_it_was_returned(name):
     found = compare(name)
     for lines in (found.recording.lines, found.projection.lines):
-        names = [f for thread, f in lines if thread in (WORKER, MAIN_LOOP, GUEST_SOFTIRQ)]
+        wanted = {thread + pair for thread in (WORKER, MAIN_LOOP, GUEST_SOFTIRQ) for pair in ("", PAIR)}
+        names = [f for thread, f in lines if thread in wanted]
         # QEMU returns it in memory alone; that it has is seen from the interrupt it asks for.
         returned = "ioctl:KVM_SIGNAL_MSI" if "virtio-qemu" in name else "vhost_add_used_n"
         assert names.index(returned) < names.index("virtqueue_get_buf")

@@ -77,7 +77,7 @@ def ran():
         ({"any": [When(op="kick"), When(milestone="used")]}, lambda s: s.op == "kick" or s.milestone == "used"),
         ({"thread": "vhost", "any": [When(packet=1)]}, lambda s: s.thread == "vhost-4002" and s.packet == 1),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )
 def test_a_condition_matches_the_steps_that_have_all_it_asks_for(ran, keys, holds):
     expected = [s.n for s in ran.steps if holds(s)]

@@ -68,6 +68,11 @@ def last_time(world):
     return max(step.t_ns for step in world.steps())
 
 
+def workers(world):
+    """Count the threads of vhost-net."""
+    return sum(thread.name.startswith("vhost-") for thread in world.machine.threads)
+
+
 def drawn_slots(world):
     """Say how many slots a reader of the header draws."""
     return describe(world.simulation).world["queue.show"]
@@ -110,6 +115,7 @@ EFFECTS: dict[str, Effect] = {
     "queue.start": Effect({}, {"queue.start": 65535}, [OUT], written("avail.idx"), ([1], [0])),
     "queue.show": Effect({}, {"queue.show": 16}, [OUT], drawn_slots, (8, 16)),
     "vms": Effect({}, {"vms": 2}, PING, lambda world: len(world.simulation.vms), (1, 2)),
+    "queues": Effect({}, {"queues": 2}, [OUT], workers, (1, 2)),
     "rx_buffer": Effect({}, {"rx_buffer": 64}, [Item(outgoing=False)], written("used.idx"), ([1], [2])),
     "napi_tx": Effect({}, {"napi_tx": "off"}, [OUT, Pause(), OUT], counter("interrupts"), (2, 1)),
     "tx_stop_threshold": Effect(
@@ -179,7 +185,7 @@ EFFECTS: dict[str, Effect] = {
 }
 """Setting -> what it changes."""
 
-ONE_CHOICE = {"guest": "dpdk", "queue.format": "packed", "queues": 2}
+ONE_CHOICE = {"guest": "dpdk", "queue.format": "packed"}
 """Settings of which one value exists so far, and another one, which is refused."""
 
 
@@ -229,6 +235,7 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu", {"path": "virtio-qemu"}),
     ({"queue.format": "packed"}, "queue.format", "use split", {"queue.format": "split"}),
     ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "use split", {"queue.format": "split"}),
+    ({"queues": 2, "path": "virtio-qemu"}, "queues", "set path=vhost-net, or queues=1", {"path": "vhost-net"}),
     ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1", {"flows": "known"}),
     ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1", {"vms": 1}),
 )

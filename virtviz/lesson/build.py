@@ -62,6 +62,13 @@ def build(
     needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
+    vcpus = max((e.vcpu for e in events if isinstance(e, Item)), default=0) + 1
+    if vcpus > world.number("queues"):
+        queues = world.number("queues")
+        raise KnobError(
+            "queues",
+            f"the scenario is about vCPU {vcpus - 1}, and with queues={queues} there are {queues}; set queues={vcpus}",
+        )
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
@@ -100,14 +107,23 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
             to_vm = -1 if send.to is UNSET else VMS.index(send.to)
             sent[send.id] = list(range(len(items), len(items) + send.count))
             new = [
-                Item(name, vm, outgoing=True, to_vm=to_vm, kind=send.kind, length=send.bytes, fragments=send.fragments)
+                Item(
+                    name,
+                    vm,
+                    outgoing=True,
+                    to_vm=to_vm,
+                    kind=send.kind,
+                    length=send.bytes,
+                    fragments=send.fragments,
+                    vcpu=send.vcpu,
+                )
                 for name in names_of(send.id, send.count)
             ]
         elif isinstance(event.receive, Receive):
             receive = event.receive
             vm = VMS.index(receive.to)
             new = [
-                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes)
+                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
                 for name in names_of(receive.id, receive.count)
             ]
         elif isinstance(event.reply, Reply):
@@ -128,7 +144,7 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
 def _answer(name: str, asked: int, item: Item) -> Item:
     """Make the answer to a packet: from the far host, or from the virtual machine that it was sent to."""
     if item.to_vm < 0:
-        return Item(name, item.vm, outgoing=False, kind=item.kind, length=item.length, answers=asked)
+        return Item(name, item.vm, outgoing=False, kind=item.kind, length=item.length, answers=asked, vcpu=item.vcpu)
     return Item(name, item.to_vm, to_vm=item.vm, kind=item.kind, length=item.length, answers=asked)
 
 
@@ -216,9 +232,11 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
         elif isinstance(event.send, Send):
             at, name, count, key = (*at, "send"), event.send.id, event.send.count, "id"
             _check_ends(event.send, at, machines, marks)
+            _check_vcpu(event.send.vcpu, at, lesson, marks)
         elif isinstance(event.receive, Receive):
             at, name, count, key = (*at, "receive"), event.receive.id, event.receive.count, "id"
             _check_machine(event.receive.to, (*at, "to"), machines, marks)
+            _check_vcpu(event.receive.vcpu, at, lesson, marks)
         else:
             continue
         if name in counts:
@@ -262,17 +280,25 @@ def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -
         marks.add(at, f"there is no virtual machine {shown(name)}; there is {', '.join(machines)}{hint}")
 
 
-def _queue_size(lesson: Lesson) -> int:
-    """Give the queues' size; where the settings are wrong, which is said elsewhere, the usual one."""
+def _check_vcpu(vcpu: int, at: Path, lesson: Lesson, marks: Marks) -> None:
+    queues = _number(lesson, "queues")
+    if vcpu >= queues:
+        there = "only vCPU 0" if queues == 1 else f"vCPU 0 to {queues - 1}"
+        hint = f"for that one, set `queues: {vcpu + 1}` in `world`"
+        marks.add((*at, "vcpu"), f"there is no vCPU {vcpu}; with `queues: {queues}` there is {there}; {hint}")
+
+
+def _number(lesson: Lesson, knob: str) -> int:
+    """Give a setting of a lesson; where its settings are wrong, which is said elsewhere, the usual one."""
     try:
-        return make_world(dict(flat(lesson.world))).number("queue.size")
+        return make_world(dict(flat(lesson.world))).number(knob)
     except KnobError:
-        return make_world().number("queue.size")
+        return make_world().number(knob)
 
 
 def _check_pokes(lesson: Lesson, marks: Marks) -> None:
     """Note changes of fields that do not exist, or do not hold the value."""
-    layout = SplitLayout.at(0, _queue_size(lesson))
+    layout = SplitLayout.at(0, _number(lesson, "queue.size"))
     for number, event in enumerate(lesson.scenario):
         poke, at = event.poke, ("scenario", number, "poke")
         if not isinstance(poke, PokeEvent):

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec import field as named
 
+from virtviz.paths.knobs import KNOBS
+
 FORMAT_VERSION = 1
 PACKETS_MAX = 1000
 """Packets in a scenario: as many as a trace's header lists by name."""
@@ -19,6 +21,15 @@ Id = Annotated[
     str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="Lower-case letters, digits and hyphens, at most 64.")
 ]
 Text = Annotated[str, Meta(min_length=1)]
+Vcpu = Annotated[
+    int,
+    Meta(
+        ge=0,
+        lt=KNOBS["queues"].high,
+        description="The vCPU on which the program runs; the setting `queues` says how many there are. Each has a "
+        "program of its own, which does what it has to do in the order of the scenario.",
+    ),
+]
 Level = Literal["beginner", "intermediate", "advanced"]
 Kind = Literal["icmp-echo", "udp"]
 Ask = Literal["next-thread", "next-op", "cell", "value", "count", "order", "choice"]
@@ -49,6 +60,7 @@ class Send(Model, frozen=True):
     kind: Annotated[Kind, Meta(description="What kind of packet.")] = "icmp-echo"
     bytes: Payload = 56
     count: Count = 1
+    vcpu: Vcpu = 0
     fragments: Annotated[
         int,
         Meta(
@@ -77,6 +89,7 @@ class Receive(Model, frozen=True):
     kind: Annotated[Kind, Meta(description="What kind of packet.")] = "udp"
     bytes: Payload = 18
     count: Count = 1
+    vcpu: Vcpu = 0
 
 
 class Poke(Model, frozen=True):

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from virtviz.engine.trace import Step, Trace
+    from virtviz.paths.guest_program import Program
     from virtviz.paths.packets import PacketPool
-    from virtviz.paths.wiring import Simulation, Vm
+    from virtviz.paths.wiring import Pair, Simulation
 
 FILE_BYTES_MAX: Final = 64 << 20
 """Largest file that is read. Larger ones are refused rather than read in part."""
@@ -187,10 +188,10 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     # The machine that the step is in first; of a packet between two machines, either may still have it.
     ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]
     ends.sort(key=lambda vm: step.place.partition(".")[0] != vm.name)
-    looks = [look for vm in ends for look in _in_machine(simulation, vm, packet)]
+    looks = [look for vm in ends for pair in vm.pairs for look in _in_pair(pair, packet)]
     if step.domain is not Domain.HARDWARE and _side(step) is Side.GUEST:
         if step.row in ("G-TX.1", "G-TX.2"):
-            looks.insert(0, lambda: _in_program(simulation, ends[0], packet))
+            looks.insert(0, lambda: _in_program(simulation, ends[0].pairs[item.vcpu].program, packet))
         looks.append(lambda: _in_pool(host, packet))
     else:
         looks.insert(0, lambda: _in_pool(host, packet))
@@ -202,19 +203,17 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     return next((found for look in looks if len(found := look()) == whole), b"")
 
 
-def _in_machine(simulation: Simulation, vm: Vm, packet: int) -> list[Callable[[], bytes]]:
-    """Give the ways to look for a packet in a virtual machine's memory."""
-    skbs, buffers = simulation.pools[f"{vm.name}.skb"], simulation.pools[f"{vm.name}.rx_buffers"]
-    return [lambda: _in_pool(skbs, packet), lambda: _in_receive_buffers(vm, buffers, packet)]
+def _in_pair(pair: Pair, packet: int) -> list[Callable[[], bytes]]:
+    """Give the ways to look for a packet in a virtual machine's memory, where one of its queue pairs has it."""
+    return [lambda: _in_pool(pair.skbs, packet), lambda: _in_receive_buffers(pair, packet)]
 
 
 def _side(step: Step) -> Side:
     return Side.GUEST if step.domain.is_guest else Side.HOST
 
 
-def _in_program(simulation: Simulation, vm: Vm, packet: int) -> bytes:
+def _in_program(simulation: Simulation, program: Program, packet: int) -> bytes:
     """Give what the program has ready to be sent, with the headers that will be put in front."""
-    program = vm.program
     index = (packet - 1) % program.items
     if program.cells.item != index or not simulation.traffic.item_of(packet)[1].outgoing:
         return b""
@@ -233,9 +232,10 @@ def _in_pool(pool: PacketPool, packet: int) -> bytes:
     return bytes(pool.data(next((slot for slot in slots if slot not in free), slots[0])))
 
 
-def _in_receive_buffers(vm: Vm, buffers: PacketPool, packet: int) -> bytes:
+def _in_receive_buffers(pair: Pair, packet: int) -> bytes:
     """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
-    slots, driver, layout = buffers.cells, vm.rx_driver.cells, vm.rx_layout
+    buffers, driver, layout = pair.buffers, pair.rx_driver.cells, pair.rx_layout
+    slots = buffers.cells
     found = bytearray()
     parts: list[tuple[int, int]] = []
     chain: set[int] = set()

@@ -132,17 +132,17 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
 
 def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
     found: list[QueueInfo] = []
-    for vm in simulation.vms:
+    for memory, pair in [(vm.memory, pair) for vm in simulation.vms for pair in vm.pairs]:
         sides = (
-            ("out", vm.tx_layout, vm.tx_driver, vm.tx_device),
-            ("in", vm.rx_layout, vm.rx_driver, vm.rx_device),
+            ("out", pair.tx_layout, pair.tx_driver, pair.tx_device),
+            ("in", pair.rx_layout, pair.rx_driver, pair.rx_device),
         )
         for direction, layout, driver, device in sides:
             found.append(
                 QueueInfo(
                     name=driver.name,
                     direction=direction,
-                    region=vm.memory.name,
+                    region=memory.name,
                     size=layout.size,
                     desc=layout.desc,
                     avail=layout.avail,

@@ -189,6 +189,7 @@ class TakeInterrupt(Routine):
                 "The edge interrupt is acknowledged before its handler runs. Another one waits, so this "
                 "end-of-interrupt has to leave the guest."
             ),
+            "reschedule": "The interrupt is from another vCPU, and no device's; its end needs no exit.",
             "": (
                 "The edge interrupt is acknowledged, without an exit, before its handler runs: {queue} has a "
                 "vector and a handler of its own."

@@ -11,7 +11,7 @@ from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from virtviz.engine.memory import Region
     from virtviz.engine.places import Place
@@ -47,7 +47,7 @@ class Program(Routine):
     """The program in the guest: sends, waits for answers, pauses, as the scenario says.
 
     Args:
-        acts: its program for one round.
+        vm, vcpu: the machine it runs in, and the vCPU on which.
         memory: guest memory, in which it has one page to send from and one to receive into.
         send_page, receive_page: addresses of these pages.
     """
@@ -61,15 +61,17 @@ class Program(Routine):
         place: Place,
         traffic: Traffic,
         vm: int,
+        vcpu: int,
         memory: Region,
         send_page: int,
         receive_page: int,
     ) -> None:
         super().__init__(name, place)
         self.traffic = traffic
+        self.vcpu = vcpu
         self.items = len(traffic.items)
         self.contents = traffic.contents
-        acts = traffic.acts[vm] if vm < len(traffic.acts) else ()
+        acts = traffic.acts_on(vm, vcpu)
         self.acts = acts or ((END, 0),)
         self.acts_a_round = len(self.acts)
         self.acts_in_all = len(acts) * traffic.rounds
@@ -79,7 +81,7 @@ class Program(Routine):
         self.receive_page = receive_page
         self.cells = state.add(AppCells, name, missed=[0] * len(traffic.items))
         self.answers = [traffic.items[index].answers if act is SEND else -1 for act, index in acts]
-        self.programs: Sequence[Program] = (self,)
+        self.programs: Mapping[tuple[int, int], Program] = {(vm, vcpu): self}
         self.sendmsg: Routine
         self.recvmsg: Routine
 
@@ -106,7 +108,7 @@ class Program(Routine):
         act = self.act
         if act is PAUSE:
             phase = self.phase()
-            return any(other.phase() > phase for other in self.programs)
+            return any(other.phase() > phase for other in self.programs.values())
         return act in (SEND, RECEIVE)
 
     def pause_ends(self) -> bool:
@@ -135,7 +137,7 @@ class Program(Routine):
         item = self.traffic.items[index]
         if item.to_vm < 0:
             return True
-        sender = self.programs[item.vm]
+        sender = self.programs[item.vm, item.vcpu]
         return sender.cells.done > round_ * sender.acts_a_round + sender.acts.index((SEND, index))
 
     def give_up(self) -> None:

@@ -15,6 +15,8 @@ from virtviz.spec.citation import CORE_DATAGRAM, CORE_DEV, CORE_SOCK
 from virtviz.spec.frames import application_part
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.guest_cpu import GuestCpu
@@ -91,7 +93,11 @@ class Deliver(Routine):
 
 
 class Recvmsg(Routine):
-    """The program waits for a packet and gets it: row 9 of G-RX."""
+    """The program waits for a packet and gets it: row 9 of G-RX.
+
+    Args:
+        pools: where packets on the socket lie: for each vCPU's receive queue, what was copied out, and its buffers.
+    """
 
     def __init__(
         self,
@@ -99,16 +105,15 @@ class Recvmsg(Routine):
         place: Place,
         program: Program,
         socket: Socket,
-        small: PacketPool,
-        buffers: PacketPool,
+        pools: Sequence[PacketPool],
         cpu: GuestCpu,
         idle: Routine,
     ) -> None:
         super().__init__(name, place)
         self.program = program
         self.socket = socket
-        self.small = small
-        self.buffers = buffers
+        self.pools = pools
+        self._in_all = len(pools)
         self.cpu = cpu
         self.idle = idle
 
@@ -132,8 +137,8 @@ class Recvmsg(Routine):
                 # It has come after all.
                 cpu.timed_out = 0
             if me.observed:
-                entry = queue.first()
-                me.packet = (self.buffers if entry & 1 else self.small).cells.packet[entry >> 1]
+                slot, pool = divmod(queue.first(), self._in_all)
+                me.packet = self.pools[pool].cells.packet[slot]
             return "packet"
         if cpu.timed_out:
             cpu.timed_out = 0
@@ -154,12 +159,12 @@ class Recvmsg(Routine):
         cause="return from the system call",
     )
     def copy_to_user(self, me: Context) -> str:
-        entry = self.socket.queue.take()
-        pool = self.buffers if entry & 1 else self.small
-        frame = pool.data(entry >> 1)
+        slot, number = divmod(self.socket.queue.take(), self._in_all)
+        pool = self.pools[number]
+        frame = pool.data(slot)
         payload = frame[application_part(frame) :]
         self.program.memory.write(self.program.receive_page, payload)
-        pool.release(entry >> 1)
+        pool.release(slot)
         self.program.received(len(payload))
         return COPIED
 

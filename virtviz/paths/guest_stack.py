@@ -45,8 +45,9 @@ class Socket:
     """The program's socket.
 
     Attributes:
-        queue: packets received and not yet read; an entry is twice the slot, plus one if it lies in the receive
-            buffers.
+        queue: packets received and not yet read. An entry is the slot, times as many pools as there are, plus the
+            pool's number: 0 for a packet that was copied out of its buffer, 1 for one that lies in the receive buffers;
+            and so on for the receive queues of further vCPUs.
     """
 
     def __init__(self, state: State, name: str, cpu: GuestCpu, sndbuf: int) -> None:

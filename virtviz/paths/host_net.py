@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
-    from virtviz.paths.traffic import Traffic
+    from virtviz.paths.traffic import Item, Traffic
 
 BACKLOG = 1000
 """Frames that wait for process_backlog (net.core.netdev_max_backlog)."""
@@ -340,10 +340,11 @@ class Wire:
 
     Attributes:
         answers: answers under way to the host.
-        phase: gives the round a virtual machine's program is in and the pauses it has passed in it, set by the wiring.
+        phase: gives the round that the program of an item's receiver is in, and the pauses it has passed in it; set by
+            the wiring.
     """
 
-    phase: Callable[[int], tuple[int, int]]
+    phase: Callable[[Item], tuple[int, int]]
 
     def __init__(self, state: State, name: str, traffic: Traffic) -> None:
         self.traffic = traffic
@@ -356,7 +357,7 @@ class Wire:
         if mine.at >= len(arrivals):
             return 0
         index, pauses = arrivals[mine.at]
-        is_due = self.phase(self.traffic.items[index].vm) >= (mine.round, pauses)
+        is_due = self.phase(self.traffic.items[index]) >= (mine.round, pauses)
         return mine.round * len(self.traffic.items) + index + 1 if is_due else 0
 
     def take_arrival(self) -> int:

@@ -126,7 +126,13 @@ KNOBS: dict[str, Knob] = {
             high=64,
         ),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
-        Knob("queues", 1, "Queue pairs of the device.", low=1, high=1),
+        Knob(
+            "queues",
+            1,
+            "Queue pairs of the device, and as many vCPUs; vhost-net has a worker for each, the TAP a queue.",
+            low=1,
+            high=4,
+        ),
         Knob(
             "rx_buffer",
             1536,
@@ -379,6 +385,8 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
                 f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
             ),
         )
+    if world.number("queues") > 1 and world["path"] != "vhost-net":
+        yield ("queues", "several queue pairs are not under this data path yet; set path=vhost-net, or queues=1")
     if not world.on("ioeventfd") and world["path"] == "vhost-net":
         yield (
             "ioeventfd",

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 
 FIRST_VECTOR = 0x27
-"""Vector of queue 0 in the recorded guest; a guest chooses its own."""
+"""Vector of queue 0 in the recorded guest; a guest chooses its own, on each of its vCPUs."""
+RESCHEDULE, RESCHEDULE_BIT, RESCHEDULE_VECTOR = "reschedule", 2, 0xFD
+"""What one vCPU interrupts another with because a program there can run: name, bit behind the queues', Linux's vector.
+"""
+
+
+def vector_of(bit: int) -> int:
+    """Give the number of the vector that a bit stands for."""
+    return RESCHEDULE_VECTOR if bit == RESCHEDULE_BIT else FIRST_VECTOR + bit
 
 
 @cells
@@ -153,7 +161,7 @@ class Vcpu:
 
     def vector_number(self) -> int:
         """Give the number of the vector being handled."""
-        return FIRST_VECTOR + self.cells.vector
+        return vector_of(self.cells.vector)
 
 
 class EnterGuest(Routine):

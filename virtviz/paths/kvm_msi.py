@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from virtviz.engine.effects import ALREADY_AWAKE, AT_ENTRY, KICKED, POSTED, WOKE
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
-from virtviz.paths.kvm import FIRST_VECTOR, Vcpu
+from virtviz.paths.kvm import Vcpu, vector_of
 from virtviz.spec.citation import KVM_IRQCHIP, KVM_MAIN, KVM_SVM, KVM_VMX
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class MsiDelivery(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the vector."""
-        return {"vector": FIRST_VECTOR + self.bit, "vcpu": self.vcpu_thread.name}
+        return {"vector": vector_of(self.bit), "vcpu": self.vcpu_thread.name}
 
     @op(
         "IRQ.4",

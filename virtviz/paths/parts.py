@@ -66,7 +66,9 @@ class Parts:
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
+        more = world.number("queues") - 1
         full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        full += more * (world.number("txqueuelen") + 64 * 8)
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)

@@ -45,19 +45,25 @@ class TapCells(Cells):
 
 
 class Tap:
-    """A TAP device.
+    """A TAP device, or one queue of a TAP device that has several: what is behind one file descriptor.
+
+    Args:
+        number: the queue's number, from 0.
 
     Attributes:
+        name: the device's.
+        label: the queue's.
         queue: frames for the guest (the ptr_ring behind the file descriptor).
         taken: frames vhost has taken from it in a batch and not yet delivered.
     """
 
-    def __init__(self, state: State, name: str, pool: PacketPool, length: int) -> None:
+    def __init__(self, state: State, name: str, pool: PacketPool, length: int, number: int = 0) -> None:
         self.name = name
+        self.label = label = f"{name}.q{number + 1}" if number else name
         self.pool = pool
-        self.cells = state.add(TapCells, name)
-        self.queue = Fifo(state, f"{name}.queue", length)
-        self.taken = Fifo(state, f"{name}.taken", PEEK_BATCH)
+        self.cells = state.add(TapCells, label)
+        self.queue = Fifo(state, f"{label}.queue", length)
+        self.taken = Fifo(state, f"{label}.taken", PEEK_BATCH)
 
     def peek(self) -> int:
         """Give the slot of the next frame for the guest, 0 if none; takes up to 64 off the queue at a time."""
@@ -168,7 +174,8 @@ class TapXmit(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the queue."""
-        return {"tap": self.tap.name, "count": len(self.tap.queue), "limit": self.tap.queue.capacity}
+        tap = self.tap
+        return {"tap": tap.name, "queue": tap.queue.name, "count": len(tap.queue), "limit": tap.queue.capacity}
 
     @op(
         "N-IN.8",
@@ -194,7 +201,7 @@ class TapXmit(Routine):
         },
         to={"queued": goto("data_ready"), DROPPED: RETURN},
         milestone={"queued": "at-tap"},
-        into={"queued": "{tap}.queue"},
+        into={"queued": "{queue}"},
     )
     def produce(self, me: Context) -> str:
         tap = self.tap

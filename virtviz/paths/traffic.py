@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from virtviz.spec.frames import (
+    ETH_HEADER_BYTES,
     ICMP_ECHO_REPLY,
     ICMP_ECHO_REQUEST,
+    IPV4_HEADER_BYTES,
+    L4_HEADER_BYTES,
+    PROTO_UDP,
     Capture,
     Endpoint,
     Template,
+    application_part,
     icmp_echo,
     payload_bytes,
     udp,
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
 
 ECHO_IDENT = 4002
 UDP_PORTS = (40000, 9)
-"""From an ephemeral port to the discard service."""
+"""From an ephemeral port to the discard service; further programs of a machine have the ports and identifiers after
+these."""
 
 
 class Item(Struct, frozen=True):
@@ -39,6 +45,7 @@ class Item(Struct, frozen=True):
     Attributes:
         id: the name the lesson gave it; empty if none.
         vm: index of the virtual machine that sends it, or receives it from the wire.
+        vcpu: index of the vCPU on which the program runs that sends it, or receives it from the wire.
         outgoing: True if the virtual machine sends it, False if it comes from the wire.
         to_vm: index of the virtual machine on the same host that it is sent to; -1 if it goes to a far host.
         kind: `icmp-echo`, `udp`, or `raw` for a frame of a capture file.
@@ -59,6 +66,7 @@ class Item(Struct, frozen=True):
     fragments: int = 1
     answers: int = -1
     raw: bytes = b""
+    vcpu: int = 0
 
     @property
     def receiver(self) -> int:
@@ -104,8 +112,9 @@ class Traffic(Struct, frozen=True):
 
     Attributes:
         items: the frames of one round, in order.
-        acts: for each virtual machine, its program for one round: what to do and with which item (0 where none),
-            for a change from outside with which of `pokes`.
+        acts: for each virtual machine, the program on its first vCPU for one round: what to do and with which item (0
+            where none), for a change from outside with which of `pokes`.
+        other_acts: the same for programs on other vCPUs, by the numbers of machine and vCPU.
         arrivals: items that come from the wire by themselves, with the number of pauses before them.
         rounds: how often the whole is repeated.
         contents: makes the bytes of each item, for a sequence number.
@@ -122,6 +131,13 @@ class Traffic(Struct, frozen=True):
     answers_back: tuple[int, ...] = ()
     pokes: tuple[Poke, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
+    other_acts: dict[tuple[int, int], tuple[tuple[Act, int], ...]] = field(default_factory=dict)
+
+    def acts_on(self, vm: int, vcpu: int) -> tuple[tuple[Act, int], ...]:
+        """Give the program on a vCPU of a virtual machine for one round; it is empty where none runs."""
+        if vcpu:
+            return self.other_acts.get((vm, vcpu), ())
+        return self.acts[vm] if vm < len(self.acts) else ()
 
     @property
     def packets(self) -> int:
@@ -196,13 +212,15 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
 def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
-    A virtual machine sends its frames in the order of the list. An answer in the list is also the place where the
-    sender waits for it; so is a frame that arrives by itself, or from another virtual machine.
+    A program, one on each vCPU that does anything, sends its frames in the order of the list. An answer in the list is
+    also the place where the sender waits for it; so is a frame that arrives by itself, or from another virtual machine,
+    for the program on that one's first vCPU.
     """
     named = [max(event.vm, event.to_vm) for event in events if isinstance(event, Item)]
     vms = max([vms - 1, *named]) + 1
     items: list[Item] = []
-    acts: list[list[tuple[Act, int]]] = [[] for _ in range(vms)]
+    acts: dict[tuple[int, int], list[tuple[Act, int]]] = {(vm, 0): [] for vm in range(vms)}
+    acts |= {(event.vm, event.vcpu): [] for event in events if isinstance(event, Item)}
     arrivals: list[tuple[int, int]] = []
     answers: dict[int, int] = {}
     pokes: list[Poke] = []
@@ -210,40 +228,68 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
     for event in events:
         if isinstance(event, Pause):
             pauses += 1
-            for program in acts:
+            for program in acts.values():
                 program.append((Act.PAUSE, 0))
             continue
         if isinstance(event, Poke):
-            acts[event.vm].append((Act.POKE, len(pokes)))
+            acts[event.vm, 0].append((Act.POKE, len(pokes)))
             pokes.append(event)
             continue
         index = len(items)
         items.append(event)
         if event.outgoing:
-            acts[event.vm].append((Act.SEND, index))
+            acts[event.vm, event.vcpu].append((Act.SEND, index))
             if event.to_vm >= 0:
-                acts[event.to_vm].append((Act.RECEIVE, index))
+                acts[event.to_vm, 0].append((Act.RECEIVE, index))
             continue
-        acts[event.vm].append((Act.RECEIVE, index))
+        acts[event.vm, event.vcpu].append((Act.RECEIVE, index))
         if event.answers >= 0:
             answers[event.answers] = index
         else:
             arrivals.append((index, pauses))
-    contents = tuple(Capture(i.raw) if i.kind == "raw" else Template(partial(_frame, i)) for i in items)
+    contents = tuple(
+        Capture(i.raw) if i.kind == "raw" else Template(partial(_frame, i, items[i.answers] if i.answers >= 0 else i))
+        for i in items
+    )
     back = tuple(i - item.answers if item.answers >= 0 else 0 for i, item in enumerate(items))
+    programs = {key: tuple(program) for key, program in acts.items()}
     return Traffic(
-        tuple(items), tuple(map(tuple, acts)), tuple(arrivals), rounds, contents, back, tuple(pokes), answers
+        tuple(items),
+        tuple(programs.pop((vm, 0)) for vm in range(vms)),
+        tuple(arrivals),
+        rounds,
+        contents,
+        back,
+        tuple(pokes),
+        answers,
+        programs,
     )
 
 
-def _frame(item: Item, sequence: int) -> bytes:
-    """Build the frame of an item with a sequence number."""
+def program_of(frame: bytes | bytearray, programs: int) -> int:
+    """Say which of a machine's programs a frame is for, by its port, or by the identifier of its echo request.
+
+    Args:
+        frame: a received frame.
+        programs: how many there are, one on each vCPU. What is for none of them is for the first.
+    """
+    if not application_part(frame) or len(frame) < ETH_HEADER_BYTES + IPV4_HEADER_BYTES + L4_HEADER_BYTES:
+        return 0
+    is_udp = frame[23] == PROTO_UDP
+    at = ETH_HEADER_BYTES + IPV4_HEADER_BYTES + (2 if is_udp else 4)
+    number = int.from_bytes(frame[at : at + 2], "big") - (UDP_PORTS[0] if is_udp else ECHO_IDENT)
+    return number if 0 <= number < programs else 0
+
+
+def _frame(item: Item, asked: Item, sequence: int) -> bytes:
+    """Build the frame of an item with a sequence number; `asked` is the frame that it answers, or itself."""
     vm = vm_endpoint(item.vm)
     peer = peer_endpoint(item.peer) if item.to_vm < 0 else vm_endpoint(item.to_vm)
     payload = payload_bytes(item.length, sequence)
     source, target = (vm, peer) if item.outgoing else (peer, vm)
     if item.kind == "icmp-echo":
         kind = ICMP_ECHO_REPLY if item.answers >= 0 else ICMP_ECHO_REQUEST
-        return icmp_echo(source, target, kind, ECHO_IDENT, sequence, payload)
-    ports = UDP_PORTS if item.outgoing and item.answers < 0 else UDP_PORTS[::-1]
+        return icmp_echo(source, target, kind, ECHO_IDENT + asked.vcpu, sequence, payload)
+    own, service = UDP_PORTS[0] + asked.vcpu, UDP_PORTS[1]
+    ports = (own, service) if item.outgoing and item.answers < 0 else (service, own)
     return udp(source, target, ports, payload)

@@ -5,23 +5,24 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from virtviz.paths import kvm, kvm_eventfd, kvm_msi
+from virtviz.paths import kvm, kvm_eventfd
 from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
+from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, RX, TX, enter_guest, msi_delivery
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
@@ -43,30 +44,84 @@ DEVICES: Final[dict[str, tuple[Callable[..., SplitDevice], BackEnd]]] = {
 
 
 class VhostBackend:
-    """vhost-net for one queue pair.
+    """vhost-net for one virtual machine: /dev/vhost-net opened, and so a worker, for each of its queue pairs.
 
     Args:
         parts: the world in the making.
-        guest: the virtual machine it serves.
+        machine: the virtual machine it serves, pair by pair.
         number: the machine's number, from 0.
 
     Attributes:
-        thread: the worker's thread.
-        tap: the TAP it reads and writes.
-        rx_device, tx_device: the device's side of the rings.
+        threads: the workers'.
+        tap: the first queue of the TAP they read and write.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        self.parts = parts
+        self.pairs: list[VhostPair] = []
+        for guest in machine:
+            self.pairs.append(VhostPair(parts, guest, number, self.pairs[0] if self.pairs else None))
+        self.threads = [pair.thread for pair in self.pairs]
+        self.tap = self.pairs[0].tap
+        self.flows = TapFlows(parts.state, self.tap.name, len(machine)) if len(machine) > 1 else None
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each pair's receive and transmit queue."""
+        return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each pair, what a store to each queue's notify address leads to."""
+        return [pair.kick_exits() for pair in self.pairs]
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+        xmits = [pair.tap_transmit() for pair in self.pairs]
+        if self.flows is None:
+            return xmits[0]
+        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
+        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+
+    def wire(self, port: TapPort) -> None:
+        """Make everything the workers do.
+
+        Args:
+            port: the switch's port that the TAP is.
+        """
+        for pair in self.pairs:
+            pair.wire(port, self.flows)
+
+
+class VhostPair:
+    """vhost-net for one queue pair: one open /dev/vhost-net.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU whose queues it serves.
+        number: the machine's number, from 0.
+        first: the machine's first pair, if this is another one; they are queues of one device.
+
+    Attributes:
+        thread: the worker's thread. All workers of a process have one name on Linux; here the pair's number stands
+            behind it where there are several.
+        tap: the queue of the TAP that it reads and writes.
+        rx_device, tx_device: the device's side of the rings.
+        status: the device's.
+    """
+
+    status: DeviceStatus
+
+    def __init__(self, parts: Parts, guest: Guest, number: int, first: VhostPair | None) -> None:
         self.parts, self.guest = parts, guest
         world, state = parts.world, parts.state
-        name = f"vhost-{FIRST_PID + 10 * number}"
-        self.thread: Thread = parts.thread(name, cpu=2 * number)
+        pair = guest.number
+        name = f"vhost-{FIRST_PID + 10 * number}" + (f".q{pair + 1}" if world.number("queues") > 1 else "")
+        self.thread: Thread = parts.thread(name, cpu=2 * number + CPUS_OF_A_PAIR * pair)
         self.worker = Worker(state, name)
         self.worker.thread = self.thread
-        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
+        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), pair)
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
-        status = DeviceStatus(state, f"{name}.device")
+        self.status = status = first.status if first else DeviceStatus(state, f"{name}.device")
         device_class, back_end = DEVICES[world.word("device_checks")]
         self.tx_device, self.rx_device = (
             device_class(
@@ -78,7 +133,7 @@ class VhostBackend:
                 indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
         weight, batch, mergeable = world.number("weight"), world.number("tx_batch"), world.has(MERGEABLE)
         self.tx, self.rx = tx, rx = tuple(
@@ -105,11 +160,11 @@ class VhostBackend:
             f"{name}.discarded": lambda: rx.cells.discarded,
             f"{name}.errors": lambda: tx.cells.errors + rx.cells.errors,
             f"{name}.unserved": lambda: self._unserved() if status.needs_reset else 0,
-            f"{tap.name}.rx_errors": lambda: tap.cells.rx_errors,
-            f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
+            f"{tap.label}.rx_errors": lambda: tap.cells.rx_errors,
+            f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
         self.kicks, self.calls = (
-            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
+            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.queues]
             for use in ("kick", "call")
         )
 
@@ -129,25 +184,27 @@ class VhostBackend:
             (TX, guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
         ):
             wakeup = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
+            index, kick = guest.index_of(queue), self.kicks[queue]
+            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, wakeup, enter))
         return made
 
     def tap_transmit(self) -> Routine:
-        """Make what transmitting on the TAP is, for the host: the way into the guest."""
-        name = self.tap.name
+        """Make what transmitting on its queue of the TAP is, for the host."""
+        name = self.tap.label
         serve = ServeTap(f"{name}.wakeup", VHOST_NET, self.worker, Work.RX_NET, "N-IN.10", "a frame on the TAP")
-        return TapXmit(f"{name}.xmit", tap_place(name), self.tap, serve)
+        return TapXmit(f"{name}.xmit", tap_place(self.tap.name), self.tap, serve)
 
-    def wire(self, port: TapPort) -> None:
+    def wire(self, port: TapPort, flows: TapFlows | None) -> None:
         """Make everything the worker does.
 
         Args:
             port: the switch's port that the TAP is.
+            flows: what the TAP remembers of flows; None if it has one queue.
         """
-        parts, guest, tap = self.parts, self.guest, self.tap.name
+        parts, guest, tap = self.parts, self.guest, self.tap.label
         softirq = port.poll and LocalSoftirqs(f"{tap}.bh_enable", HOST_STACK, parts.backlogs, port.poll)
-        sendmsg = TapSendmsg(f"{tap}.sendmsg", tap_place(tap), self.tap, self.tx, port.number, port.receive, softirq)
+        sendmsg = self._sendmsg(port, softirq, flows)
         give_back = {
             bit: ReturnBuffers(
                 f"{name}.return",
@@ -175,17 +232,18 @@ class VhostBackend:
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
         )
 
+    def _sendmsg(self, port: TapPort, softirq: Routine | None, flows: TapFlows | None) -> Routine:
+        """Make what handing a batch to the TAP is."""
+        tap, place = self.tap, tap_place(self.tap.name)
+        name, number, receive = f"{tap.label}.sendmsg", port.number, port.receive
+        if flows is None:
+            return TapSendmsg(name, place, tap, self.tx, number, receive, softirq)
+        update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
+        return TapSendmsgOnQueue(name, place, tap, self.tx, number, receive, softirq, update)
+
 
 def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
     """Make what signalling a queue's call eventfd leads to."""
     return kvm_eventfd.Irqfd(
         f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, f"{queue_name}.msi", queue_name, bit)
     )
-
-
-def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
-    """Make what delivers a queue's interrupt, as the processor can."""
-    if guest.vcpu.apicv:
-        return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
-    kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)
-    return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked

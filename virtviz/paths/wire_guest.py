@@ -8,11 +8,22 @@ from msgspec import Struct
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, virtio_add, virtio_done, virtio_net, virtio_receive, virtio_refill, virtio_xmit
+from virtviz.paths import (
+    kvm,
+    kvm_ipi,
+    kvm_msi,
+    virtio_add,
+    virtio_done,
+    virtio_net,
+    virtio_receive,
+    virtio_refill,
+    virtio_xmit,
+)
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
+from virtviz.paths.guest_smp import DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
@@ -24,7 +35,7 @@ from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
@@ -36,7 +47,9 @@ TX_SLOT_BYTES = 2048
 SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
 RX, TX = 0, 1
-"""Numbers of the queues of the first pair, as virtio-net numbers them."""
+"""Numbers of the queues of a pair, as virtio-net numbers them."""
+CPUS_OF_A_PAIR = 4
+"""CPUs of the host that a further pair is away: for two machines, a vCPU's and a worker's each."""
 
 
 class GuestMemory(Struct):
@@ -52,15 +65,21 @@ class GuestMemory(Struct):
 
 
 class Guest(Struct):
-    """A virtual machine, seen from inside and from KVM.
+    """A vCPU of a virtual machine with the queue pair that is bound to it, seen from inside and from KVM.
 
     Attributes:
-        thread: the thread of its vCPU.
+        name: the virtual machine's.
+        number: the vCPU's and the pair's, from 0.
+        tag: what names of its own begin with: the machine's name for the first one, with the vCPU's for the others.
+        thread: its thread.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
-        rx_name, tx_name: names of its virtqueues.
+        queues: short names of its virtqueues, receive queue first.
+        rx_name, tx_name: their whole names.
     """
 
     name: str
+    number: int
+    tag: str
     memory: GuestMemory
     thread: Thread
     vcpu: kvm.Vcpu
@@ -68,6 +87,7 @@ class Guest(Struct):
     socket: Socket
     tx_queue: TxQueue
     collected: Fifo
+    queues: tuple[str, str]
     rx_name: str
     tx_name: str
     rx_driver: SplitDriver
@@ -80,38 +100,53 @@ class Guest(Struct):
         """Name a place of this virtual machine."""
         return Place(f"{self.name}.{part}", domain, title, role)
 
+    def index_of(self, queue: int) -> int:
+        """Give the number of a virtqueue on the device: pair k, from 0, has queues 2k (receive) and 2k+1 (transmit)."""
+        return 2 * self.number + queue
+
     @property
     def driver_place(self) -> Place:
         """The virtio-net driver."""
         return self.place("virtio_net", Domain.GUEST_KERNEL, "virtio-net")
 
 
-def make_guest(parts: Parts, number: int) -> Guest:
-    """Make a virtual machine, without what it does.
+def make_guests(parts: Parts, number: int) -> list[Guest]:
+    """Make a virtual machine, without what it does: a vCPU for each queue pair.
+
+    Linux binds the interrupts of pair k to CPU k, and has CPU k send on it, where there are as many of both
+    (virtnet_set_affinity); it would use no more pairs than it has CPUs.
 
     Args:
         parts: the world in the making.
-        number: its number, from 0.
+        number: the machine's number, from 0.
     """
-    world, state, name = parts.world, parts.state, f"vm{number + 1}"
-    memory = _lay_out(parts, name)
-    rx_name, tx_name = f"{name}.receiveq1", f"{name}.transmitq1"
-    thread = parts.thread(f"{name}.vcpu0", cpu=1 + 2 * number, kind=ThreadKind.VCPU)
+    return [_make_guest(parts, number, pair, memory) for pair, memory in enumerate(_lay_out(parts, f"vm{number + 1}"))]
+
+
+def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Guest:
+    world, state, name = parts.world, parts.state, f"vm{vm + 1}"
+    tag, host_cpu = tag_of(name, number), 1 + 2 * vm + CPUS_OF_A_PAIR * number
+    queues = (f"receiveq{number + 1}", f"transmitq{number + 1}")
+    rx_name, tx_name = (f"{name}.{queue}" for queue in queues)
+    thread = parts.thread(f"{name}.vcpu{number}", cpu=host_cpu, kind=ThreadKind.VCPU)
     # Right behind the vCPU: in the readable order its turn comes before anybody reads the rings.
     outside = (
-        parts.thread(f"{name}.outside", cpu=1 + 2 * number, kind=ThreadKind.HARDWARE) if parts.traffic.pokes else None
+        parts.thread(f"{name}.outside", cpu=host_cpu, kind=ThreadKind.HARDWARE)
+        if parts.traffic.pokes and not number
+        else None
     )
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu0.kvm", ("receiveq1", "transmitq1"), apicv=world.on("apicv"))
+    vectors = queues if world.number("queues") == 1 else (*queues, kvm.RESCHEDULE)
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"))
     vcpu.thread = thread
-    cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu0", vcpu)
-    socket = Socket(state, f"{name}.socket", cpu, world.number("socket_sndbuf"))
+    cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu{number}", vcpu)
+    socket = Socket(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
     bql = world.on("guest_bql") and world.on("napi_tx")
-    tx_queue = TxQueue(state, f"{name}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
+    tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
     rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
     tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
-    collected = Fifo(state, f"{name}.gro", 8)
+    collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
         rx_name,
@@ -138,21 +173,23 @@ def make_guest(parts: Parts, number: int) -> Guest:
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
     program = Program(
-        state, f"{name}.program", app, parts.traffic, number, memory.region, memory.send_page, memory.receive_page
+        state, f"{tag}.program", app, parts.traffic, vm, number, memory.region, memory.send_page, memory.receive_page
     )
     parts.drops |= {
-        f"{name}.qdisc": lambda: tx_queue.cells.dropped,
-        f"{name}.virtio_net.tx_dropped": lambda: txq.cells.dropped,
-        f"{name}.virtio_net.rx_errors": lambda: rxq.cells.errors,
-        f"{name}.socket": lambda: socket.cells.dropped,
+        f"{tag}.qdisc": lambda: tx_queue.cells.dropped,
+        f"{tag}.virtio_net.tx_dropped": lambda: txq.cells.dropped,
+        f"{tag}.virtio_net.rx_errors": lambda: rxq.cells.errors,
+        f"{tag}.socket": lambda: socket.cells.dropped,
     }
     if outside is not None:
-        layouts = {"receiveq1": memory.rx_layout, "transmitq1": memory.tx_layout}
+        layouts = dict(zip(queues, (memory.rx_layout, memory.tx_layout), strict=True))
         outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(
         name,
+        number,
+        tag,
         memory,
         thread,
         vcpu,
@@ -160,6 +197,7 @@ def make_guest(parts: Parts, number: int) -> Guest:
         socket,
         tx_queue,
         collected,
+        queues,
         rx_name,
         tx_name,
         rx_driver,
@@ -170,27 +208,40 @@ def make_guest(parts: Parts, number: int) -> Guest:
     )
 
 
-def _lay_out(parts: Parts, name: str) -> GuestMemory:
-    """Lay out a guest's memory, with both rings at the index they begin at."""
+def tag_of(machine: str, pair: int) -> str:
+    """Give what the names of things begin with that each vCPU of a machine, or each of its queue pairs, has one of."""
+    return f"{machine}.vcpu{pair}" if pair else machine
+
+
+def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
+    """Lay out a guest's memory pair after pair, with all rings at the index they begin at."""
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
-    rx_layout = SplitLayout.at(PAGE, size)
-    tx_layout = SplitLayout.at(_next_page(rx_layout.end), size)
-    send_page = _next_page(tx_layout.end)
-    receive_page = send_page + PAGE
-    skb_base = receive_page + PAGE
     skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
-    buffer_base = skb_base + skb_slots * TX_SLOT_BYTES
     buffer_slots = size + SPARE_SLOTS
-    region = state.region(f"{name}.ram", buffer_base + buffer_slots * buffer_bytes)
-    for layout, queue in ((rx_layout, f"{name}.receiveq1"), (tx_layout, f"{name}.transmitq1")):
-        layout.name_fields(region, queue)
-        for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
-            region.plain_u16[address // 2] = start
-    skbs = PacketPool(state, f"{name}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
-    buffers = PacketPool(state, f"{name}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
-    parts.pools |= {f"{name}.skb": skbs, f"{name}.rx_buffers": buffers}
-    return GuestMemory(region, rx_layout, tx_layout, send_page, receive_page, skbs, buffers)
+    plans: list[tuple[SplitLayout, SplitLayout, int, int]] = []
+    end = PAGE
+    for _ in range(world.number("queues")):
+        rx_layout = SplitLayout.at(_next_page(end), size)
+        tx_layout = SplitLayout.at(_next_page(rx_layout.end), size)
+        send_page = _next_page(tx_layout.end)
+        buffer_base = send_page + 2 * PAGE + skb_slots * TX_SLOT_BYTES
+        end = buffer_base + buffer_slots * buffer_bytes
+        plans.append((rx_layout, tx_layout, send_page, buffer_base))
+    region = state.region(f"{name}.ram", end)
+    made: list[GuestMemory] = []
+    for pair, (rx_layout, tx_layout, send_page, buffer_base) in enumerate(plans):
+        queues = (f"{name}.receiveq{pair + 1}", f"{name}.transmitq{pair + 1}")
+        for layout, queue in zip((rx_layout, tx_layout), queues, strict=True):
+            layout.name_fields(region, queue)
+            for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
+                region.plain_u16[address // 2] = start
+        tag, skb_base = tag_of(name, pair), send_page + 2 * PAGE
+        skbs = PacketPool(state, f"{tag}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
+        buffers = PacketPool(state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
+        parts.pools |= {f"{tag}.skb": skbs, f"{tag}.rx_buffers": buffers}
+        made.append(GuestMemory(region, rx_layout, tx_layout, send_page, send_page + PAGE, skbs, buffers))
+    return made
 
 
 def _next_page(address: int) -> int:
@@ -204,15 +255,16 @@ def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
         memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
-def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> None:
-    """Make everything a virtual machine's vCPU does.
+def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machine: Sequence[Guest]) -> None:
+    """Make everything that a vCPU of a virtual machine does.
 
     Args:
         parts: the world in the making.
-        guest: the virtual machine.
-        kick_exits: for each queue, what a store to its notify address leads to.
+        guest: the vCPU.
+        kick_exits: for each of its queues, what a store to its notify address leads to.
+        machine: all vCPUs of the machine.
     """
-    world, name, cpu = parts.world, guest.name, guest.cpu
+    world, name, cpu = parts.world, guest.tag, guest.cpu
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
     kernel = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel")
     notify_class = virtio_net.Notify if world.on("guest_if") else virtio_net.NotifyInterruptsOff
@@ -220,19 +272,19 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         queue: notify_class(f"{queue_name}.notify", guest.driver_place, queue_name, cpu, kick_exits[queue], row)
         for queue, queue_name, row in ((RX, guest.rx_name, "G-RX.7"), (TX, guest.tx_name, "G-TX.13"))
     }
-    deliver = Deliver(
-        f"{name}.deliver", stack, guest.collected, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu
-    )
+    deliver = _deliver(parts, guest, stack, machine)
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
     refill = virtio_refill.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
     poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
     poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
-    softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, {"receiveq1": poll_rx, "transmitq1": poll_tx}, run_queue)
+    polls = dict(zip(guest.queues, (poll_rx, poll_tx), strict=True))
+    softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
     idle = _idle(parts, guest, kernel)
     _interrupt_gates(parts, guest, kernel, softirq)
     program = guest.program
-    program.sendmsg = Sendmsg(
+    sendmsg_class = Sendmsg if len(machine) == 1 else SendmsgOnPair
+    program.sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
         program,
@@ -245,10 +297,28 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine]) -> Non
         softirq,
         idle,
     )
-    program.recvmsg = Recvmsg(
-        f"{name}.recvmsg", stack, program, guest.socket, guest.memory.skbs, guest.memory.buffers, cpu, idle
-    )
+    pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
+    program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, pools, cpu, idle)
     guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, program)
+
+
+def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Routine:
+    """Make what hands received packets up: to the program of this vCPU, or to that of whichever vCPU they are for."""
+    name, memory = f"{guest.tag}.deliver", guest.memory
+    if len(machine) == 1:
+        return Deliver(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
+    interrupts: dict[str, Routine] = {}
+    if parts.world["vcpu"] == "halted":
+        for other in machine:
+            if other is not guest:
+                ipi = f"{guest.tag}.ipi_to_vcpu{other.number}"
+                msi = msi_delivery(parts, other, f"{ipi}.delivery", "", kvm.RESCHEDULE_BIT)
+                enter = enter_guest(guest, "IRQ.4", f"ipi_to_vcpu{other.number}", "The message is sent.")
+                interrupts[f"vcpu{other.number}"] = kvm_ipi.SendIpi(ipi, KVM, guest.vcpu, msi, enter)
+    sockets = [each.socket for each in machine]
+    return DeliverToAny(
+        parts.state, name, stack, guest.collected, sockets, guest.number, memory.skbs, memory.buffers, interrupts
+    )
 
 
 def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Routine, Routine, Routine]:
@@ -269,28 +339,31 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
 
 def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
     """Make the last step of an exit: how the guest is entered again."""
-    return kvm.EnterGuest(f"{guest.name}.enter_after_{what}", KVM, guest.vcpu, row, after)
+    return kvm.EnterGuest(f"{guest.tag}.enter_after_{what}", KVM, guest.vcpu, row, after)
 
 
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
     gives_up = guest.program.gives_up
-    halt = kvm.HaltVcpu(f"{guest.name}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
+    halt = kvm.HaltVcpu(f"{guest.tag}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
     if parts.world["vcpu"] == "running":
-        return PollingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
-    timer = parts.thread(f"{guest.name}.timer", cpu=parts.cpus[guest.thread.me.index])
-    timer.start = GuestTimer(f"{guest.name}.timer", KVM, guest.cpu, guest.thread, gives_up)
-    return HaltingIdle(f"{guest.name}.idle", kernel, guest.cpu, halt, gives_up)
+        return PollingIdle(f"{guest.tag}.idle", kernel, guest.cpu, halt, gives_up)
+    timer = parts.thread(f"{guest.tag}.timer", cpu=parts.cpus[guest.thread.me.index])
+    timer.start = GuestTimer(f"{guest.tag}.timer", KVM, guest.cpu, guest.thread, gives_up)
+    return HaltingIdle(f"{guest.tag}.idle", kernel, guest.cpu, halt, gives_up)
 
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
     """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode."""
-    name, vcpu = guest.name, guest.vcpu
+    name, vcpu = guest.tag, guest.vcpu
     done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
-    handlers: Mapping[str, Routine] = {
-        "receiveq1": virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
-        "transmitq1": done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
+    rx, tx = guest.queues
+    handlers: dict[str, Routine] = {
+        rx: virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
+        tx: done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
     }
+    if kvm.RESCHEDULE in vcpu.queues:
+        handlers[kvm.RESCHEDULE] = RescheduleInterrupt(f"{name}.reschedule", kernel)
     eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
     in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)
     modes = (("user", guest.place("cpu.user", Domain.GUEST_USER, "CPU", Role.CPU)), ("kernel", in_kernel))
@@ -311,3 +384,11 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
     vcpu.exit_gates = (exits[0], exits[1])
     guest.thread.gates = vcpu.take_gates if vcpu.apicv else (*vcpu.take_gates, *vcpu.exit_gates)
     guest.thread.intercept = vcpu.intercept
+
+
+def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+    """Make what delivers an interrupt to a vCPU, such as a queue's, as the processor can."""
+    if guest.vcpu.apicv:
+        return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)
+    kicked = kvm_msi.KickedMsi(name, KVM, guest.vcpu, queue_name, bit)
+    return kicked.on_intel() if parts.world["cpu"] == "intel" else kicked

@@ -27,16 +27,19 @@ from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.wire_backend import FIRST_PID, msi_delivery
-from virtviz.paths.wire_guest import RX, TX, enter_guest
+from virtviz.paths.wire_backend import FIRST_PID
+from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
 from virtviz.ring.qemu_device import QemuDevice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.split_device import SplitDevice
 
 QEMU = Place("qemu", Domain.HOST_USER, "QEMU")
 QEMU_VCPU = Place("qemu.vcpu", Domain.HOST_USER, "QEMU's vCPU thread", Role.VCPU_USER)
@@ -51,16 +54,18 @@ class QemuBackend:
     """QEMU's user-space back-end for one queue pair.
 
     Attributes:
-        thread: the main loop's thread.
+        thread, threads: the main loop's thread, which is the only one.
         tap: the TAP it reads and writes.
         rx_device, tx_device: the device's side of the rings.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        (guest,) = machine
         self.parts, self.guest = parts, guest
         world, state, memory = parts.world, parts.state, guest.memory
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
+        self.threads = [self.thread]
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
         self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
@@ -108,9 +113,13 @@ class QemuBackend:
 
     # What others do with it
 
-    def kick_exits(self) -> list[Routine]:
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of the receive and the transmit queue."""
+        return [(self.rx_device, self.tx_device)]
+
+    def kick_exits(self) -> list[list[Routine]]:
         """Make what a store to each queue's notify address leads to."""
-        return self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()
+        return [self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()]
 
     def _light_exits(self) -> list[Routine]:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"

@@ -75,6 +75,8 @@ class SwitchBuilder:
         stations = Stations([backend.tap.name for backend in backends], far.name)
         switch = SWITCHES[parts.world.word("switch")](parts, stations)
         self.wire = far.wire
-        far_xmit, poll = far.make(switch.receive, [*(backend.thread for backend in backends), *switch.threads])
+        far_xmit, poll = far.make(
+            switch.receive, [*(thread for backend in backends for thread in backend.threads), *switch.threads]
+        )
         switch.connect({backend.tap.name: backend.tap_transmit() for backend in backends} | {far.name: far_xmit}, poll)
         self.ports = [TapPort(number, switch.receive, poll) for number, _ in enumerate(backends, 1)]

@@ -19,7 +19,7 @@ from virtviz.engine.timed import TimedMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
-from virtviz.paths.wire_guest import make_guest, wire_guest
+from virtviz.paths.wire_guest import make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.spec.kernels import RENAMED
@@ -48,23 +48,18 @@ class Backend(Protocol):
     """What serves a virtual machine's queues: the device's side of a data path.
 
     Attributes:
-        thread: the thread that carries the guest's frames to its TAP.
-        tap: that TAP.
+        threads: the threads that carry the guest's frames to its TAP.
+        tap: that TAP, or the first queue of it.
     """
 
-    thread: Thread
+    threads: list[Thread]
     tap: Tap
 
-    @property
-    def rx_device(self) -> SplitDevice:
-        """The device's side of the receive queue."""
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
 
-    @property
-    def tx_device(self) -> SplitDevice:
-        """The device's side of the transmit queue."""
-
-    def kick_exits(self) -> list[Routine]:
-        """Make what a store to each queue's notify address leads to."""
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
@@ -73,18 +68,20 @@ class Backend(Protocol):
         """Make everything that its threads do."""
 
 
-BACKENDS: Final[Mapping[str, Callable[[Parts, Guest, int], Backend]]] = {
+BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] = {
     "vhost-net": VhostBackend,
     "virtio-qemu": QemuBackend,
 }
 """Values of the knob `path`."""
 
 
-class Vm(Struct):
-    """One virtual machine: its memory, its queues, its threads."""
+class Pair(Struct):
+    """A queue pair of a virtual machine, with the vCPU that it is bound to and the program that runs there.
 
-    name: str
-    memory: Region
+    Attributes:
+        skbs, buffers: where that vCPU keeps packets, and the receive queue's buffers.
+    """
+
     program: Program
     tx_layout: SplitLayout
     rx_layout: SplitLayout
@@ -93,6 +90,59 @@ class Vm(Struct):
     tx_device: SplitDevice
     rx_device: SplitDevice
     vcpu: Thread
+    skbs: PacketPool
+    buffers: PacketPool
+
+
+class Vm(Struct):
+    """One virtual machine: its memory, and its queue pairs and vCPUs.
+
+    What it says of one pair alone is about the first.
+    """
+
+    name: str
+    memory: Region
+    pairs: list[Pair]
+
+    @property
+    def program(self) -> Program:
+        """The program on the first vCPU."""
+        return self.pairs[0].program
+
+    @property
+    def vcpu(self) -> Thread:
+        """The first vCPU."""
+        return self.pairs[0].vcpu
+
+    @property
+    def tx_layout(self) -> SplitLayout:
+        """Where the first transmit queue lies."""
+        return self.pairs[0].tx_layout
+
+    @property
+    def rx_layout(self) -> SplitLayout:
+        """Where the first receive queue lies."""
+        return self.pairs[0].rx_layout
+
+    @property
+    def tx_driver(self) -> SplitDriver:
+        """The driver's side of the first transmit queue."""
+        return self.pairs[0].tx_driver
+
+    @property
+    def rx_driver(self) -> SplitDriver:
+        """The driver's side of the first receive queue."""
+        return self.pairs[0].rx_driver
+
+    @property
+    def tx_device(self) -> SplitDevice:
+        """The device's side of the first transmit queue."""
+        return self.pairs[0].tx_device
+
+    @property
+    def rx_device(self) -> SplitDevice:
+        """The device's side of the first receive queue."""
+        return self.pairs[0].rx_device
 
 
 class Simulation(Struct):
@@ -134,37 +184,42 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    machines: list[tuple[Guest, Backend]] = []
+    machines: list[tuple[list[Guest], Backend]] = []
     for number in range(world.number("vms")):
-        guest = make_guest(parts, number)
-        backend = BACKENDS[world.word("path")](parts, guest, number)
-        wire_guest(parts, guest, backend.kick_exits())
-        machines.append((guest, backend))
+        guests = make_guests(parts, number)
+        backend = BACKENDS[world.word("path")](parts, guests, number)
+        for guest, exits in zip(guests, backend.kick_exits(), strict=True):
+            wire_guest(parts, guest, exits, guests)
+        machines.append((guests, backend))
     switch = SwitchBuilder(parts, [backend for _, backend in machines])
     for (_, backend), port in zip(machines, switch.ports, strict=True):
         backend.wire(port)
     machine = _machine(parts, omit)
-    vms = [_vm(guest, backend) for guest, backend in machines]
-    for vm in vms:
-        vm.program.programs = [other.program for other in vms]
-    _boot(machine, vms, switch.wire)
+    vms = [_vm(guests, backend) for guests, backend in machines]
+    programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
+    for program in programs.values():
+        program.programs = programs
+    _boot(machine, vms, switch.wire, programs)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 
-def _vm(guest: Guest, backend: Backend) -> Vm:
-    memory = guest.memory
-    return Vm(
-        guest.name,
-        memory.region,
-        guest.program,
-        memory.tx_layout,
-        memory.rx_layout,
-        guest.tx_driver,
-        guest.rx_driver,
-        backend.tx_device,
-        backend.rx_device,
-        guest.thread,
-    )
+def _vm(guests: Sequence[Guest], backend: Backend) -> Vm:
+    pairs = [
+        Pair(
+            guest.program,
+            guest.memory.tx_layout,
+            guest.memory.rx_layout,
+            guest.tx_driver,
+            guest.rx_driver,
+            tx_device,
+            rx_device,
+            guest.thread,
+            guest.memory.skbs,
+            guest.memory.buffers,
+        )
+        for guest, (rx_device, tx_device) in zip(guests, backend.devices(), strict=True)
+    ]
+    return Vm(guests[0].name, guests[0].memory.region, pairs)
 
 
 def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
@@ -193,18 +248,25 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     return machine
 
 
-def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire) -> None:
-    """Bring everything up to the point where the programs are about to begin, and forget how it got there."""
-    vcpus = {vm.vcpu.me.index for vm in vms}
+def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program]) -> None:
+    """Bring everything up to the point where the programs are about to begin, and forget how it got there.
+
+    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them.
+    """
+    pairs = [pair for vm in vms for pair in vm.pairs]
+    vcpus = {pair.vcpu.me.index for pair in pairs}
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
-    for vm in vms:
-        others = set(range(len(machine.threads))) - {vm.vcpu.me.index}
-        while vm.vcpu.pc != vm.program.entry:
+    for pair in pairs:
+        others = set(range(len(machine.threads))) - {pair.vcpu.me.index}
+        while pair.vcpu.pc != pair.program.entry:
             # An empty buffer takes more than one step, so this never goes too far.
-            if not machine.run(max(1, vm.rx_driver.cells.num_free), held=others):
+            if not machine.run(max(1, pair.rx_driver.cells.num_free), held=others):
                 # At a fence its stores have to drain.
                 machine.run(held=vcpus)
     machine.run(held=vcpus)
-    wire.phase = lambda number: vms[number].program.phase()
+    for pair in (pair for vm in vms if len(vm.pairs) > 1 for pair in vm.pairs if not pair.program.acts_in_all):
+        # Of several vCPUs, one whose program has no part in the scenario is at work of its own from the beginning.
+        machine.run(1, held=set(range(len(machine.threads))) - {pair.vcpu.me.index})
+    wire.phase = lambda item: programs[item.vm, item.vcpu].phase()
     machine.begin_here()

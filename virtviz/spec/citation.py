@@ -72,6 +72,8 @@ ENTRY = linux("kernel/entry/common.c")
 IRQ = linux("kernel/irq/handle.c")
 SOFTIRQ = linux("kernel/softirq.c")
 IDLE = linux("kernel/sched/idle.c")
+SCHED = linux("kernel/sched/core.c")
+X86_SMP = linux("arch/x86/kernel/smp.c")
 POLL = linux("fs/select.c")
 
 # The network stack

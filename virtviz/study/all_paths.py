@@ -82,6 +82,7 @@ class Row(Struct, frozen=True):
         settings: its world, over the profile.
         recorded: the moment in the profile `recorded`.
         new_flow: the packet is the first one of its flow, and what is given is what that adds.
+        answers: before it a packet of the same flow went out, so that a TAP with several queues knows whose it is.
     """
 
     name: str
@@ -89,11 +90,13 @@ class Row(Struct, frozen=True):
     settings: Mapping[str, object] = {}
     recorded: At = At()
     new_flow: bool = False
+    answers: bool = False
 
 
 QEMU: Final[Mapping[str, object]] = {"path": "virtio-qemu"}
 HEAVY: Final = {"path": "virtio-qemu", "ioeventfd": "off"}
 NO_NAPI: Final = {"napi_tx": "off"}
+PAIRS: Final = {"queues": 2}
 BRIDGE: Final = {"switch": "bridge"}
 TWO: Final = {"vms": 2}
 
@@ -103,6 +106,8 @@ ROWS: Final = (
     Row("vhost-net, napi_tx=off", "out", NO_NAPI, RUNNING),
     Row("vhost-net, Linux bridge", "out", BRIDGE, RUNNING),
     Row("vhost-net, Linux bridge", "in", BRIDGE, SLEEPING),
+    Row("vhost-net, 2 queue pairs", "out", PAIRS, INTERRUPTS_OFF),
+    Row("vhost-net, 2 queue pairs", "in", PAIRS, SLEEPING, answers=True),
     Row("virtio-qemu", "out", QEMU, INTERRUPTS_OFF),
     Row("virtio-qemu", "in", QEMU, SLEEPING),
     Row("virtio-qemu, ioeventfd=off", "out", HEAVY, RUNNING),
@@ -159,11 +164,12 @@ def _count(row: Row, settings: Sequence[Mapping[str, object]], *, known: bool) -
     profile = {"profile": "recorded" if recorded else "default"}
     world = make_world(profile, row.settings, at.settings, flows, *settings)
     packet = PACKETS[row.way]
-    events: list[Item | Pause | Poke] = [packet] if row.new_flow else [packet, Pause(), packet]
-    simulation = simulate(world, make_traffic(events))
+    before_it = [] if row.new_flow else [PACKETS["out"], packet] if row.answers else [packet]
+    events: list[Item | Pause | Poke] = [event for one in before_it for event in (one, Pause())]
+    simulation = simulate(world, make_traffic([*events, packet]))
     machine = simulation.machine
     assert isinstance(machine, RecordingMachine)
-    before = _begin(machine, 1 if row.new_flow else 2, at)
+    before = _begin(machine, len(before_it) + 1, at)
     for name, until in at.order:
         _move(machine, name, until)
     machine.run()

@@ -48,6 +48,7 @@ ASCII: Final = str.maketrans(
         "✓": "v",
         "✗": "x",
         "‖": "|",
+        "µ": "u",
     }
 )
 """One character for one: box drawing, arrows and signs in what every console has."""

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from virtviz.paths.describe import Header
 
 _BACKEND: Final = re.compile(r"[a-z]+-\d+")
-"""A thread that serves a virtual machine, by the number of the process it is from: `vhost-4002`."""
+"""What a thread that serves a virtual machine is named by, with the number of the process it is from: `vhost-4002`. If
+there are several, each has the number of its queue pair behind that: `vhost-4002.q2`."""
 
 
 def machines_of(header: Header) -> tuple[str, ...]:
@@ -30,6 +31,19 @@ def thread_machines(header: Header) -> dict[str, str]:
     """
     machines = machines_of(header)
     names = [thread.name for thread in header.threads]
-    served = dict(zip((name for name in names if _BACKEND.fullmatch(name)), machines, strict=False))
+    processes = dict.fromkeys(first for name in names if _BACKEND.fullmatch(first := name.partition(".")[0]))
+    served = dict(zip(processes, machines, strict=False))
     found = {name: machine_of(name, machines) or served.get(name.partition(".")[0], "") for name in names}
     return {name: machine for name, machine in found.items() if machine}
+
+
+def pool_of(queue: str, pool: str) -> str:
+    """Name the packet memory of a queue's pair: `vm1.skb` of `vm1.transmitq1`, `vm1.vcpu1.skb` of `vm1.transmitq2`.
+
+    Args:
+        queue: a virtqueue.
+        pool: `skb` or `rx_buffers`.
+    """
+    machine, _, short = queue.partition(".")
+    pair = int(short.rpartition("q")[2]) - 1
+    return f"{machine}.vcpu{pair}.{pool}" if pair else f"{machine}.{pool}"

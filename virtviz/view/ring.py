@@ -13,6 +13,7 @@ from virtviz.ring.index import pending
 from virtviz.ring.split import SplitLayout
 from virtviz.spec.virtio import VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE
 from virtviz.view.frame import Cell, RingFrame, SlotFrame
+from virtviz.view.machines import pool_of
 
 if TYPE_CHECKING:
     from virtviz.engine.trace import Step
@@ -228,9 +229,8 @@ class _Owners:
         head = self._head(number)
         if head < 0:
             return 0
-        vm = self._queue.name.partition(".")[0]
-        pool = "skb" if self._queue.direction == "out" else "rx_buffers"
-        return self._source.cell(self._position, f"{vm}.{pool}.packet[{self._token(head)}]")
+        pool = pool_of(self._queue.name, "skb" if self._queue.direction == "out" else "rx_buffers")
+        return self._source.cell(self._position, f"{pool}.packet[{self._token(head)}]")
 
     def _head(self, number: int) -> int:
         """Give the head of the outstanding chain that a descriptor belongs to; -1 if it is free."""

@@ -203,7 +203,9 @@ def _cells_along(corners: list[Point]) -> tuple[Point, ...]:
 
 def short_thread(name: str, room: int) -> str:
     """Give a thread's name in so many cells: without its machine, without its number if need be."""
-    for candidate in (name, name.rpartition(".")[2], name.partition("/")[0], name.partition("-")[0]):
+    process, dot, pair = name.partition(".")
+    without_number = f"{process.partition('-')[0]}{dot}{pair}"
+    for candidate in (name, without_number, name.rpartition(".")[2], name.partition("/")[0], name.partition("-")[0]):
         if len(candidate) <= room:
             return candidate
     squeezed = "".join(c for c in name.rpartition(".")[2] if c not in "aeiou")

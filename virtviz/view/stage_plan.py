@@ -240,7 +240,8 @@ class _Planner:
         # Where the lines of the device's side go up, and to whom.
         side, beside = (self.spots["qemu"], device.x + device.width) if self.device == "fds" else (device, device.x + 8)
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
-        queues = sorted(mine, key=lambda q: q.direction != "out")
+        # A lane for each direction; the queues of further pairs share it.
+        queues = [next(queue for queue in mine if queue.direction == way) for way in ("out", "in")]
         for row, (queue, y) in enumerate(zip(queues, self.rows.lanes, strict=False)):
             left, right = driver.x + 3 - 2 * row, beside + 2 * row
             at = (driver.x + 3 + (device.x + 5 - driver.x) // 2 + 5, y)
@@ -350,6 +351,7 @@ class _Planner:
             is_other = machine in self.others
             places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "tap"
             places |= {f"{machine}.{queue}": "stack" for queue in ("socket", "qdisc")}
+            places |= self._further_pairs(machine, tap)
         for name in (*places, *(queue.name for queue in self.header.queues)):
             if machine_of(name, self.machines) in self.others:
                 places[name] = _OTHER
@@ -358,6 +360,14 @@ class _Planner:
             if thread.name.startswith("handler"):
                 places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"
         return places
+
+    def _further_pairs(self, machine: str, tap: str) -> dict[str, str]:
+        """Say where the queues of a machine's further pairs are drawn: where those of the first one are."""
+        mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == machine]
+        first = {way: next(queue.name for queue in mine if queue.direction == way) for way in ("out", "in")}
+        where = _OTHER_TAP if machine in self.others else "tap"
+        taps = {f"{tap}.q{pair}.queue": where for pair in range(2, len(mine) // 2 + 1)}
+        return {queue.name: first[queue.direction] for queue in mine if queue.name not in first.values()} | taps
 
 
 def _bent(start: Point, end: Point) -> tuple[Point, ...]:

@@ -146,7 +146,8 @@ class _StageDrawing:
 
     def _lane(self, spot: Spot) -> None:
         grid, frame = self.grid, self.frame
-        lit = frame.ring.changed and frame.ring.queue == spot.name
+        lit = frame.ring.changed and self.stage.places.get(frame.ring.queue, frame.ring.queue) == spot.name
+        title = frame.ring.title if lit else spot.title
         style = "text" if lit else "dim"
         end = spot.x + spot.width - 1
         for way in self.stage.ways:
@@ -159,7 +160,7 @@ class _StageDrawing:
         grid.put(end, spot.y, "┘", style)
         at = spot.at[0] - 5
         first = min(s.x for s in self.stage.spots.values() if s.shape == LANE) + 4
-        grid.put(first, spot.y, f" {spot.title} ", "guest bold" if lit else "guest")
+        grid.put(first, spot.y, f" {title} ", "guest bold" if lit else "guest")
         grid.put(at - 1, spot.y, "[" + " " * 9 + "]", style)
         self._packets_at(spot, at, spot.y, 9)
 
