@@ -98,7 +98,6 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
-        ({"queues": 2, "path": "virtio-qemu"}, "queues", "set path=vhost-net, or queues=1"),
         ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),

@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from driving import KNOWN, Driven, Item, Pause
+from driving import KNOWN, OUT, Driven, Item, Pause
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.schedule import BySimulatedTime, Chosen
@@ -14,7 +14,7 @@ from virtviz.engine.trace import Trace
 from virtviz.paths.capture import frame_bytes, frames_at
 from virtviz.paths.describe import describe
 from virtviz.paths.tap_queues import FLOWS_MAX, TapFlows, flow_hash
-from virtviz.paths.traffic import make_traffic, program_of
+from virtviz.paths.traffic import Poke, make_traffic, program_of
 
 TWO = {"queues": 2}
 UDP = {"kind": "udp", "length": 18}
@@ -177,6 +177,54 @@ def test_a_program_on_a_halted_vcpu_is_woken_by_an_interrupt_that_costs_the_send
     assert [pair.program.cells.received for pair in world.vm.pairs] == [1, 1]
 
 
+IN_QEMU = {"path": "virtio-qemu"}
+
+
+def test_in_qemu_one_thread_serves_all_pairs():
+    world = ran([ping(1), ping(0), answer(1, 0), answer(0, 1)], IN_QEMU)
+    steps = world.steps()
+    assert {step.thread for step in steps if step.row.startswith("Q-")} == {"qemu-4002"}
+    assert set(names(steps, "queue", milestone="fetched")) == {"vm1.transmitq1", "vm1.transmitq2"}
+    assert set(names(steps, "queue", milestone="in-guest-buffer")) == {"vm1.receiveq1", "vm1.receiveq2"}
+    taken = {(step.thread, step.queue) for step in steps if step.op == "vring_interrupt"}
+    assert taken == {(f"vm1.vcpu{n}", f"vm1.{way}q{n + 1}") for n in (0, 1) for way in ("transmit", "receive")}
+
+
+@pytest.mark.parametrize("ioeventfd", ["on", "off"])
+def test_in_qemu_a_packet_costs_the_same_whichever_pair_it_goes_by(ioeventfd):
+    settings = IN_QEMU | {"ioeventfd": ioeventfd, "far_port": "dummy"}
+    alone = Driven([Item(**UDP)], KNOWN, settings).run().counters()
+    for vcpu in (0, 1):
+        assert ran([Item(vcpu=vcpu, **UDP)], settings).counters() == alone
+
+
+def test_in_qemu_kicks_of_several_pairs_are_served_in_one_turn_the_later_registered_first():
+    world = Driven([ping(0), ping(1)], TWO, KNOWN, IN_QEMU)
+    steps = world.run(without=["qemu"]).run().steps()
+    served = [step.outcome for step in steps if step.op == "next_handler"]
+    assert served[:4] == ["transmit kick 2", "transmit kick", "no time to wait", "bottom half"]
+    assert served[4] == "bottom half 2"
+
+
+def test_in_qemu_the_tap_remembers_a_flow_only_after_the_softirq_so_that_a_first_answer_in_it_goes_by_hash():
+    item = Item(vcpu=1, kind="udp", length=18)
+    steps = ran([item, answer(1, 0), Pause(), item, answer(1, 2)], IN_QEMU, {"far_port": "veth"}).steps()
+    by_hash = f"queue {flow_hash(make_traffic([item]).frame(1)) * 2 // 2**32 + 1}"
+    order = [(step.op, step.outcome) for step in steps if step.op in ("select_queue", "update_flow")]
+    assert order == [
+        ("select_queue", by_hash),
+        ("update_flow", "new"),
+        ("select_queue", "queue 2"),
+        ("update_flow", "known"),
+    ]
+
+
+def test_in_qemu_a_malformed_ring_of_one_pair_breaks_the_whole_device():
+    world = Driven([OUT, Poke("transmitq1", "avail.ring[0]", 999), Pause(), ping(1)], TWO, KNOWN, IN_QEMU).run()
+    assert world.cell("qemu-4002.nic.errors") == 1
+    assert "fetched" not in {step.milestone for step in world.steps()}
+
+
 def drawn(random, pairs):
     """Draw a scenario of several programs: questions with and without answers, and frames that come by themselves."""
     items = []
@@ -212,6 +260,9 @@ def at_random(random):
         {"switch": "bridge", "napi_tx": "off"},
         {"vms": 2, "flows": "known", "weight": 1, "tx_batch": 1},
         {"queue.size": 32, "features": "indirect", "rx_buffer": 256},
+        {"path": "virtio-qemu"},
+        {"path": "virtio-qemu", "ioeventfd": "off", "vcpu": "halted"},
+        {"path": "virtio-qemu", "far_port": "veth", "store_buffer": "on"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "default",
 )

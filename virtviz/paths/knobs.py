@@ -129,7 +129,7 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "queues",
             1,
-            "Queue pairs of the device, and as many vCPUs; vhost-net has a worker for each, the TAP a queue.",
+            "Queue pairs of the device, and as many vCPUs; the TAP has a queue for each, and vhost-net a worker.",
             low=1,
             high=4,
         ),
@@ -385,8 +385,6 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
                 f"{threshold} free ones; set tx_stop_threshold below {size} (real Linux cannot)"
             ),
         )
-    if world.number("queues") > 1 and world["path"] != "vhost-net":
-        yield ("queues", "several queue pairs are not under this data path yet; set path=vhost-net, or queues=1")
     if not world.on("ioeventfd") and world["path"] == "vhost-net":
         yield (
             "ioeventfd",

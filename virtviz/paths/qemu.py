@@ -17,7 +17,7 @@ from virtviz.engine.ops import Routine, call, call_any, goto, op
 from virtviz.spec.citation import QEMU_ASYNC, QEMU_MAIN_LOOP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from virtviz.paths.tap import Tap
 
 
+PAIRS_MAX: Final = 4
+"""Queue pairs that a device can have here."""
+BITS: Final = 6
+"""Bits of `Ready` for each queue pair; only the first pair's group has the ones that there are but once."""
+
+
 class Ready(IntFlag):
-    """What the main loop can find to do, as bits."""
+    """What the main loop can find to do, as bits; what belongs to a queue pair, `BITS` further for each pair."""
 
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
@@ -38,15 +44,48 @@ class Ready(IntFlag):
     KICKS = TX_KICK | RX_KICK
 
 
-HANDLERS: Final = {
-    Ready.BOTTOM_HALF: "bottom half",
-    Ready.OWN_EVENTFD: "own eventfd",
-    Ready.TX_KICK: "transmit kick",
-    Ready.RX_KICK: "receive kick",
-    Ready.TAP: "tap",
-}
-"""What is served by whom, in the order in which it is served: bottom halves first, then the main loop's own eventfd,
-then the descriptors, the one that was registered last before the others."""
+def of_pairs(which: int, pairs: int = PAIRS_MAX) -> int:
+    """Give bits of `Ready` for every queue pair."""
+    return sum(which << BITS * pair for pair in range(pairs))
+
+
+def called(name: str, pair: int) -> str:
+    """Name what serves something of a queue pair; the first pair's has no number."""
+    return f"{name} {pair + 1}" if pair else name
+
+
+def handlers(pairs: int) -> dict[int, str]:
+    """Say what is served by whom, in the order in which it is served.
+
+    Bottom halves come first, then the main loop's own eventfd, then the descriptors, the one that was registered last
+    before the others. (Of several bottom halves QEMU runs the one first that was scheduled last; here the first pair's
+    is the first.)
+    """
+    numbers = range(pairs)
+    descriptors = [
+        *((which, pair) for pair in reversed(numbers) for which in (Ready.TX_KICK, Ready.RX_KICK)),
+        *((Ready.TAP, pair) for pair in reversed(numbers)),
+    ]
+    names = {Ready.TX_KICK: "transmit kick", Ready.RX_KICK: "receive kick", Ready.TAP: "tap"}
+    return (
+        {int(Ready.BOTTOM_HALF) << BITS * pair: called("bottom half", pair) for pair in numbers}
+        | {int(Ready.OWN_EVENTFD): "own eventfd"}
+        | {int(which) << BITS * pair: called(names[which], pair) for which, pair in descriptors}
+    )
+
+
+def _for_all_pairs(texts: Mapping[str, str]) -> dict[str, str]:
+    """Give every pair's handlers what the first pair's have."""
+    per_pair = {"bottom half", "transmit kick", "receive kick", "tap"}
+    more = {
+        called(name, pair): text for name, text in texts.items() if name in per_pair for pair in range(1, PAIRS_MAX)
+    }
+    return {**texts, **more}
+
+
+BOTTOM_HALVES: Final = of_pairs(Ready.BOTTOM_HALF)
+KICKS: Final = of_pairs(Ready.KICKS)
+TAPS: Final = of_pairs(Ready.TAP)
 
 
 @cells
@@ -55,10 +94,10 @@ class MainLoopCells(Cells):
 
     Attributes:
         lock: the Big QEMU Lock: 0 when it is free, else the number of the thread that has it, plus one.
-        scheduled: 1 while the transmit queue's bottom half is scheduled.
+        scheduled: whose transmit queue's bottom half is scheduled, as bits by queue pair.
         notify_me: 1 while who schedules a bottom half has to wake the main loop (`notify_me` of its AioContext).
         polling: 1 while its thread is on the wait queues of its descriptors.
-        read_poll: 1 while the TAP is among them.
+        read_poll: whose queue of the TAP is among them, as bits by queue pair.
         ready: what is left to do in this turn, as bits of `Ready`.
         turn: what there was to do in it.
     """
@@ -76,8 +115,9 @@ class Qemu:
     """One QEMU process, as far as packets go.
 
     Args:
-        kicks: the eventfd of each queue's kick, receive queue first; without ioeventfd nobody signals them.
-        tap: the TAP it holds.
+        kicks: the eventfd of each queue's kick, pair by pair, receive queue first; without ioeventfd nobody signals
+            them.
+        taps: the queues of the TAP it holds, for each pair one.
 
     Attributes:
         name: the main loop's thread.
@@ -87,22 +127,37 @@ class Qemu:
 
     thread: Thread
 
-    def __init__(self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, tap: Tap) -> None:
+    def __init__(
+        self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, taps: Sequence[Tap]
+    ) -> None:
         self.name = name
-        self.cells = state.add(MainLoopCells, name)
+        self.cells = state.add(MainLoopCells, name, read_poll=(1 << len(taps)) - 1)
         self.kicks = kicks
         self.own = own
-        self.tap = tap
+        self.taps = taps
+        self.handlers = handlers(len(taps))
+        self._pairs = list(zip(kicks[::2], kicks[1::2], taps, strict=True))
 
     def look(self) -> int:
         """Give which descriptors are ready, as bits of `Ready`."""
-        rx, tx = self.kicks
-        return (
-            (Ready.OWN_EVENTFD if self.own.counter else 0)
-            | (Ready.TX_KICK if tx.counter else 0)
-            | (Ready.RX_KICK if rx.counter else 0)
-            | (Ready.TAP if self.cells.read_poll and self.tap.queue else 0)
-        )
+        found, polled = (int(Ready.OWN_EVENTFD) if self.own.counter else 0), self.cells.read_poll
+        for pair, (rx, tx, tap) in enumerate(self._pairs):
+            if tx.counter:
+                found |= Ready.TX_KICK << BITS * pair
+            if rx.counter:
+                found |= Ready.RX_KICK << BITS * pair
+            if polled >> pair & 1 and tap.queue:
+                found |= Ready.TAP << BITS * pair
+        return found
+
+    def schedule(self, pair: int) -> None:
+        """Schedule the bottom half of a pair's transmit queue."""
+        self.cells.scheduled |= 1 << pair
+
+    def poll_tap(self, pair: int, *, wanted: bool) -> None:
+        """Put a pair's queue of the TAP among what ppoll() waits for, or take it off."""
+        mine, bit = self.cells, 1 << pair
+        mine.read_poll = mine.read_poll | bit if wanted else mine.read_poll & ~bit
 
     # The Big QEMU Lock
 
@@ -125,7 +180,7 @@ class MainLoop(Routine):
     Args:
         qemu: its process.
         poll_wait, poll_now: ppoll() with and without time to wait.
-        work: what serves each thing that can be ready, by the names in `HANDLERS`.
+        work: what serves each thing that can be ready, by the names that `handlers` gives.
         next_out, next_in: give the number of the next packet of each direction; for people only.
     """
 
@@ -182,26 +237,30 @@ class MainLoop(Routine):
         qemu.take_lock(me)
         mine.notify_me = 0
         if mine.scheduled:
-            mine.ready |= Ready.BOTTOM_HALF
+            mine.ready |= sum(
+                Ready.BOTTOM_HALF << BITS * pair for pair in range(PAIRS_MAX) if mine.scheduled >> pair & 1
+            )
         mine.turn = ready = mine.ready
-        if not ready & ~Ready.BOTTOM_HALF:
+        if not ready & ~BOTTOM_HALVES:
             return "look"
-        found = "woken" if ready & Ready.OWN_EVENTFD else "kick" if ready & Ready.KICKS else "frame"
+        found = "woken" if ready & Ready.OWN_EVENTFD else "kick" if ready & KICKS else "frame"
         if me.observed:
             me.packet = self.next_in() if found == "frame" else self.next_out()
         return found
 
     @op(
-        {
-            "bottom half": "Q-TX.4",
-            "own eventfd": "Q-TX.12",
-            "transmit kick": "Q-TX.2",
-            "receive kick": "Q-RX.3",
-            "tap": "Q-RX.2",
-            "sleep": "Q-TX.12",
-            "sleep, TAP empty": "Q-RX.11",
-            "no time to wait": "Q-TX.4",
-        },
+        _for_all_pairs(
+            {
+                "bottom half": "Q-TX.4",
+                "own eventfd": "Q-TX.12",
+                "transmit kick": "Q-TX.2",
+                "receive kick": "Q-RX.3",
+                "tap": "Q-RX.2",
+                "sleep": "Q-TX.12",
+                "sleep, TAP empty": "Q-RX.11",
+                "no time to wait": "Q-TX.4",
+            }
+        ),
         {
             "sleep": "wait in ppoll()",
             "sleep, TAP empty": "wait in ppoll()",
@@ -210,21 +269,25 @@ class MainLoop(Routine):
         },
         "main_loop_wait",
         QEMU_MAIN_LOOP,
-        text={
-            "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
-            "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
-            "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",
-            "receive kick": "The receive queue's eventfd was signalled: its handler runs.",
-            "tap": "The TAP can be read: its handler runs.",
-            "sleep": "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once.",
-            "sleep, TAP empty": (
-                "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once."
-            ),
-            "no time to wait": (
-                "A bottom half was scheduled, so the next turn must not wait. QEMU asks for its descriptors all the "
-                "same: ppoll() with no time to wait."
-            ),
-        },
+        text=_for_all_pairs(
+            {
+                "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
+                "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
+                "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",
+                "receive kick": "The receive queue's eventfd was signalled: its handler runs.",
+                "tap": "The TAP can be read: its handler runs.",
+                "sleep": (
+                    "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once."
+                ),
+                "sleep, TAP empty": (
+                    "Nothing is left to do: the lock is given up, and {qemu} waits for all its descriptors at once."
+                ),
+                "no time to wait": (
+                    "A bottom half was scheduled, so the next turn must not wait. QEMU asks for its descriptors all "
+                    "the same: ppoll() with no time to wait."
+                ),
+            }
+        ),
         to={
             "handler": call_any("work", "next_handler"),
             "sleep": call("poll_wait", "take_lock"),
@@ -236,11 +299,11 @@ class MainLoop(Routine):
     )
     def next_handler(self, me: Context) -> str:
         mine = self.qemu.cells
-        for bit, name in HANDLERS.items():
+        for bit, name in self.qemu.handlers.items():
             if mine.ready & bit:
                 mine.ready &= ~bit
-                if bit == Ready.BOTTOM_HALF:
-                    mine.scheduled = 0
+                if bit & BOTTOM_HALVES:
+                    mine.scheduled &= ~(1 << (bit.bit_length() - 1) // BITS)
                 return name
         # aio_ctx_prepare: from here on who schedules a bottom half has to say so.
         mine.notify_me = 1
@@ -249,7 +312,7 @@ class MainLoop(Routine):
             return "no time to wait"
         if me.packet:
             me.packet = 0
-        return "sleep, TAP empty" if mine.turn & Ready.TAP else "sleep"
+        return "sleep, TAP empty" if mine.turn & TAPS else "sleep"
 
 
 class ReadOwnEventfd(Routine):

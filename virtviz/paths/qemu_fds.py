@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import ALREADY_AWAKE, SIGNALLED, WOKE
 from virtviz.engine.ops import RETURN, Routine, block, call, op
-from virtviz.paths.qemu import Ready
+from virtviz.paths.qemu import TAPS
 from virtviz.spec.citation import EVENTFD, POLL
 
 if TYPE_CHECKING:
@@ -106,12 +106,13 @@ class PpollWait(Routine):
     def wait(self, me: Context) -> str:
         qemu, mine = self.qemu, self.qemu.cells
         found = qemu.look()
-        watched = 0 if found else mine.read_poll
-        if qemu.tap.cells.watched != watched:
-            qemu.tap.cells.watched = watched
+        for pair, tap in enumerate(qemu.taps):
+            watched = 0 if found else mine.read_poll >> pair & 1
+            if tap.cells.watched != watched:
+                tap.cells.watched = watched
         mine.polling = int(not found)
         mine.ready = found
-        return "sleep" if not found else "frame" if found == Ready.TAP else "ready"
+        return "sleep" if not found else "frame" if not found & ~TAPS else "ready"
 
 
 class PpollNow(Routine):

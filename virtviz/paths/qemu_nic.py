@@ -17,7 +17,7 @@ from virtviz.ring.rings import readable_bytes
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.memory import Port
     from virtviz.engine.places import Place
@@ -78,15 +78,21 @@ class NicCells(Cells):
 
 
 class Nic:
-    """QEMU's virtio-net device.
+    """QEMU's virtio-net device, as one of its queue pairs has it.
 
     Args:
+        pair: the pair's number, from 0.
         mac: its address.
         tx_name, rx_name: names of its virtqueues.
         tx, rx: the device's side of them.
         skbs, buffers: where the guest keeps its packets; only to know, for people, which packet an address belongs to.
         memory: where QEMU keeps frames between reading and delivering them.
+
+    Attributes:
+        device: all pairs of the device, set by the wiring: they are broken together.
     """
+
+    device: Sequence[Nic]
 
     def __init__(
         self,
@@ -94,6 +100,7 @@ class Nic:
         name: str,
         qemu: Qemu,
         *,
+        pair: int = 0,
         mac: bytes,
         tx_name: str,
         rx_name: str,
@@ -105,6 +112,7 @@ class Nic:
         mergeable: bool,
     ) -> None:
         self.qemu = qemu
+        self.pair = pair
         self.mac = mac
         self.tx_name, self.rx_name = tx_name, rx_name
         self.tx, self.rx = tx, rx
@@ -139,7 +147,8 @@ class Nic:
     def give_up(self) -> None:
         """Mark the device broken (virtio_error)."""
         self.cells.errors += 1
-        self.cells.broken = 1
+        for pair in self.device:
+            pair.cells.broken = 1
 
     def next_out(self) -> int:
         """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""
@@ -152,7 +161,7 @@ class Nic:
 
     def next_in(self) -> int:
         """Give the number of the next packet on the TAP; for people only."""
-        return self.qemu.tap.next_packet()
+        return self.qemu.taps[self.pair].next_packet()
 
 
 class NicRoutine(Routine):

@@ -92,7 +92,7 @@ class ReadTap(RxRoutine):
     def count(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.frame:
-            self.nic.qemu.cells.read_poll = 0
+            self.nic.qemu.poll_tap(self.nic.pair, wanted=False)
             return "kept"
         return "enough" if mine.read >= TAP_BURST else "more"
 
@@ -149,5 +149,5 @@ class ServeRxKick(RxRoutine):
     def read_tap_again(self, me: Context) -> str:
         if self.nic.cells.frame:
             return "kept"
-        self.nic.qemu.cells.read_poll = 1
+        self.nic.qemu.poll_tap(self.nic.pair, wanted=True)
         return "delivered"

@@ -107,7 +107,7 @@ class ServeTxKick(NicRoutine):
         to=goto("notify"),
     )
     def schedule(self, me: Context) -> None:
-        self.nic.qemu.cells.scheduled = 1
+        self.nic.qemu.schedule(self.nic.pair)
 
 
 class SendQueued(NicRoutine):
@@ -368,4 +368,4 @@ class SendQueued(NicRoutine):
     )
     def schedule(self, me: Context) -> None:
         self.nic.cells.tx_waiting = 1
-        self.nic.qemu.cells.scheduled = 1
+        self.nic.qemu.schedule(self.nic.pair)

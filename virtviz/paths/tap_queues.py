@@ -23,7 +23,8 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import Routine, call, call_any, goto, op
 from virtviz.paths.tap import Tap, TapSendmsg
-from virtviz.spec.citation import TUN
+from virtviz.paths.tap_chr import TapWrite, TapWriteWithSoftirqs
+from virtviz.spec.citation import SOFTIRQ, TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES, ETHERTYPE_IPV4, IPV4_HEADER_BYTES, L4_HEADER_BYTES, PROTO_UDP
 
 if TYPE_CHECKING:
@@ -234,6 +235,70 @@ class TapSendmsgOnQueue(TapSendmsg):
     )
     def go_on(self, me: Context) -> str:
         return "more" if self.tap.cells.sent else "end"
+
+
+class _WriteRemembers(TapWrite):
+    """writev() on one of several queues: before it returns, the device remembers the flow's queue.
+
+    Attributes:
+        update: tells the device; set by the wiring.
+    """
+
+    update: FlowUpdate
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give the TAP, the length, the flow and the queue."""
+        return {**super().words(me), **self.update.words()}
+
+    @op(
+        "Q-TX.8",
+        "hand the frame up",
+        "tun_rx_batched",
+        TUN,
+        text="The frame goes up the host's stack as if {tap} had received it: in QEMU's thread, inside its writev().",
+        to=call("receive", "let_softirqs_run"),
+        milestone="at-tap",
+        private=True,
+    )
+    def hand_up(self, me: Context) -> None:
+        super().hand_up(me)
+        self.update.note(me.skb)
+
+    @op(
+        "Q-TX.8",
+        "remember the flow's queue",
+        "tun_flow_update",
+        TUN,
+        text=UPDATE_TEXTS,
+        to={name: goto("finish") for name in UPDATE_TEXTS},
+    )
+    def update_flow(self, me: Context) -> str:
+        return self.update.update()
+
+
+class TapWriteOnQueue(_WriteRemembers):
+    """The same where the frame raises no softirq."""
+
+    links: Mapping[str, str] = {"let_softirqs_run": "update_flow"}
+
+
+class TapWriteOnQueueWithSoftirqs(_WriteRemembers, TapWriteWithSoftirqs):
+    """The same where it may: the softirq runs first, and with it perhaps an answer, for which it is too late."""
+
+    @op(
+        "Q-TX.8",
+        "let softirqs run",
+        "__local_bh_enable_ip",
+        SOFTIRQ,
+        text={
+            "softirq": "The frame has raised a softirq, which runs now, in this thread, inside this writev().",
+            "none": "Softirqs were held off until now; none is waiting.",
+        },
+        to={"softirq": call("softirq", "update_flow"), "none": goto("update_flow")},
+        private=True,
+    )
+    def let_softirqs_run(self, me: Context) -> str:
+        return super().let_softirqs_run(me) or ""
 
 
 class TapSelectQueue(Routine):

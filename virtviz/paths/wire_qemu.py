@@ -26,6 +26,13 @@ from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
+from virtviz.paths.tap_queues import (
+    FlowUpdate,
+    TapFlows,
+    TapSelectQueue,
+    TapWriteOnQueue,
+    TapWriteOnQueueWithSoftirqs,
+)
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_backend import FIRST_PID
 from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
@@ -34,6 +41,7 @@ from virtviz.ring.qemu_device import QemuDevice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from virtviz.engine.memory import Port
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
@@ -51,31 +59,101 @@ FRAMES = 2
 
 
 class QemuBackend:
-    """QEMU's user-space back-end for one queue pair.
+    """QEMU's user-space back-end: one thread for all queue pairs of a virtual machine.
 
     Attributes:
-        thread, threads: the main loop's thread, which is the only one.
-        tap: the TAP it reads and writes.
-        rx_device, tx_device: the device's side of the rings.
+        threads: the main loop's thread, which is the only one.
+        tap: the first queue of the TAP it reads and writes.
     """
 
     def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
-        (guest,) = machine
-        self.parts, self.guest = parts, guest
-        world, state, memory = parts.world, parts.state, guest.memory
+        self.parts, self.machine = parts, machine
+        world, state = parts.world, parts.state
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.threads = [self.thread]
-        self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"))
-        self.kicks = [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for queue in guest.vcpu.queues]
+        taps = [
+            Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), guest.number) for guest in machine
+        ]
+        self.tap = taps[0]
+        kicks = [
+            state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for guest in machine for queue in guest.queues
+        ]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
-        self.qemu = qemu.Qemu(state, name, self.kicks, own, tap)
+        self.qemu = qemu.Qemu(state, name, kicks, own, taps)
         self.qemu.thread = self.thread
-        port = parts.port(self.thread, memory.region)
+        port = parts.port(self.thread, machine[0].memory.region)
+        self.pairs = [QemuPair(parts, guest, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
+        for pair in self.pairs:
+            pair.nic.device = [each.nic for each in self.pairs]
+        self.flows = TapFlows(state, self.tap.name, len(machine)) if len(machine) > 1 else None
+
+    # What others do with it
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each pair's receive and transmit queue."""
+        return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each pair, what a store to each queue's notify address leads to."""
+        is_light = self.parts.world.on("ioeventfd")
+        return [pair.light_exits() if is_light else pair.heavy_exits() for pair in self.pairs]
+
+    def tap_transmit(self) -> Routine:
+        """Make what transmitting on the TAP is, for the host: the way into the guest."""
+        xmits = [pair.tap_transmit() for pair in self.pairs]
+        if self.flows is None:
+            return xmits[0]
+        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
+        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+
+    def wire(self, port: TapPort) -> None:
+        """Make everything the main loop does.
+
+        Args:
+            port: the switch's port that the TAP is.
+        """
+        name = self.qemu.name
+        read_own = qemu_fds.ReadEventfd(f"{name}.read_own", FDS, self.qemu.own, "Q-TX.12")
+        work: dict[str, Routine] = {"own eventfd": qemu.ReadOwnEventfd(f"{name}.serve_own", QEMU, read_own)}
+        for pair in self.pairs:
+            work |= pair.handlers(port, self.flows)
+        self.thread.start = qemu.MainLoop(
+            f"{name}.loop",
+            QEMU,
+            self.qemu,
+            poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
+            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
+            work={handler: work[handler] for handler in self.qemu.handlers.values()},
+            next_out=lambda: next(filter(None, (pair.nic.next_out() for pair in self.pairs)), 0),
+            next_in=lambda: next(filter(None, (pair.nic.next_in() for pair in self.pairs)), 0),
+        )
+
+
+class QemuPair:
+    """What QEMU has of one queue pair.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU whose queues it serves.
+        process: the process.
+        port: how its main loop reaches guest memory.
+        mac: the device's address.
+
+    Attributes:
+        nic: the pair as the device's routines see it.
+        rx_device, tx_device: the device's side of the rings.
+    """
+
+    def __init__(self, parts: Parts, guest: Guest, process: qemu.Qemu, port: Port, mac: bytes) -> None:
+        self.parts, self.guest, self.qemu = parts, guest, process
+        world, state, memory, pair = parts.world, parts.state, guest.memory, guest.number
+        self.kicks = process.kicks[2 * pair : 2 * pair + 2]
+        self.tap = tap = process.taps[pair]
         self.tx_device, self.rx_device = (
             QemuDevice(
                 state,
-                f"{name}.{queue}.ring",
+                f"{process.name}.{queue}.ring",
                 port,
                 layout,
                 back_end="qemu",
@@ -83,16 +161,18 @@ class QemuBackend:
                 indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
+        name = f"{process.name}.q{pair + 1}" if pair else process.name
         region = state.region(f"{name}.memory", FRAMES * HOST_SLOT_BYTES)
         frames = PacketPool(state, f"{name}.frames", region, 0, FRAMES, HOST_SLOT_BYTES, headroom=0)
         parts.pools[frames.name] = frames
         self.nic = qemu_nic.Nic(
             state,
             f"{name}.nic",
-            self.qemu,
-            mac=vm_endpoint(number).mac,
+            process,
+            pair=pair,
+            mac=mac,
             tx_name=guest.tx_name,
             rx_name=guest.rx_name,
             tx=self.tx_device,
@@ -108,20 +188,11 @@ class QemuBackend:
             f"{name}.filtered": lambda: nic.filtered,
             f"{name}.refused": lambda: nic.refused,
             f"{name}.errors": lambda: nic.errors,
-            f"{tap.name}.tx_dropped": lambda: tap.cells.tx_dropped,
+            f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
 
-    # What others do with it
-
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
-        """Give the device's side of the receive and the transmit queue."""
-        return [(self.rx_device, self.tx_device)]
-
-    def kick_exits(self) -> list[list[Routine]]:
-        """Make what a store to each queue's notify address leads to."""
-        return [self._light_exits() if self.parts.world.on("ioeventfd") else self._heavy_exits()]
-
-    def _light_exits(self) -> list[Routine]:
+    def light_exits(self) -> list[Routine]:
+        """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
         after = "The kick is done with." if on_intel else "The store has been emulated."
@@ -131,12 +202,17 @@ class QemuBackend:
             (TX, guest.tx_name, "the transmit queue's eventfd"),
         ):
             wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], wakeup, enter))
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
+            made.append(
+                exit_class(
+                    f"{name}.kick_exit", KVM, guest.vcpu, name, guest.index_of(queue), self.kicks[queue], wakeup, enter
+                )
+            )
         return made
 
-    def _heavy_exits(self) -> list[Routine]:
-        guest, name = self.guest, self.qemu.name
+    def heavy_exits(self) -> list[Routine]:
+        """Make what it leads to where only QEMU knows the address."""
+        guest, name = self.guest, qemu.called(self.qemu.name, self.guest.number)
         on_intel = self.parts.world["cpu"] == "intel"
         exit_class = kvm_mmio.HeavyKickIntel if on_intel else kvm_mmio.HeavyKickAmd
         woken = qemu_fds.WakeForKick(f"{name}.eventfd_wakeup", FDS, self.qemu, "KICK.4", "its own eventfd")
@@ -150,71 +226,63 @@ class QemuBackend:
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
             mmio = qemu_vcpu.HandleMmio(f"{queue_name}.mmio", QEMU_VCPU, self.qemu, queue_name, serve[queue])
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", "KVM_RUN is called again.")
-            made.append(exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, queue, mmio, enter))
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", "KVM_RUN is called again.")
+            made.append(
+                exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, guest.index_of(queue), mmio, enter)
+            )
         return made
 
     def tap_transmit(self) -> Routine:
-        """Make what transmitting on the TAP is, for the host: the way into the guest."""
-        wakeup = qemu_fds.WakePoller(
-            f"{self.tap.name}.wakeup", tap_place(self.tap.name), self.qemu, "N-IN.10", "the TAP"
-        )
-        return TapXmit(f"{self.tap.name}.xmit", tap_place(self.tap.name), self.tap, wakeup)
+        """Make what transmitting on its queue of the TAP is, for the host."""
+        name, place = self.tap.label, tap_place(self.tap.name)
+        wakeup = qemu_fds.WakePoller(f"{name}.wakeup", place, self.qemu, "N-IN.10", "the TAP")
+        return TapXmit(f"{name}.xmit", place, self.tap, wakeup)
 
-    def wire(self, port: TapPort) -> None:
-        """Make everything the main loop does.
+    def handlers(self, port: TapPort, flows: TapFlows | None) -> dict[str, Routine]:
+        """Make what the main loop does for the pair.
 
         Args:
             port: the switch's port that the TAP is.
+            flows: what the TAP remembers of flows; None if it has one queue.
         """
-        guest, nic, name = self.guest, self.nic, self.qemu.name
+        guest, nic, tap, pair = self.guest, self.nic, self.tap, self.guest.number
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
-        read_tap = TapRead(f"{self.tap.name}.read", tap_place(self.tap.name), self.tap, nic)
+        read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
         serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic)
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
-        self.thread.start = qemu.MainLoop(
-            f"{name}.loop",
+        send = qemu_tx.SendQueued(
+            f"{guest.tx_name}.send",
             QEMU,
-            self.qemu,
-            poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
-            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
-            work={
-                "bottom half": qemu_tx.SendQueued(
-                    f"{guest.tx_name}.send",
-                    QEMU,
-                    nic,
-                    self._writev(port),
-                    self._signal_msi(guest.tx_name, TX, "main_loop"),
-                ),
-                "own eventfd": qemu.ReadOwnEventfd(
-                    f"{name}.serve_own", QEMU, self._read("own", self.qemu.own, "Q-TX.12")
-                ),
-                "transmit kick": qemu_tx.ReadKick(
-                    f"{guest.tx_name}.read_kick",
-                    QEMU,
-                    guest.tx_name,
-                    self._read("tx", self.kicks[TX], "Q-TX.2"),
-                    serve_tx,
-                    "Q-TX.2",
-                ),
-                "receive kick": qemu_tx.ReadKick(
-                    f"{guest.rx_name}.read_kick",
-                    QEMU,
-                    guest.rx_name,
-                    self._read("rx", self.kicks[RX], "Q-RX.3"),
-                    serve_rx,
-                    "Q-RX.3",
-                ),
-                "tap": qemu_rx.ReadTap(f"{self.tap.name}.send", QEMU, nic, read_tap, deliver),
-            },
-            next_out=nic.next_out,
-            next_in=nic.next_in,
+            nic,
+            self._writev(port, flows),
+            self._signal_msi(guest.tx_name, TX, "main_loop"),
         )
+        return {
+            qemu.called("bottom half", pair): send,
+            qemu.called("transmit kick", pair): qemu_tx.ReadKick(
+                f"{guest.tx_name}.read_kick",
+                QEMU,
+                guest.tx_name,
+                self._read("tx", self.kicks[TX], "Q-TX.2"),
+                serve_tx,
+                "Q-TX.2",
+            ),
+            qemu.called("receive kick", pair): qemu_tx.ReadKick(
+                f"{guest.rx_name}.read_kick",
+                QEMU,
+                guest.rx_name,
+                self._read("rx", self.kicks[RX], "Q-RX.3"),
+                serve_rx,
+                "Q-RX.3",
+            ),
+            qemu.called("tap", pair): qemu_rx.ReadTap(f"{tap.label}.send", QEMU, nic, read_tap, deliver),
+        }
 
     # Parts of it
 
     def _read(self, which: str, eventfd: kvm.EventfdCells, row: str) -> Routine:
-        return qemu_fds.ReadEventfd(f"{self.qemu.name}.read_{which}", FDS, eventfd, row)
+        name = qemu.called(f"{self.qemu.name}.read_{which}", self.guest.number)
+        return qemu_fds.ReadEventfd(name, FDS, eventfd, row)
 
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
         who = place.name.replace(".", "_")
@@ -224,17 +292,17 @@ class QemuBackend:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)
         return kvm_msi.SignalMsi(f"{queue}.signal_msi_by_{who}", KVM_VM, deliver)
 
-    def _writev(self, port: TapPort) -> Routine:
-        name = f"{self.tap.name}.writev"
+    def _writev(self, port: TapPort, flows: TapFlows | None) -> Routine:
+        tap, nic, backlogs = self.tap, self.nic, self.parts.backlogs
+        name, place = f"{tap.label}.writev", tap_place(tap.name)
+        if flows is None:
+            if port.poll is None:
+                return TapWrite(name, place, tap, nic, port.number, port.receive)
+            return TapWriteWithSoftirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
+        made: TapWriteOnQueue | TapWriteOnQueueWithSoftirqs
         if port.poll is None:
-            return TapWrite(name, tap_place(self.tap.name), self.tap, self.nic, port.number, port.receive)
-        return TapWriteWithSoftirqs(
-            name,
-            tap_place(self.tap.name),
-            self.tap,
-            self.nic,
-            port.number,
-            port.receive,
-            port.poll,
-            self.parts.backlogs,
-        )
+            made = TapWriteOnQueue(name, place, tap, nic, port.number, port.receive)
+        else:
+            made = TapWriteOnQueueWithSoftirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
+        made.update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
+        return made
