@@ -25,13 +25,19 @@ WORLDS = {
 }
 
 
-def dissected(path):
-    """Let tshark read a capture; answers the fields of each frame, after having looked for malformed ones."""
+def dissected(path, *also):
+    """Let tshark read a capture; answers the fields of each frame, after having looked for malformed ones.
+
+    Args:
+        path: the file.
+        also: more fields to be read.
+    """
     tshark = shutil.which("tshark")
     if tshark is None:
         pytest.skip("tshark is not installed: nobody but ourselves can say whether the frames are well-formed")
     options = [word for check in CHECKS for word in ("-o", check)]
-    fields = [word for field in FIELDS for word in ("-e", field)]
+    names = (*FIELDS, *also)
+    fields = [word for field in names for word in ("-e", field)]
 
     def read(*more):
         command = [tshark, "-r", str(path), *options, *more]
@@ -39,7 +45,7 @@ def dissected(path):
 
     bad = "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || icmp.checksum.status == 0"
     assert read("-Y", bad) == []
-    return [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in read("-T", "fields", *fields)]
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in read("-T", "fields", *fields)]
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -55,6 +61,33 @@ def test_frames_on_the_wire_are_well_formed_and_have_good_checksums(call, tmp_pa
         assert protocol in frame["frame.protocols"].split(":")
         assert frame["ip.checksum.status"] == GOOD
         assert frame[f"{protocol}.checksum.status"] == GOOD
+
+
+@pytest.mark.parametrize(("tunnel", "header"), [("vxlan", "vxlan"), ("geneve", "geneve")])
+def test_a_tunnels_frames_are_dissected_to_the_guests_packet(call, tmp_path, tunnel, header):
+    path = tmp_path / "wire.pcap"
+    ran = call("run", "3-vhost", "--set", f"tunnel={tunnel}", "--set", "vni=4711", "--pcap", f"wire={path}")
+    assert ran.code == 0
+    packets = json.loads(ran.out.splitlines()[0])["packets"]
+    frames = dissected(path, f"{header}.vni")
+    assert len(frames) == len(packets)
+    for packet, frame in zip(packets, frames, strict=True):
+        protocol = packet["what"].split()[0].lower()
+        assert frame["frame.protocols"].split(":")[:8] == [
+            "eth",
+            "ethertype",
+            "ip",
+            "udp",
+            header,
+            "eth",
+            "ethertype",
+            "ip",
+        ]
+        assert protocol in frame["frame.protocols"].split(":")[8:]
+        assert int(frame[f"{header}.vni"], 0) == 4711
+        # Outside and inside.
+        assert frame["ip.checksum.status"] == f"{GOOD},{GOOD}"
+        assert frame[f"{protocol}.checksum.status"].endswith(GOOD)
 
 
 @pytest.mark.parametrize("path", [entry.path for entry in shelf()], ids=lambda path: path.stem)

@@ -154,7 +154,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "Execute.next_action": OUTPUT,
     "Upcall.begin": ["ovs_dp_upcall"],
     "Upcall.copy_packet": UPCALL,
-    "Upcall.wake_handler": {"woke": ["wake OVS handler"]},
+    "WakeHandler.wake_handler": {"woke": ["wake OVS handler"]},
     "PollWait.wait": {"ready": ["poll:ret=1"]},
     "PollNow.answer": ["poll:ret=0"],
     "HandlerLoop.sleep": ["poll:enter"],
@@ -333,7 +333,7 @@ def _thread_of(step: Step, routine: str) -> str:
         return HOST_SOFTIRQ
     if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU
-    if routine in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
+    if routine.removesuffix("ThenWork") in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
         return GUEST_SOFTIRQ
     return {"process": GUEST_PROCESS, "softirq": GUEST_SOFTIRQ, "hardirq": GUEST_HARDIRQ}[step.context]
 

@@ -8,7 +8,7 @@ from hostile_lessons import GOOD
 from virtviz.errors import CaptureError, KnobError, LessonError
 from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
-from virtviz.paths.traffic import POKE, RECEIVE, SEND, Item, Poke, make_traffic
+from virtviz.paths.traffic import POKE, RECEIVE, SEND, Item, Link, Poke, make_traffic
 
 
 def lesson_of(scenario: str, world: str = "{}"):
@@ -121,6 +121,46 @@ def test_a_machine_that_is_not_there_is_named(send, world, said):
     assert said in str(caught.value)
 
 
+def test_a_program_on_another_vcpu_has_its_own_part_and_its_own_port():
+    scenario = "send: {id: a, vcpu: 1, kind: udp}; send: {id: b}; reply: {to: a}; receive: {id: c, vcpu: 1}"
+    _, traffic = build(lesson_of(scenario, "{queues: 2}"))
+    assert [item.vcpu for item in traffic.items] == [1, 0, 1, 1]
+    assert traffic.acts_on(0, 0) == ((SEND, 1),)
+    assert traffic.acts_on(0, 1) == ((SEND, 0), (RECEIVE, 2), (RECEIVE, 3))
+    assert traffic.acts_on(0, 3) == ()
+    ports = {int.from_bytes(traffic.frame(n)[at : at + 2], "big") for n, at in ((1, 34), (3, 36), (4, 36))}
+    assert ports == {40001}
+
+
+def test_a_scenario_about_further_vcpus_needs_as_many_queue_pairs():
+    lesson = lesson_of("send: {id: a, vcpu: 2}", "{queues: 3}")
+    with pytest.raises(KnobError, match="about vCPU 2, and with queues=2 there are 2; set queues=3") as caught:
+        build(lesson, [{"queues": 2}])
+    assert caught.value.knob == "queues"
+
+
+@pytest.mark.parametrize(
+    ("event", "world", "said"),
+    [
+        (
+            "send: {id: a, vcpu: 1}",
+            "{}",
+            "there is no vCPU 1; with `queues: 1` there is only vCPU 0; for that one, set",
+        ),
+        (
+            "receive: {id: a, vcpu: 3}",
+            "{queues: 2}",
+            "with `queues: 2` there is vCPU 0 to 1; for that one, set `queues: 4`",
+        ),
+        ("send: {id: a, vcpu: 4}", "{queues: 4}", "`4` is not a whole number from 0 to 3"),
+    ],
+)
+def test_a_vcpu_that_is_not_there_is_named(event, world, said):
+    with pytest.raises(LessonError) as caught:
+        lesson_of(event, world)
+    assert said in str(caught.value)
+
+
 def test_captured_frames_go_from_machine_to_machine_by_their_addresses():
     events = [Item("x", to_vm=1), Item("y", outgoing=False, vm=1), Item("z", vm=1)]
     frames = [make_traffic(events).frame(n) for n in (1, 2, 3)]
@@ -150,3 +190,35 @@ def test_frames_of_a_capture_take_the_place_of_the_scenario():
 def test_frames_that_no_card_would_take_are_refused(frames, what):
     with pytest.raises(CaptureError, match=what):
         build(lesson_of("send: {id: a}"), frames=frames)
+
+
+def test_a_ring_of_the_other_machine_can_be_changed():
+    _, traffic = build(
+        lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    )
+    assert traffic.acts == (((SEND, 0),), ((POKE, 0),))
+    assert traffic.pokes == (Poke("receiveq1", "used_event", 9, 1),)
+
+
+def test_a_ring_of_a_machine_that_is_not_there_is_refused():
+    lesson = lesson_of("send: {id: a}; poke: {vm: vm2, queue: receiveq1, field: used_event, value: 9}", "{vms: 2}")
+    with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):
+        build(lesson, [{"vms": 1}])
+
+
+def test_a_link_is_changed_between_what_comes_before_and_after():
+    _, traffic = build(lesson_of("send: {id: a}; link: {state: down}; link: {vm: vm1, state: up}; send: {id: b}"))
+    assert traffic.acts[0] == ((SEND, 0), (POKE, 0), (POKE, 1), (SEND, 1))
+    assert traffic.pokes == (Link(up=False), Link(up=True))
+    assert traffic.has_links
+
+
+def test_a_link_goes_together_with_one_queue_pair():
+    with pytest.raises(KnobError, match="set queues=1"):
+        build(lesson_of("send: {id: a}; link: {state: down}"), [{"queues": 2}])
+
+
+def test_a_link_of_a_machine_that_is_not_there_is_refused():
+    lesson = lesson_of("send: {id: a}; link: {vm: vm2, state: down}", "{vms: 2}")
+    with pytest.raises(KnobError, match="the scenario is about vm2, and vms is 1"):
+        build(lesson, [{"vms": 1}])

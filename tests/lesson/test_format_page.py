@@ -34,7 +34,7 @@ def test_the_page_names_every_key():
 def test_the_page_names_every_kind_of_question_and_asks_one_of_each():
     for kind in Ask.__args__:
         assert f"| `{kind}` |" in PAGE
-        assert f"ask: {kind}" in EXAMPLES[2]
+        assert f"ask: {kind}" in EXAMPLES[3]
 
 
 def test_the_page_states_the_limits_and_milestones():

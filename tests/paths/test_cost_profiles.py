@@ -21,6 +21,8 @@ WORLDS = [
     {"vcpu": "halted"},
     {"path": "virtio-qemu"},
     {"path": "virtio-qemu", "ioeventfd": "off"},
+    {"tunnel": "vxlan"},
+    {"path": "vhost-user", "switch": "ovs-dpdk", "far_port": "nic"},
 ]
 
 

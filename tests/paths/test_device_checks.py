@@ -187,7 +187,7 @@ def test_a_device_that_needs_a_reset_serves_no_queue_any_more(checks):
     world = Driven(events, SMALL | {"device_checks": checks}).run()
     assert ("give_up", "done") in world.ops()
     assert ("next_work", "deaf") in world.ops()
-    device = [world.cell(f"vhost-4002.device.{name}") for name in ("status", "isr", "generation")]
+    device = [world.cell(f"vm1.device.{name}") for name in ("status", "isr", "generation")]
     assert device == [64 | 15, 3, 1]
     # Two frames lie in the transmit queue, one in the TAP; what was wrong is counted, and so is what nobody fetches.
     assert world.simulation.dropped() == {"vhost-4002.errors": 1, "vhost-4002.unserved": 3}

@@ -24,11 +24,16 @@ EFFECTS = {
     "cpu": ({"apicv": "off"}, {"apicv": "off", "cpu": "amd"}, PING),
     "apicv": ({}, {"apicv": "off"}, PING),
     "vcpu": ({}, {"vcpu": "halted"}, PING),
+    "pv_eoi": ({"apicv": "off"}, {"apicv": "off", "pv_eoi": "off"}, PING),
+    "fast_mmio": ({}, {"fast_mmio": "off"}, PING),
     "guest_if": ({}, {"guest_if": "off"}, PING),
     "host_kernel": ({}, {"host_kernel": "6.1"}, PING),
     "guest_kernel": ({"guest_bql": "off"}, {"guest_bql": "off", "guest_kernel": "6.1"}, PING),
     "tx_batch": ({}, {"tx_batch": 4}, BURST),
     "weight": ({}, {"weight": 8}, BURST),
+    "halt_poll_ns": ({"vcpu": "halted"}, {"vcpu": "halted", "halt_poll_ns": 200000}, PING),
+    "sndbuf": ({}, {"sndbuf": "limited"}, BURST),
+    "busy_poll_us": ({}, {"busy_poll_us": 50}, BURST),
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
     "vms": ({}, {"vms": 2}, PING),
     "queues": ({}, {"queues": 2}, PING),
@@ -38,12 +43,18 @@ EFFECTS = {
     "flows": ({}, {"flows": "known"}, PING),
     "ovs_flow_count": ({}, {"ovs_flow_count": "stale"}, PING),
     "handlers": ({}, {"handlers": 1}, PING),
+    "ovs_dispatch": ({}, {"ovs_dispatch": "per-vport"}, PING),
+    "upcall_rcvbuf": ({}, {"upcall_rcvbuf": 2048}, burst(20)),
     "far_port": ({}, {"far_port": "veth"}, PING),
+    "tunnel": ({}, {"tunnel": "vxlan"}, PING),
+    "vni": ({"tunnel": "vxlan"}, {"tunnel": "vxlan", "vni": 43}, PING),
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
     "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
+REFUSED = {"device"}
+"""Settings of which one value exists to say why there is no such thing."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
 ONE_CHOICE = {"guest", "queue.format"}
@@ -53,7 +64,7 @@ ELSEWHERE = {"store_buffer", "schedule", "costs"}
 
 
 def test_every_knob_is_accounted_for():
-    assert {*EFFECTS, *DRAWN, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
+    assert {*EFFECTS, *DRAWN, *REFUSED, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
 
 
 def seen(items, settings):
@@ -95,10 +106,19 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.size": 64, "tx_stop_threshold": 64}, "queue.size", "set tx_stop_threshold below 64"),
         ({"cpu": "amd"}, "apicv", "set apicv=off"),
         ({"guest_kernel": "6.1"}, "guest_bql", "set guest_bql=off"),
+        ({"busy_poll_us": 50, "path": "virtio-qemu"}, "busy_poll_us", "set path=vhost-net, or busy_poll_us=0"),
+        ({"sndbuf": "limited", "path": "virtio-qemu"}, "sndbuf", "set path=vhost-net, or unlimited"),
+        ({"sndbuf": "limited", "queues": 2}, "sndbuf", "set queues=1, or unlimited"),
+        ({"sndbuf": "limited", "busy_poll_us": 9}, "sndbuf", "set busy_poll_us=0, or unlimited"),
+        ({"halt_poll_ns": 200000}, "halt_poll_ns", "set vcpu=halted, or halt_poll_ns=0"),
+        ({"pv_eoi": "off"}, "pv_eoi", "set apicv=off, or pv_eoi=on"),
+        ({"profile": "recorded", "fast_mmio": "off"}, "fast_mmio", "set cpu=intel, or fast_mmio=on"),
+        ({"path": "virtio-qemu", "ioeventfd": "off", "fast_mmio": "off"}, "fast_mmio", "set ioeventfd=on"),
         ({"ioeventfd": "off"}, "ioeventfd", "set path=virtio-qemu"),
         ({"queue.format": "packed"}, "queue.format", "use split"),
         ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "not under this data path yet; use split"),
-        ({"switch": "bridge", "vms": 2}, "flows", "set flows=known, or vms=1"),
+        ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none"),
+        ({"device": "tun"}, "device", "set device=tap"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "a power of two from 4 to 1024, not '100'"),
         ({"queue.size": "many"}, "queue.size", "a power of two from 4 to 1024, not 'many'"),
@@ -122,7 +142,9 @@ def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})
     make_world({"guest_kernel": "6.1", "guest_bql": "off"})
-    make_world({"switch": "bridge", "vms": 2, "flows": "known"})
+    make_world({"pv_eoi": "off", "apicv": "off"})
+    make_world({"switch": "ovs", "tunnel": "vxlan"})
+    make_world({"switch": "bridge", "tunnel": "none"})
 
 
 def test_settings_are_read_as_on_the_command_line():
@@ -170,6 +192,95 @@ def test_functions_have_their_names_in_the_worlds_kernels(kernel, other):
     assert NAMES[kernel] <= functions
     assert not NAMES[other] & functions
     assert {step.source.split()[1] for step in steps if step.function in NAMES[kernel]} == {kernel}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "what"),
+    [("6.1", "kthread"), ("6.3", "kthread"), ("6.4", "vhost_task"), ("6.12", "vhost_task")],
+)
+def test_a_worker_is_a_kernel_thread_before_6_4_and_a_thread_of_qemu_since(kernel, what):
+    steps = Driven([OUT], {"host_kernel": kernel}).run().steps()
+    (text,) = {step.text for step in steps if step.op == "next_work" and step.outcome == "sleep"}
+    assert what in text
+    worker = [step for step in steps if step.place == "vhost_net"]
+    woken = {step.function for step in worker if step.op == "wake_worker"}
+    assert woken == {"vhost_task_wake" if what == "vhost_task" else "vhost_work_queue"}
+    run = {step.function for step in worker if step.op == "next_work"}
+    assert run == {"vhost_run_work_list" if kernel == "6.12" else "vhost_worker"}
+
+
+@pytest.mark.parametrize("far_port", ["nic", "veth"])
+def test_with_a_limited_send_buffer_vhost_sends_one_by_one_and_gives_all_back_at_once(far_port):
+    def sent(sndbuf):
+        world = Driven(burst(3), KNOWN | {"sndbuf": sndbuf, "far_port": far_port}).run(without=["vhost"]).run()
+        steps = [step for step in world.steps() if step.thread == "vhost-4002"]
+        return world, [step.op for step in steps], [w.new for s in steps for w in s.writes if w.field == "used.idx"]
+
+    batched, ops, used = sent("unlimited")
+    alone, single_ops, same = sent("limited")
+    assert used == same == [3]
+    assert batched.counters()["host_copies"] == alone.counters()["host_copies"]
+    assert batched.counters()["host_syscalls"] == alone.counters()["host_syscalls"] == 0
+    # In a batch all are copied first, and then all go; else each is copied by the TAP and goes at once.
+    assert [op for op in ops if op in ("copy_packet", "next_frame")][:4] == ["copy_packet"] * 3 + ["next_frame"]
+    handed = [op for op in single_ops if op in ("remember_head", "hand_up")]
+    assert handed == ["hand_up", "remember_head"] * 3
+    # And so they have left before the worker asks for the next kick.
+    assert ops.index("enable_kicks") < ops.index("next_frame")
+    assert single_ops.index("hand_up") < single_ops.index("enable_kicks")
+    assert alone.simulation.dropped() == {}
+
+
+@pytest.mark.parametrize("apicv", ["on", "off"])
+def test_while_kvm_polls_an_interrupt_needs_no_wake_up_of_the_vcpu(apicv):
+    def counted(nanoseconds):
+        settings = KNOWN | {"vcpu": "halted", "apicv": apicv, "halt_poll_ns": nanoseconds}
+        world = Driven(PING, settings).run()
+        return world, world.counters()
+
+    slept, asleep = counted(0)
+    polled, awake = counted(200000)
+    assert asleep["vcpu_wakeups"] > awake["vcpu_wakeups"] == 0
+    assert asleep["light_exits"] == awake["light_exits"]
+    assert ("poll", "interrupt") in polled.ops()
+    assert slept.cell("vm1.program.received") == polled.cell("vm1.program.received") == 1
+
+
+def test_when_kvm_has_polled_long_enough_the_vcpu_sleeps_after_all():
+    settings = KNOWN | {"vcpu": "halted", "halt_poll_ns": 200000}
+    lost = Driven([Item(), Item(outgoing=False, answers=0), OUT], settings | {"far_port": "dummy"}).run()
+    assert ("poll", "time is up") in lost.ops()
+    assert ("sleep", "sleep") in lost.ops()
+    assert lost.u16("used_idx") == 2
+
+
+def test_without_paravirtual_eoi_every_end_of_an_interrupt_is_an_exit():
+    def counted(pv_eoi):
+        world = Driven(PING, KNOWN | {"apicv": "off", "pv_eoi": pv_eoi}).run()
+        counters = world.counters()
+        return counters["light_exits"], counters["interrupts"], sum(op == "exit_msr" for op, _ in world.ops())
+
+    (fewer, interrupts, quiet), (more, same, loud) = counted("on"), counted("off")
+    assert interrupts == same == loud
+    assert more - fewer == loud - quiet > 0
+
+
+def test_an_end_of_an_interrupt_is_an_exit_while_another_one_waits():
+    # Both queues' interrupts wait before the vCPU is in the guest again, and are injected one after the other.
+    settings = KNOWN | {"apicv": "off", "vcpu": "halted", "far_port": "veth"}
+    ops = Driven(PING, settings).run().ops()
+    assert ("acknowledge", "exit") in ops
+
+
+@pytest.mark.parametrize("path", ["vhost-net", "virtio-qemu"])
+def test_without_the_fast_bus_a_kick_on_intel_is_decoded(path):
+    def kick(fast):
+        ops = [op for op, _ in Driven([OUT], KNOWN | {"path": path, "fast_mmio": fast}).run().ops()]
+        return ops[ops.index("exit_ept_misconfig") : ops.index("vm_entry") + 1]
+
+    assert "emulate" not in kick("on")
+    assert kick("off")[:5] == ["exit_ept_misconfig", "try_fast_bus", "emulate", "find_ioeventfd", "signal_eventfd"]
+    assert kick("off")[-1] == "vm_entry"
 
 
 def test_an_older_guest_turns_callbacks_off_once_less_in_its_poll():

@@ -22,6 +22,8 @@ ROWS = {
     "N-IN": 10,
     "V-RX": 14,
     "G-RX": 9,
+    "TUNNEL-TX": 3,
+    "TUNNEL-RX": 4,
 }
 """Block -> its number of rows."""
 INSIDE = {f"N-IN.{n}" for n in (4, 5, 6, 7)}
@@ -36,6 +38,10 @@ WORLDS = {
     "by veth, on its own": ([IN], {"far_port": "veth"}),
     "dummy": ([OUT], {"far_port": "dummy"}),
     "bridge": (PING, {"switch": "bridge"}),
+    "bridge that floods": (PING, {"switch": "bridge", "vms": 2}),
+    "tunnel": (PING, {"tunnel": "vxlan"}),
+    "tunnel over veth": (PING, {"tunnel": "geneve", "far_port": "veth"}),
+    "a socket for each port": (PING, {"ovs_dispatch": "per-vport"}),
     "Intel without APICv": (PING, {"apicv": "off", "guest_if": "off"}),
 }
 

@@ -8,7 +8,7 @@ from driving import KNOWN, Driven, Item, Pause
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.trace import Trace
 from virtviz.paths.capture import frame_bytes, frames_at, read_capture, write_capture
-from virtviz.paths.traffic import vm_endpoint
+from virtviz.paths.traffic import Poke, vm_endpoint
 from virtviz.spec.frames import summary
 
 TWO = {"vms": 2}
@@ -144,3 +144,12 @@ def test_counting_gives_what_recording_gives():
 def test_a_machine_without_a_part_in_the_scenario_does_nothing():
     world = ran([Item("out", kind="udp")])
     assert {step.op for step in world.steps() if step.thread.startswith("vm2")} <= {"next_act", "own_work"}
+
+
+def test_a_ring_of_the_second_machine_is_changed_by_its_own_outside():
+    poke = Poke("transmitq1", "avail.ring[0]", 999, vm=1)
+    events = [Item(kind="udp", length=18, vm=1), poke, Item(kind="udp", length=18)]
+    world = Driven(events, KNOWN | {"vms": 2, "path": "virtio-qemu"}).run()
+    assert [step.thread for step in world.steps() if step.op == "change"] == ["vm2.outside"]
+    assert (world.cell("qemu-4012.nic.broken"), world.cell("qemu-4002.nic.broken")) == (1, 0)
+    assert (world.cell("vm1.device.status"), world.cell("vm2.device.status")) == (15, 79)

@@ -205,12 +205,13 @@ def test_a_full_card_holds_frames_back_and_then_drops_them():
 
 
 def test_the_switch_loses_packets_when_a_handlers_socket_is_full():
-    world = Driven(burst(100))
+    world = Driven(burst(100), {"upcall_rcvbuf": 1 << 16})
     world.run(without=["handler"])
-    assert world.simulation.dropped() == {"ovs.lost": 36}
+    # Of twice the buffer each message takes 2304 bytes; the last one may go over.
+    assert world.simulation.dropped() == {"ovs.lost": 100 - (2 * (1 << 16) // 2304 + 1)}
     assert world.counters()["upcalls"] == 100
     world.run()
-    assert world.cell("eth0.sent") == 64
+    assert world.cell("eth0.sent") == 57
 
 
 def test_a_socket_drops_what_its_program_does_not_read():

@@ -56,13 +56,32 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
         "rx_buffer": draw(st.sampled_from([n for n in (1536, 256, 64) if n * size // 2 > 1500])),
         "ovs_flow_count": draw(st.sampled_from(("fresh", "stale"))),
         "store_buffer": draw(st.sampled_from(("off", "off", "on"))),
-        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu"))),
+        "path": draw(st.sampled_from(("vhost-net", "virtio-qemu", "vhost-user"))),
     }
+    if settings["path"] == "vhost-user":
+        settings |= {"switch": "ovs-dpdk", "far_port": "nic"}
+        if fixed.get("vms") == 2:
+            settings["store_buffer"] = "off"
     settings["ioeventfd"] = draw(st.sampled_from(("on", "off"))) if settings["path"] == "virtio-qemu" else "on"
+    if settings["path"] == "vhost-net":
+        settings["busy_poll_us"] = draw(st.sampled_from((0, 0, 50)))
+        settings["sndbuf"] = (
+            "unlimited" if settings["busy_poll_us"] else draw(st.sampled_from(("unlimited", "limited")))
+        )
+    if settings["vcpu"] == "halted":
+        settings["halt_poll_ns"] = draw(st.sampled_from((0, 200000)))
+    if settings["cpu"] == "intel" and settings["ioeventfd"] == "on":
+        settings["fast_mmio"] = draw(st.sampled_from(("on", "on", "off")))
     if fixed.get("vms") == 2 and settings["switch"] == "bridge":
         # It would flood to the other machine, and that goes together with no more than one.
         settings["flows"] = "known"
+    if draw(st.sampled_from((False, False, True))):
+        known = sorted({*settings["features"]} - {"event_idx"})
+        settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
+    if settings["switch"] == "ovs":
+        settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"
+    settings["pv_eoi"] = draw(st.sampled_from(("on", "off"))) if settings["apicv"] == "off" else "on"
     return make_world(settings | fixed)
 
 

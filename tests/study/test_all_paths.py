@@ -49,7 +49,9 @@ def test_every_switch_that_can_be_set_has_rows():
 
 
 def test_further_settings_go_over_every_row():
-    halted = list(all_paths([{"vcpu": "halted"}], [row for row in ROWS if row.way == "in" and not row.new_flow]))
+    # A guest whose program polls never halts.
+    rows = [row for row in ROWS if row.way == "in" and not row.new_flow and row.settings.get("guest") != "dpdk"]
+    halted = list(all_paths([{"vcpu": "halted"}], rows))
     assert {cost.cells["vcpu_wakeups"] for cost in halted} == {1}
 
 

@@ -99,9 +99,9 @@ def test_every_crossing_is_seen_to_cross_its_border(screens):
         x, y = gate.at
         assert lines[1 + y][x] in "▲▼▶◀"
         names = CROSSINGS[crossing.kind]
-        row = lines[1] if gate.upright else lines[1 + y]
+        row = lines[1 + gate.label[1]]
         assert any(name in row for name in names)
-        assert "┃" in [line[x] for line in lines[1:7]] if gate.upright else "━" in lines[1 + y]
+        assert "┃" in [line[x] for line in lines[1 : 1 + stage.height]] if gate.upright else "━" in lines[1 + y]
 
 
 def test_a_border_that_is_not_crossed_is_not_lit(screens):

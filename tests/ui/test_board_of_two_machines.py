@@ -44,7 +44,10 @@ def two_machines(switch="ovs"):
     return Session.open(load_text(LESSON % switch))
 
 
-@pytest.fixture(scope="module", params=["ovs", "bridge"])
+POLLED = "ovs-dpdk, path: vhost-user"
+
+
+@pytest.fixture(scope="module", params=["ovs", "bridge", POLLED, f"{POLLED}, guest: dpdk"])
 def session(request):
     return after_questions(two_machines(request.param))
 

@@ -111,6 +111,29 @@ def test_a_kick_without_ioeventfd_goes_through_qemu(snap_compare, op):
     assert snap_compare(make_player(session, motion="none"), terminal_size=LARGE)
 
 
+@pytest.mark.parametrize("op", ["next_queue", "check_call", "carry_out", "write_desc"])
+def test_a_thread_of_ovs_dpdk_polls(snap_compare, op):
+    session = opened(path="vhost-user")
+    reach(session, position_of(session, op, place="dpdk0" if op == "write_desc" else None))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=SMALL)
+
+
+@pytest.mark.parametrize("op", ["translate", "find_nobody"])
+def test_what_ovs_dpdk_does_seldom(snap_compare, op):
+    session = opened(path="vhost-user", flows="unknown", queue__start=65535)
+    reach(session, position_of(session, op))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=LARGE)
+
+
+@pytest.mark.parametrize(
+    ("op", "path"), [("write_header", "vhost-user"), ("take_packet", "vhost-user"), ("kick", "vhost-net")]
+)
+def test_a_program_drives_the_device_itself(snap_compare, op, path):
+    session = opened(guest="dpdk", path=path)
+    reach(session, position_of(session, op))
+    assert snap_compare(make_player(session, motion="none"), terminal_size=SMALL)
+
+
 def test_help(snap_compare):
     assert picture(snap_compare, "publish", LARGE, more=("question_mark",))
 

@@ -3,6 +3,10 @@ from itertools import combinations, pairwise
 import pytest
 from live_source import PING, Live
 
+from virtviz.paths.describe import describe
+from virtviz.paths.knobs import make_world
+from virtviz.paths.traffic import Item, Poke, make_traffic
+from virtviz.paths.wiring import simulate
 from virtviz.view import make_frame
 from virtviz.view.stage import BOX, CHIP, short_thread
 from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT, make_stage
@@ -11,13 +15,29 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
-WORLDS = ({}, {"flows": "unknown"}, {"profile": "recorded"}, {"far_port": "dummy"}, {"switch": "bridge"}, QEMU, HEAVY)
+POLLED = {"path": "vhost-user", "flows": "unknown"}
+TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
+WORLDS = {
+    "nic": {},
+    "upcall": {"flows": "unknown"},
+    "veth": {"profile": "recorded"},
+    "dummy": {"far_port": "dummy"},
+    "bridge": {"switch": "bridge"},
+    "qemu": QEMU,
+    "no ioeventfd": HEAVY,
+    "tunnel": TUNNEL,
+    "tunnel under QEMU": TUNNEL | QEMU,
+    "tunnel over veth": TUNNEL | {"far_port": "veth"},
+    "vhost-user": POLLED,
+    "dpdk": POLLED | {"guest": "dpdk"},
+    "dpdk kicks": {"guest": "dpdk"},
+}
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=["nic", "upcall", "veth", "dummy", "bridge", "qemu", "no ioeventfd"])
+@pytest.fixture(scope="module", params=WORLDS)
 def live(request):
-    items = PING[:1] if "far_port" in request.param else PING
-    return Live(items, **request.param)
+    settings = WORLDS[request.param]
+    return Live(PING[:1] if settings.get("far_port") == "dummy" else PING, **settings)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -92,3 +112,14 @@ def test_thread_names_are_shortened_from_the_outside_in():
     assert short_thread("vhost-4002", 7) == "vhost"
     assert short_thread("softirq/cpu1", 7) == "softirq"
     assert short_thread("handler1", 7) == "hndlr1"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 8), (120, 12), (200, 16)])
+def test_who_changes_a_ring_from_outside_has_a_spot_of_its_own(width, height):
+    simulation = simulate(make_world(), make_traffic([Item(), Poke("transmitq1", "avail.idx", 3)]))
+    stage = make_stage(describe(simulation), width, height)
+    spot = stage.spots[stage.places["outside"]]
+    assert spot.title == "outside"
+    others = [other for other in stage.spots.values() if other is not spot]
+    beside = [other for other in others if other.y <= spot.y < other.y + other.height]
+    assert not [other for other in beside if other.x < spot.x + spot.width and spot.x < other.x + other.width]

@@ -14,9 +14,10 @@ from msgspec import UNSET
 from virtviz.errors import CaptureError, KnobError
 from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
+from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Pause, Poke, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Link, Pause, Poke, ends_of, make_traffic
 from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def build(
         _fit_pokes(lesson, world)
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
-    needed = max((max(e.vm, e.to_vm) for e in events if isinstance(e, Item)), default=0) + 1
+    needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
     vcpus = max((e.vcpu for e in events if isinstance(e, Item)), default=0) + 1
@@ -69,9 +70,23 @@ def build(
             "queues",
             f"the scenario is about vCPU {vcpus - 1}, and with queues={queues} there are {queues}; set queues={vcpus}",
         )
+    if any(isinstance(event, Link) for event in events):
+        _check_link_can_change(world)
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
+
+
+def _check_link_can_change(world: World) -> None:
+    """Refuse worlds in which a change of a virtual machine's link is not followed."""
+    if world.number("queues") > 1:
+        raise KnobError("queues", "a link can be changed with one queue pair only; set queues=1")
+    if world["path"] == "vhost-user":
+        raise KnobError(
+            "path", "a link cannot be changed under vhost-user here; set path=vhost-net or path=virtio-qemu"
+        )
+    if world["guest"] == "dpdk":
+        raise KnobError("guest", "a program that polls does not look at its link here; set guest=kernel")
 
 
 def _fit_pokes(lesson: Lesson, world: World) -> None:
@@ -94,9 +109,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
     """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
-    made: list[Item | Pause | Poke] = []
+    made: list[Item | Pause | Poke | Link] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -133,7 +148,10 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke]:
                 for name, i in zip(names_of(reply_id(event.reply), len(asked)), asked, strict=True)
             ]
         elif isinstance(event.poke, PokeEvent):
-            made.append(Poke(event.poke.queue, event.poke.field, event.poke.value))
+            poke = event.poke
+            made.append(Poke(poke.queue, poke.field, poke.value, VMS.index(poke.vm)))
+        elif isinstance(event.link, LinkEvent):
+            made.append(Link(event.link.state == "up", VMS.index(event.link.vm)))
         else:
             made.append(Pause())
         items += new
@@ -158,11 +176,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause | Poke] = []
+    made: list[Item | Pause | Poke | Link] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"
@@ -210,7 +228,8 @@ def check_world(value: object, marks: Marks) -> None:
 def check_scenario(lesson: Lesson, marks: Marks) -> None:
     """Note what keeps a scenario from being built."""
     machines = _machines(lesson)
-    _check_pokes(lesson, marks)
+    _check_pokes(lesson, machines, marks)
+    _check_links(lesson, machines, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -296,13 +315,21 @@ def _number(lesson: Lesson, knob: str) -> int:
         return make_world().number(knob)
 
 
-def _check_pokes(lesson: Lesson, marks: Marks) -> None:
+def _check_links(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
+    """Note links of virtual machines that are not there."""
+    for number, event in enumerate(lesson.scenario):
+        if isinstance(event.link, LinkEvent):
+            _check_machine(event.link.vm, ("scenario", number, "link", "vm"), machines, marks)
+
+
+def _check_pokes(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
     """Note changes of fields that do not exist, or do not hold the value."""
     layout = SplitLayout.at(0, _number(lesson, "queue.size"))
     for number, event in enumerate(lesson.scenario):
         poke, at = event.poke, ("scenario", number, "poke")
         if not isinstance(poke, PokeEvent):
             continue
+        _check_machine(poke.vm, (*at, "vm"), machines, marks)
         try:
             length = layout.field_place(poke.field)[1]
         except ValueError as error:

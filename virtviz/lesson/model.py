@@ -25,7 +25,7 @@ Vcpu = Annotated[
     int,
     Meta(
         ge=0,
-        lt=KNOBS["queues"].high,
+        le=KNOBS["queues"].high - 1,
         description="The vCPU on which the program runs; the setting `queues` says how many there are. Each has a "
         "program of its own, which does what it has to do in the order of the scenario.",
     ),
@@ -92,14 +92,22 @@ class Receive(Model, frozen=True):
     vcpu: Vcpu = 0
 
 
-class Poke(Model, frozen=True):
+class Poke(Model, frozen=True, kw_only=True):
     """A field of a ring is changed from outside, as neither driver nor device would: to show what a broken one does."""
 
+    vm: Annotated[str, Meta(description="The virtual machine whose ring it is.")] = "vm1"
     queue: Annotated[Literal["receiveq1", "transmitq1"], Meta(description="The virtqueue.")]
     field: Annotated[
         str, Meta(description="The field, as the trace calls it: `avail.idx`, `avail.ring[0]`, `desc[3].len`, ...")
     ]
     value: Annotated[int, Meta(ge=0, le=(1 << 63) - 1, description="What it is set to; it has to fit.")]
+
+
+class Link(Model, frozen=True):
+    """Somebody tells QEMU that a virtual machine's link is up or down, as QMP's `set_link` does."""
+
+    state: Annotated[Literal["up", "down"], Meta(description="What the link is from now on.")]
+    vm: Annotated[str, Meta(description="The virtual machine whose link it is.")] = "vm1"
 
 
 class Event(Model, frozen=True):
@@ -116,6 +124,7 @@ class Event(Model, frozen=True):
         | UnsetType
     ) = UNSET
     poke: Poke | UnsetType = UNSET
+    link: Link | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none or several of the keys."""
@@ -123,7 +132,7 @@ class Event(Model, frozen=True):
             raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
 
 
-EVENT_KEYS = ("send", "reply", "receive", "pause", "poke")
+EVENT_KEYS = ("send", "reply", "receive", "pause", "poke", "link")
 
 
 class When(Model, frozen=True):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import DROPPED
-from virtviz.engine.ops import RETURN, Routine, call_any, goto, op
-from virtviz.paths.switch_ports import MAC_BYTES, SwitchPorts
+from virtviz.engine.ops import RETURN, call_any, goto, op
+from virtviz.paths.switch_ports import MAC_BYTES, SendOut, SwitchPorts
 from virtviz.spec.citation import BR_FDB, BR_FORWARD, BR_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
@@ -104,22 +105,12 @@ def is_station(address: bytes) -> bool:
     return any(address) and not address[0] & 1
 
 
-class BridgeFrame(Routine):
-    """A frame enters the bridge by a port, and leaves it by others: O-FWD rows 1 to 4.
-
-    Args:
-        outputs: port name -> what sending to it is.
-    """
+class BridgeFrame(SendOut):
+    """A frame enters the bridge by a port, and leaves it by others: O-FWD rows 1 to 4."""
 
     def __init__(self, name: str, place: Place, bridge: Bridge, outputs: Mapping[str, Routine]) -> None:
-        super().__init__(name, place)
+        super().__init__(name, place, outputs)
         self.bridge = bridge
-        self.last_outputs = outputs
-        self.outputs: Mapping[str, Routine] = {}
-
-    def outputs_are_known(self) -> None:
-        """Take note that every output has been put into the mapping; some of them lead back here."""
-        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the port, and count what the bridge knows."""

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtviz.engine.places import Domain, Side
 from virtviz.errors import CaptureError
+from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
+from virtviz.spec.tunnels import OUTER_BYTES
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
 
 if TYPE_CHECKING:
@@ -178,12 +180,16 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     """Give the frame that a step is about, as its bytes lie in memory at the place of the step; empty if there is none.
 
     The machine must stand at the step, as it does after `Trace.step`. While the guest has only the payload, the headers
-    that its kernel is going to put in front are added.
+    that its kernel is going to put in front are added. In a tunnel, a frame has all that is put in front of it from the
+    moment that the last of it is there, until the far end, or this one, takes it off.
     """
     packet = step.packet
     if not packet:
         return b""
-    host = simulation.pools["host"]
+    host = partial(_in_pool, simulation.pools["host"], packet)
+    if isinstance(simulation.pools["host"], HeadroomPool):
+        is_outside = step.domain is Domain.HARDWARE or step.milestone in ("on-wire", "from-wire")
+        host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside=is_outside)
     item = simulation.traffic.item_of(packet)[1]
     # The machine that the step is in first; of a packet between two machines, either may still have it.
     ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]
@@ -192,15 +198,16 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     if step.domain is not Domain.HARDWARE and _side(step) is Side.GUEST:
         if step.row in ("G-TX.1", "G-TX.2"):
             looks.insert(0, lambda: _in_program(simulation, ends[0].pairs[item.vcpu].program, packet))
-        looks.append(lambda: _in_pool(host, packet))
+        looks.append(host)
     else:
-        looks.insert(0, lambda: _in_pool(host, packet))
+        looks.insert(0, host)
         # Between reading and delivering it, a back-end in user space has it in memory of its own.
         backends = [pool for name, pool in simulation.pools.items() if name.startswith("qemu-")]
         looks += [partial(_in_pool, pool, packet) for pool in backends]
     # A frame that has been taken apart again, its pieces given back one by one, is looked for where it is still whole.
     whole = simulation.traffic.length(packet)
-    return next((found for look in looks if len(found := look()) == whole), b"")
+    lengths = (whole, whole + OUTER_BYTES) if isinstance(simulation.pools["host"], HeadroomPool) else (whole,)
+    return next((found for look in looks if len(found := look()) in lengths), b"")
 
 
 def _in_pair(pair: Pair, packet: int) -> list[Callable[[], bytes]]:
@@ -224,12 +231,32 @@ def _in_program(simulation: Simulation, program: Program, packet: int) -> bytes:
 
 def _in_pool(pool: PacketPool, packet: int) -> bytes:
     """Give a packet's bytes from the slot that holds it; a slot just given back still does."""
-    mine = pool.cells
-    slots = [slot for slot, number in enumerate(mine.packet) if number == packet and mine.length[slot]]
+    slots = _slots_of(pool, packet)
+    return bytes(pool.data(slots[0])) if slots else b""
+
+
+def _in_tunnel(pool: HeadroomPool, packet: int, *, is_outside: bool) -> bytes:
+    """The same where a packet can have the tunnel's headers in front of it, and a copy of it have none.
+
+    Args:
+        pool: the host's packet memory.
+        packet: its number.
+        is_outside: the copy with the headers is wanted, if there are both.
+    """
+    slots = _slots_of(pool, packet)
     if not slots:
         return b""
+    pushed = pool.metadata.pushed
+    slot = next((slot for slot in slots if (pushed[slot] == OUTER_BYTES) == is_outside), slots[0])
+    return bytes(pool.data(slot) if pushed[slot] == OUTER_BYTES else pool.inner(slot))
+
+
+def _slots_of(pool: PacketPool, packet: int) -> list[int]:
+    """Give the slots that hold a packet; only if there is none, those that were given back and still do."""
+    mine = pool.cells
+    slots = [slot for slot, number in enumerate(mine.packet) if number == packet and mine.length[slot]]
     free = set(mine.free[: mine.free_count])
-    return bytes(pool.data(next((slot for slot in slots if slot not in free), slots[0])))
+    return [slot for slot in slots if slot not in free] or slots
 
 
 def _in_receive_buffers(pair: Pair, packet: int) -> bytes:

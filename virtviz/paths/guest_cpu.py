@@ -160,7 +160,9 @@ class TakeInterrupt(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the vector and the queue it belongs to."""
-        return {"vector": self.cpu.vcpu.vector_number(), "queue": self.cpu.vcpu.queue_of_vector()}
+        vcpu = self.cpu.vcpu
+        why_exit = "Another one waits" if vcpu.pv_eoi else "Without paravirtual EOI KVM has to see it"
+        return {"vector": vcpu.vector_number(), "queue": vcpu.queue_of_vector(), "why_exit": why_exit}
 
     @op(
         "IRQ.5",
@@ -186,8 +188,8 @@ class TakeInterrupt(Routine):
         X86_APIC,
         text={
             "exit": (
-                "The edge interrupt is acknowledged before its handler runs. Another one waits, so this "
-                "end-of-interrupt has to leave the guest."
+                "The edge interrupt is acknowledged before its handler runs. {why_exit}, so this end-of-interrupt has "
+                "to leave the guest."
             ),
             "reschedule": "The interrupt is from another vCPU, and no device's; its end needs no exit.",
             "": (

@@ -11,7 +11,7 @@ from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.memory import Region
     from virtviz.engine.places import Place
@@ -82,6 +82,7 @@ class Program(Routine):
         self.cells = state.add(AppCells, name, missed=[0] * len(traffic.items))
         self.answers = [traffic.items[index].answers if act is SEND else -1 for act, index in acts]
         self.programs: Mapping[tuple[int, int], Program] = {(vm, vcpu): self}
+        self.restless: Sequence[Callable[[], bool]] = ()
         self.sendmsg: Routine
         self.recvmsg: Routine
 
@@ -112,8 +113,8 @@ class Program(Routine):
         return act in (SEND, RECEIVE)
 
     def pause_ends(self) -> bool:
-        """Say whether it has something to do after a while."""
-        return self.act is PAUSE
+        """Say whether it has something to do after a while, and nobody stops polling before that."""
+        return self.act is PAUSE and not any(polls() for polls in self.restless)
 
     def pass_change(self) -> int:
         """Go past a change from outside; answers its number in the traffic."""

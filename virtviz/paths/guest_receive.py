@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import (
     COPIED,
     DROPPED,
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from virtviz.paths.guest_stack import Socket
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.queues import Fifo
+
+
+@cells
+class OtherHostCells(Cells):
+    """Frames that came to a network device and were for another station (rx_otherhost_dropped)."""
+
+    dropped: int = 0
 
 
 class Deliver(Routine):
@@ -90,6 +98,49 @@ class Deliver(Routine):
         self.socket.cells.dropped += 1
         (self.buffers if entry & 1 else self.small).release(entry >> 1)
         return DROPPED
+
+
+class OwnFramesOnly(Deliver):
+    """The same on a network where a switch floods frames that are for somebody else.
+
+    Attributes:
+        mac: the guest's own Ethernet address.
+        others: what keeps the count of such frames.
+    """
+
+    mac: bytes
+    others: OtherHostCells
+
+    @op(
+        "G-RX.8",
+        {"packet": "hand the next packet up", "none": "find no more packets", DROPPED: "drop a frame for another host"},
+        "netif_receive_skb_list_internal",
+        CORE_DEV,
+        text={
+            "packet": "IP and ICMP or UDP look at the packet and find the socket it is for.",
+            "none": "Every collected packet has been handed up.",
+            DROPPED: "The frame's target is another station: its copy came by flooding. IP drops it unread.",
+        },
+        to={"packet": goto("queue_on_socket"), "none": RETURN, DROPPED: goto("next_packet")},
+        private=True,
+    )
+    def next_packet(self, me: Context) -> str:
+        answer = super().next_packet(me) or ""
+        if answer == "none":
+            return answer
+        entry = self.collected.first()
+        pool, slot = self.buffers if entry & 1 else self.small, entry >> 1
+        target = pool.data(slot)[: len(self.mac)]
+        if target[0] & 1 or target == self.mac:
+            return answer
+        self.collected.take()
+        pool.release(slot)
+        self.others.dropped += 1
+        return DROPPED
+
+
+class DeliverOwn(OwnFramesOnly):
+    """That, for a guest with one vCPU."""
 
 
 class Recvmsg(Routine):

@@ -22,7 +22,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import DROPPED, WOKE_PROCESS
 from virtviz.engine.ops import RETURN, Routine, call_any, goto, op
 from virtviz.paths.guest_cpu import Waits
-from virtviz.paths.guest_receive import Deliver
+from virtviz.paths.guest_receive import Deliver, OwnFramesOnly
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.traffic import program_of
 from virtviz.spec.citation import CORE_DEV, CORE_SOCK, IP_OUTPUT, SCHED, X86_SMP
@@ -164,6 +164,10 @@ class DeliverToAny(Deliver):
         if woken == self.number:
             return "here"
         return f"vcpu{woken}" if self.interrupts else "there"
+
+
+class DeliverOwnToAny(OwnFramesOnly, DeliverToAny):
+    """That, on a network where a switch floods frames that are for somebody else."""
 
 
 class RescheduleInterrupt(Routine):

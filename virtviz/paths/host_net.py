@@ -239,10 +239,11 @@ class PeerReceive(Routine):
         back: transmission on its end of the pair.
     """
 
-    def __init__(self, name: str, place: Place, pool: PacketPool, traffic: Traffic, back: Routine) -> None:
+    def __init__(self, name: str, place: Place, pool: PacketPool, wire: Wire, back: Routine) -> None:
         super().__init__(name, place)
         self.pool = pool
-        self.traffic = traffic
+        self.wire = wire
+        self.traffic = wire.traffic
         self.back = back
 
     def words(self, me: Context) -> Mapping[str, object]:
@@ -276,7 +277,7 @@ class PeerReceive(Routine):
         packet = self.traffic.answer_to(me.packet)
         me.packet = packet
         me.skb = self.pool.take(packet)
-        self.pool.fill(me.skb, self.traffic.frame(packet))
+        self.wire.write(self.pool, me.skb, packet)
 
 
 class Arrivals(Routine):
@@ -287,12 +288,9 @@ class Arrivals(Routine):
         softirq: takes the frame out at the other end.
     """
 
-    def __init__(
-        self, name: str, place: Place, pool: PacketPool, traffic: Traffic, wire: Wire, xmit: Routine, softirq: Routine
-    ) -> None:
+    def __init__(self, name: str, place: Place, pool: PacketPool, wire: Wire, xmit: Routine, softirq: Routine) -> None:
         super().__init__(name, place)
         self.pool = pool
-        self.traffic = traffic
         self.wire = wire
         self.xmit = xmit
         self.softirq = softirq
@@ -313,7 +311,7 @@ class Arrivals(Routine):
     def send(self, me: Context) -> None:
         me.packet = self.wire.take_arrival()
         me.skb = self.pool.take(me.packet)
-        self.pool.fill(me.skb, self.traffic.frame(me.packet))
+        self.wire.write(self.pool, me.skb, me.packet)
 
     @op(
         "N-IN.1",
@@ -359,6 +357,14 @@ class Wire:
         index, pauses = arrivals[mine.at]
         is_due = self.phase(self.traffic.items[index]) >= (mine.round, pauses)
         return mine.round * len(self.traffic.items) + index + 1 if is_due else 0
+
+    def write(self, pool: PacketPool, slot: int, packet: int) -> None:
+        """Write a frame as it comes in from the far host into its slot."""
+        pool.fill(slot, self.traffic.frame(packet))
+
+    def length(self, packet: int) -> int:
+        """Give the bytes that a frame has on the wire."""
+        return self.traffic.length(packet)
 
     def take_arrival(self) -> int:
         """Take the frame that `next_arrival` gave."""

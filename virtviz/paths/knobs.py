@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from virtviz.errors import KnobError
 from virtviz.paths.costs import BASE, ENDING, load_costs, profile_names
+from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
 
@@ -29,6 +30,7 @@ class Knob(Struct, frozen=True):
         members: the words a set may contain; makes it a set.
         recorded: its value in the profile `recorded`; None if the same.
         ending: instead of one of the words, it may be the path of a file that ends so; empty if it may not.
+        follows: another knob, a value of it, and what this knob then is unless it was set itself.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Knob(Struct, frozen=True):
     members: tuple[str, ...] = ()
     recorded: Value | None = None
     ending: str = ""
+    follows: tuple[tuple[str, str, Value], ...] = ()
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
@@ -94,10 +97,16 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the TAP device: in the kernel (vhost-net), or in QEMU's main loop.",
-            choices=("vhost-net", "virtio-qemu"),
+            "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
+            "polling thread of OVS-DPDK (vhost-user).",
+            choices=("vhost-net", "virtio-qemu", "vhost-user"),
         ),
-        Knob("guest", "kernel", "What drives the device in the guest: the kernel's virtio-net.", choices=("kernel",)),
+        Knob(
+            "guest",
+            "kernel",
+            "What drives the device in the guest: the kernel's virtio-net, or a program that polls, with DPDK.",
+            choices=("kernel", "dpdk"),
+        ),
         Knob(
             "ioeventfd",
             "on",
@@ -107,8 +116,10 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
-            "Which optional features driver and device agreed on.",
+            "Which optional features driver and device agreed on; with guest=dpdk, which knows no event_idx, the other "
+            "two unless set.",
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
+            follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
         Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
         Knob(
@@ -117,13 +128,21 @@ KNOBS: dict[str, Knob] = {
             "Layout of the virtqueues; in-kernel vhost-net serves split rings only.",
             choices=("split", "packed"),
         ),
-        Knob("queue.start", 0, "Index at which the rings begin, to see the 16-bit wrap soon.", low=0, high=65535),
         Knob(
             "queue.show",
             8,
             "How many slots of a ring are drawn, where the size of the screen does not decide.",
             low=4,
             high=64,
+        ),
+        Knob(
+            "queue.start",
+            0,
+            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it is 1 unless set: nobody "
+            "moves avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            low=0,
+            high=65535,
+            follows=(("path", "vhost-user", 1),),
         ),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
@@ -184,21 +203,67 @@ KNOBS: dict[str, Knob] = {
             choices=("running", "halted"),
         ),
         Knob(
+            "halt_poll_ns",
+            0,
+            "Nanoseconds that KVM polls for an interrupt before a halted vCPU's thread sleeps; Linux: 200000.",
+            low=0,
+            high=10_000_000,
+        ),
+        Knob(
             "guest_if",
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
         ),
-        Knob("host_kernel", "6.12", "Version of the host's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "pv_eoi",
+            "on",
+            "Whether a guest without APICv may end an interrupt in memory, without an exit, if no other one waits.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "fast_mmio",
+            "on",
+            "Whether KVM on Intel finds a kick's eventfd by the address alone; before Linux 4.4 it decodes the store.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "host_kernel",
+            "6.12",
+            "Version of the host's kernel; since 6.4 vhost's worker is a thread of QEMU's process.",
+            choices=("6.1", "6.3", "6.4", "6.12"),
+            recorded="6.1",
+        ),
         Knob("guest_kernel", "6.12", "Version of the guest's kernel.", choices=("6.1", "6.12"), recorded="6.1"),
+        Knob(
+            "sndbuf",
+            "unlimited",
+            "The TAP's send buffer (sndbuf of QEMU's tap): with a limit vhost-net sends each packet by itself.",
+            choices=("unlimited", "limited"),
+        ),
         Knob("tx_batch", 64, "Frames vhost-net collects before it hands them to the TAP.", low=1, high=64),
         Knob("weight", 256, "Frames vhost-net handles before it lets other work have a turn.", low=1, high=65536),
+        Knob(
+            "busy_poll_us",
+            0,
+            "Microseconds that vhost-net polls before it asks for a kick and sleeps (poll-us of QEMU's tap); 0: never.",
+            low=0,
+            high=10000,
+        ),
+        Knob(
+            "device",
+            "tap",
+            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            choices=("tap", "tun"),
+        ),
         Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
         Knob(
             "switch",
             "ovs",
-            "What connects the TAP with the far port: Open vSwitch, or a plain Linux bridge.",
-            choices=("ovs", "bridge"),
+            "What connects the guest with the far port: Open vSwitch in the kernel, a plain Linux bridge, or Open "
+            "vSwitch with DPDK in user space, which it is under vhost-user unless set.",
+            choices=("ovs", "bridge", "ovs-dpdk"),
+            follows=(("path", "vhost-user", "ovs-dpdk"),),
         ),
         Knob(
             "flows",
@@ -213,7 +278,20 @@ KNOBS: dict[str, Knob] = {
             choices=("fresh", "stale"),
             recorded="stale",
         ),
-        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd, served CPU by CPU.", low=1, high=4),
+        Knob("handlers", 2, "Upcall handler threads of ovs-vswitchd.", low=1, high=4),
+        Knob(
+            "ovs_dispatch",
+            "per-cpu",
+            "By which socket the switch asks: the one of the handler for this CPU, or the one of the input port.",
+            choices=("per-cpu", "per-vport"),
+        ),
+        Knob(
+            "upcall_rcvbuf",
+            4 << 20,
+            "Receive buffer that ovs-vswitchd asks for its upcall sockets; what does not fit in is lost.",
+            low=2048,
+            high=4 << 20,
+        ),
         Knob(
             "far_port",
             "nic",
@@ -223,7 +301,15 @@ KNOBS: dict[str, Knob] = {
             ),
             choices=("nic", "veth", "dummy"),
             recorded="veth",
+            follows=(("path", "vhost-user", "nic"),),
         ),
+        Knob(
+            "tunnel",
+            "none",
+            "What carries frames to the far host: its own network, or a tunnel over UDP between the two hosts.",
+            choices=("none", "vxlan", "geneve"),
+        ),
+        Knob("vni", 42, "The virtual network's number in the tunnel's header.", low=0, high=VNI_MAX),
         Knob("nic_ring", 512, "Descriptors in each ring of the network card.", low=8, high=4096, power_of_two=True),
         Knob(
             "nic_tx_frames",
@@ -258,7 +344,7 @@ KNOBS: dict[str, Knob] = {
             "device_checks",
             "vhost",
             "Whose checks vhost-net makes of its rings; that it checks as QEMU or strictly is a comparison, and not "
-            "real. QEMU's own back-end checks as QEMU.",
+            "real. QEMU's own back-end checks as QEMU, vhost-user as DPDK.",
             choices=("vhost", "qemu", "strict"),
         ),
     )
@@ -338,18 +424,36 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         profile = str(given.get("profile", profile))
     if profile not in PROFILES:
         raise KnobError("profile", f"profile is one of {', '.join(PROFILES)}, not {_shown(profile)}")
-    values = dict(PROFILES[profile])
+    chosen: dict[str, Value] = {}
     for given in settings:
         for name, value in given.items():
             if name != "profile":
-                values[name] = find_knob(name).parse(value)
-    world = World(values, profile)
-    for name, message in (*_contradictions(world), *_contradictions_of_switches(world)):
+                chosen[name] = find_knob(name).parse(value)
+    values = PROFILES[profile] | chosen
+    world = World(values | _followers(values, chosen), profile)
+    for name, message in (
+        *_contradictions(world),
+        *_contradictions_of_shortcuts(world),
+        *_contradictions_of_switches(world),
+        *_contradictions_of_guests(world),
+        *_contradictions_of_dpdk(world),
+    ):
         raise KnobError(name, message)
     if world.word("costs").endswith(ENDING):
         # What is wrong in a person's file is said before anything runs.
         load_costs(world.word("costs"))
     return world
+
+
+def _followers(values: Mapping[str, Value], chosen: Mapping[str, Value]) -> dict[str, Value]:
+    """Give the knobs that follow others, because nobody has set them."""
+    return {
+        knob.name: value
+        for knob in KNOBS.values()
+        if knob.name not in chosen
+        for leader, word, value in knob.follows
+        if values[leader] == word
+    }
 
 
 def find_knob(name: str) -> Knob:
@@ -399,15 +503,82 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
         )
 
 
+def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what spares exits and wake-ups."""
+    if world.number("busy_poll_us") and world["path"] != "vhost-net":
+        yield ("busy_poll_us", "it is vhost-net's worker that polls; set path=vhost-net, or busy_poll_us=0")
+    if world.number("halt_poll_ns") and world["vcpu"] == "running":
+        yield ("halt_poll_ns", "a vCPU that never halts is never polled for; set vcpu=halted, or halt_poll_ns=0")
+    if world["sndbuf"] == "limited" and world["path"] != "vhost-net":
+        yield ("sndbuf", "QEMU's own back-end sends each packet by itself anyway; set path=vhost-net, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("queues") > 1:
+        yield ("sndbuf", "a limited send buffer goes together with one queue pair only; set queues=1, or unlimited")
+    if world["sndbuf"] == "limited" and world.number("busy_poll_us"):
+        yield ("sndbuf", "a vhost-net that polls and cannot batch is not there yet; set busy_poll_us=0, or unlimited")
+    if not world.on("pv_eoi") and world.on("apicv"):
+        yield ("pv_eoi", "with APICv an interrupt is ended without an exit anyway; set apicv=off, or pv_eoi=on")
+    if not world.on("fast_mmio") and world["cpu"] == "amd":
+        yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
+    if not world.on("fast_mmio") and not world.on("ioeventfd"):
+        yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
+
+
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["switch"] == "bridge" and world["flows"] == "unknown" and world.number("vms") > 1:
+    if world["device"] == "tun":
         yield (
-            "flows",
+            "device",
             (
-                "a bridge that knows no address floods every frame to the other virtual machine too, and such copies "
-                "are not followed here; set flows=known, or vms=1"
+                "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
+                "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
+                "bridge takes no TUN as a port; set device=tap"
             ),
+        )
+    if world["tunnel"] != "none" and world["switch"] == "bridge":
+        yield (
+            "tunnel",
+            (
+                "a bridge's tunnel device decides by a table of its own where frames go, which is not modelled; set "
+                "switch=ovs, or tunnel=none"
+            ),
+        )
+
+
+def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a guest whose program polls."""
+    if world["guest"] == "dpdk" and world.has(EVENT_IDX):
+        yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
+    if world["guest"] == "dpdk" and world["vcpu"] == "halted":
+        yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
+    if world["guest"] == "dpdk" and world.number("queues") > 1:
+        yield ("queues", "a guest whose program polls has one queue pair here, for one CPU; set queues=1")
+
+
+def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
+    """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
+    by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world.number("queues") > 1:
+        yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
+    if by_socket and not by_pmd:
+        yield (
+            "switch",
+            f"a vhost-user port is a port of OVS-DPDK, not of {world['switch']}; set switch=ovs-dpdk, or leave it out",
+        )
+    if by_pmd and not by_socket:
+        yield ("switch", f"OVS-DPDK's ports are no TAPs, which path={world['path']} needs; set path=vhost-user")
+    if by_socket and not world.on("ioeventfd"):
+        yield (
+            "ioeventfd",
+            "QEMU hands a vhost-user device its kicks as eventfds only; set path=virtio-qemu, or ioeventfd=on",
+        )
+    if by_pmd and world["tunnel"] != "none":
+        yield ("tunnel", "OVS-DPDK's own way of tunnelling, in its polling thread, is not modelled; set tunnel=none")
+    if by_pmd and world["far_port"] != "nic":
+        yield ("far_port", "the thread of OVS-DPDK drives a network card here, and no other device; set far_port=nic")
+    if by_pmd and world.on("store_buffer") and world.number("vms") > 1:
+        yield (
+            "store_buffer",
+            "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
 
 

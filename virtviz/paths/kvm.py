@@ -72,6 +72,11 @@ class VcpuCells(Cells):
 class Vcpu:
     """KVM's side of a vCPU.
 
+    Args:
+        queues: the queue that each vector belongs to.
+        apicv: interrupts are posted.
+        pv_eoi: without that, the guest may end an interrupt in memory if no other one waits.
+
     Attributes:
         guest: the guest's side, set when it is made.
         thread: its thread, set when it is made.
@@ -83,10 +88,11 @@ class Vcpu:
     take_gates: tuple[Routine, Routine]
     exit_gates: tuple[Routine, Routine]
 
-    def __init__(self, state: State, name: str, queues: Sequence[str], *, apicv: bool) -> None:
+    def __init__(self, state: State, name: str, queues: Sequence[str], *, apicv: bool, pv_eoi: bool) -> None:
         self.cells = state.add(VcpuCells, name)
         self.queues = queues
         self.apicv = apicv
+        self.pv_eoi = pv_eoi
 
     # What may interrupt the thread now
 
@@ -133,7 +139,7 @@ class Vcpu:
         vector = mine.requested.bit_length() - 1
         mine.requested &= ~(1 << vector)
         mine.injected = vector + 1
-        mine.quiet_eoi = int(not mine.requested)
+        mine.quiet_eoi = int(self.pv_eoi and not mine.requested)
         mine.window = int(bool(mine.requested))
         return "injected"
 
@@ -285,7 +291,7 @@ class HaltVcpu(Routine):
         KVM_MAIN,
         text={
             "sleep": (
-                "The vCPU's thread sleeps; KVM may poll for 200 µs first, here it does not. An interrupt will have to "
+                "The vCPU's thread sleeps; KVM may poll for a while first (halt_poll_ns). An interrupt will have to "
                 "wake it, but needs no exit."
             ),
             "pending": "An interrupt came just now: the thread does not sleep.",
@@ -295,3 +301,61 @@ class HaltVcpu(Routine):
     def sleep(self, me: Context) -> str:
         mine = self.vcpu.cells
         return "pending" if mine.posted or mine.requested else "sleep"
+
+
+class PollAndHaltVcpu(HaltVcpu):
+    """The same where KVM polls for a while before it lets the vCPU's thread sleep.
+
+    KVM finds the length for each vCPU by itself, up to the module's halt_poll_ns; here it polls so long from the
+    beginning. Time is up once nothing else can move.
+
+    Args:
+        nanoseconds: how long at most, for people.
+
+    Source: Linux virt/kvm/kvm_main.c (kvm_vcpu_halt, kvm_vcpu_can_poll).
+    """
+
+    def __init__(self, name: str, kvm: Place, vcpu: Vcpu, enter: Routine, nanoseconds: int) -> None:
+        super().__init__(name, kvm, vcpu, enter)
+        self.nanoseconds = nanoseconds
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give how long."""
+        return {"time": self.nanoseconds}
+
+    @op(
+        "IRQ.4",
+        "leave the guest: HLT",
+        "kvm_emulate_halt",
+        KVM_X86,
+        text="HLT leaves the guest: from here on the vCPU is only a thread of the host with nothing to do.",
+        to=goto("poll"),
+        fence=True,
+    )
+    def exit_hlt(self, me: Context) -> None:
+        HaltVcpu.exit_hlt(self, me)
+
+    def interrupt_waits(self) -> bool:
+        """Say whether an interrupt has come."""
+        mine = self.vcpu.cells
+        return bool(mine.posted or mine.requested)
+
+    def time_is_up(self) -> bool:
+        """Say that polling ends once nothing else can move."""
+        return True
+
+    @op(
+        "IRQ.4",
+        "poll for an interrupt",
+        "kvm_vcpu_halt",
+        KVM_MAIN,
+        text={
+            "interrupt": "An interrupt has come while KVM polled: the thread need not be woken, for it never slept.",
+            "time is up": "{time} ns are over, and nothing came: the thread goes to sleep after all.",
+        },
+        to={"interrupt": goto("enter"), "time is up": goto("sleep")},
+        guard="interrupt_waits",
+        patience="time_is_up",
+    )
+    def poll(self, me: Context) -> str:
+        return "interrupt" if self.interrupt_waits() else "time is up"

@@ -5,12 +5,13 @@ A guest's store to a notify address becomes a signal (ioeventfd); a signal becom
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.effects import SIGNALLED
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.kvm import FIRST_VECTOR, EventfdCells, Vcpu
-from virtviz.spec.citation import EVENTFD, KVM_EVENTFD, KVM_IRQ, KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86
+from virtviz.paths.kvm_notify import LeaveOnAmd, LeaveOnIntel, NotifyStore
+from virtviz.spec.citation import EVENTFD, KVM_EVENTFD, KVM_IRQ, KVM_MAIN, KVM_X86
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,19 +21,15 @@ if TYPE_CHECKING:
     from virtviz.paths.kvm_msi import MsiDelivery
 
 
-NOTIFY_BASE = 0xFEBFF000
-"""Where the recorded machine put the notification area (BAR 4 + 0x3000); queue q's address is 4q further."""
-
-
-class HandleKick(Routine):
+class HandleKick(NotifyStore):
     """A store to a queue's notify address: block KICK. The vCPU does leave the guest, but only into KVM.
 
     Args:
-        queue: index of the virtqueue, which decides the address.
         eventfd: what KVM signals.
         waiter: what runs when it is signalled.
-        enter: how the guest is entered again.
     """
+
+    far: ClassVar[str] = ", into KVM and no further"
 
     def __init__(
         self,
@@ -45,16 +42,9 @@ class HandleKick(Routine):
         waiter: Routine,
         enter: Routine,
     ) -> None:
-        super().__init__(name, kvm, queue_name)
-        self.vcpu = vcpu
+        super().__init__(name, kvm, vcpu, queue_name, queue, enter)
         self.eventfd = eventfd
         self.waiter = waiter
-        self.enter = enter
-        self.address = NOTIFY_BASE + 4 * queue
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Name the address."""
-        return {"address": f"{self.address:#x}"}
 
     @op(
         "KICK.3",
@@ -70,26 +60,10 @@ class HandleKick(Routine):
         return SIGNALLED
 
 
-class HandleKickIntel(HandleKick):
+class HandleKickIntel(LeaveOnIntel, HandleKick):
     """The same on Intel: the exit itself says that a device page was touched, and nothing is decoded."""
 
-    first = "exit_ept_misconfig"
-    links: Mapping[str, str] = {"done_with": "skip_instruction"}
-
-    @op(
-        "KICK.1",
-        "leave the guest: EPT misconfiguration",
-        "handle_ept_misconfig",
-        KVM_VMX,
-        text=(
-            "The page of {address} is marked as a device, so the store leaves the guest: a VM exit, into KVM "
-            "and no further."
-        ),
-        to=goto("find_ioeventfd"),
-        fence=True,
-    )
-    def exit_ept_misconfig(self, me: Context) -> None:
-        self.vcpu.leave()
+    links: Mapping[str, str] = {"left": "find_ioeventfd", "done_with": "skip_instruction"}
 
     @op(
         "KICK.2",
@@ -117,23 +91,60 @@ class HandleKickIntel(HandleKick):
     def skip_instruction(self, me: Context) -> None: ...
 
 
-class HandleKickAmd(HandleKick):
-    """The same on AMD: a nested page fault, and KVM has to emulate the store before it knows what was written."""
+class HandleKickIntelSlowly(LeaveOnIntel, HandleKick):
+    """The same where QEMU had to register the ioeventfd with a length: it is not on the fast bus.
 
-    first = "exit_npf"
-    links: Mapping[str, str] = {"done_with": "enter"}
+    Source: QEMU hw/virtio/virtio-pci.c (virtio_pci_ioeventfd_assign); KVM_CAP_IOEVENTFD_ANY_LENGTH, Linux 4.4.
+    """
+
+    links: Mapping[str, str] = {"left": "try_fast_bus", "done_with": "enter"}
 
     @op(
-        "KICK.1",
-        "leave the guest: nested page fault",
-        "npf_interception",
-        KVM_SVM,
-        text="No memory is behind {address}, so the store leaves the guest: a VM exit, into KVM and no further.",
+        "KICK.2",
+        "look at the fast bus",
+        "kvm_io_bus_write",
+        KVM_MAIN,
+        text="{address} is not on KVM's fast MMIO bus, for its ioeventfd is for stores of two bytes only.",
         to=goto("emulate"),
-        fence=True,
+        private=True,
     )
-    def exit_npf(self, me: Context) -> None:
-        self.vcpu.leave()
+    def try_fast_bus(self, me: Context) -> None: ...
+
+    @op(
+        "KICK.2",
+        "emulate the store",
+        "x86_emulate_instruction",
+        KVM_X86,
+        text="KVM fetches and decodes the guest's instruction to learn how many bytes it stored where.",
+        to=goto("find_ioeventfd"),
+        cost="emulate",
+        private=True,
+    )
+    def emulate(self, me: Context) -> None: ...
+
+    @op(
+        "KICK.2",
+        "look the address up",
+        "kvm_io_bus_write",
+        KVM_MAIN,
+        text="KVM looks {address} up on its MMIO bus and finds the queue's ioeventfd.",
+        to=goto("signal_eventfd"),
+        private=True,
+    )
+    def find_ioeventfd(self, me: Context) -> None: ...
+
+
+def kick_class(*, on_intel: bool, fast: bool) -> type[HandleKick]:
+    """Give what handles a kick on a processor, with KVM's fast MMIO bus or without."""
+    if on_intel:
+        return HandleKickIntel if fast else HandleKickIntelSlowly
+    return HandleKickAmd
+
+
+class HandleKickAmd(LeaveOnAmd, HandleKick):
+    """The same on AMD: a nested page fault, and KVM has to emulate the store before it knows what was written."""
+
+    links: Mapping[str, str] = {"left": "emulate", "done_with": "enter"}
 
     @op(
         "KICK.2",

@@ -8,39 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.kvm_eventfd import NOTIFY_BASE
-from virtviz.spec.citation import KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86
+from virtviz.engine.ops import call, goto, op
+from virtviz.paths.kvm_notify import LeaveOnAmd, LeaveOnIntel, NotifyStore
+from virtviz.spec.citation import KVM_MAIN, KVM_X86
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.kvm import Vcpu
 
 
-class HeavyKick(Routine):
+class HeavyKick(NotifyStore):
     """A store to a queue's notify address that ends in QEMU.
 
     Args:
-        queue: index of the virtqueue, which decides the address.
         qemu: what QEMU does between KVM_RUN's return and the next one.
-        enter: how the guest is entered again.
     """
 
     def __init__(
         self, name: str, kvm: Place, vcpu: Vcpu, queue_name: str, queue: int, qemu: Routine, enter: Routine
     ) -> None:
-        super().__init__(name, kvm, queue_name)
-        self.vcpu = vcpu
+        super().__init__(name, kvm, vcpu, queue_name, queue, enter)
         self.qemu = qemu
-        self.enter = enter
-        self.address = NOTIFY_BASE + 4 * queue
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Name the address."""
-        return {"address": f"{self.address:#x}"}
 
     @op(
         "KICK.2",
@@ -78,22 +70,10 @@ class HeavyKick(Routine):
     def return_to_qemu(self, me: Context) -> None: ...
 
 
-class HeavyKickIntel(HeavyKick):
+class HeavyKickIntel(LeaveOnIntel, HeavyKick):
     """The same on Intel: the shortcut finds nobody, so the store is emulated after all."""
 
-    first = "exit_ept_misconfig"
-
-    @op(
-        "KICK.1",
-        "leave the guest: EPT misconfiguration",
-        "handle_ept_misconfig",
-        KVM_VMX,
-        text="The page of {address} is marked as a device, so the store leaves the guest: a VM exit.",
-        to=goto("try_fast_bus"),
-        fence=True,
-    )
-    def exit_ept_misconfig(self, me: Context) -> None:
-        self.vcpu.leave()
+    links: Mapping[str, str] = {"left": "try_fast_bus"}
 
     @op(
         "KICK.2",
@@ -107,19 +87,7 @@ class HeavyKickIntel(HeavyKick):
     def try_fast_bus(self, me: Context) -> None: ...
 
 
-class HeavyKickAmd(HeavyKick):
+class HeavyKickAmd(LeaveOnAmd, HeavyKick):
     """The same on AMD: a nested page fault."""
 
-    first = "exit_npf"
-
-    @op(
-        "KICK.1",
-        "leave the guest: nested page fault",
-        "npf_interception",
-        KVM_SVM,
-        text="No memory is behind {address}, so the store leaves the guest: a VM exit.",
-        to=goto("emulate"),
-        fence=True,
-    )
-    def exit_npf(self, me: Context) -> None:
-        self.vcpu.leave()
+    links: Mapping[str, str] = {"left": "emulate"}

@@ -296,7 +296,7 @@ class NicEngine(Routine):
 
     def length(self, me: Context) -> int:
         """Give the bytes of the frame in hand."""
-        return self.nic.traffic.length(me.packet)
+        return self.nic.wire.length(me.packet)
 
     def _receive(self, me: Context) -> str:
         nic = self.nic
@@ -309,7 +309,7 @@ class NicEngine(Routine):
             nic.cells.rx_missed += 1
             return DROPPED
         slot = nic.pool.take(me.packet)
-        nic.pool.fill(slot, nic.traffic.frame(me.packet))
+        nic.wire.write(nic.pool, slot, me.packet)
         nic.rx.put(slot)
         return DMA_WRITTEN
 

@@ -7,13 +7,13 @@ the kernel to execute a packet. A flow is a match on input port, Ethernet addres
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, COPIED, DROPPED, UPCALLED, WOKE
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.queues import Fifo
-from virtviz.paths.switch_ports import SwitchPorts
+from virtviz.paths.switch_ports import SendOut, SwitchPorts
 from virtviz.spec.citation import (
     GENETLINK_H,
     NETLINK,
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 FLOWS = 256
 """Slots of the flow table; a power of two."""
-UPCALLS = 64
-"""Upcalls a handler's socket holds here; the real limit is its receive buffer in bytes."""
+UPCALLS_MAX = 2048
+"""Messages that all sockets together hold here, whatever room they have; 4 MiB are enough for more."""
+MESSAGE_BYTES, SHARED_INFO_BYTES, SKB_BYTES = 700, 320, 256
+"""Of an upcall message: the attributes beside the packet at their largest (upcall_msg_size), roughly; what the kernel
+keeps at the end of a buffer (skb_shared_info), and for it (sk_buff)."""
 _HEADER = struct.Struct("!QIH")
 _MIX, _PRIME = 31, 65537
 """For spreading matches over the slots."""
@@ -44,7 +47,7 @@ _MIX, _PRIME = 31, 65537
 
 @cells
 class FlowCells(Cells):
-    """The flow table, by slot: the match in two words, and the output ports as bits, plus one; 0 for an empty slot."""
+    """The flow table, by slot: the match in two words, and the actions (as in `SwitchPorts`) plus one; 0 if empty."""
 
     count: int = 0
     first: list[int]
@@ -60,13 +63,67 @@ class DatapathCells(Cells):
     dropped: int = 0
 
 
+@cells
+class SocketCells(Cells):
+    """What a netlink socket keeps beside its queue.
+
+    Attributes:
+        charged: bytes that its messages are charged with (sk_rmem_alloc).
+        congested: 1 from when a message did not fit until the queue is empty: none is taken meanwhile.
+        overrun: 1 if its reader is still to be told that messages were lost (ENOBUFS).
+    """
+
+    charged: int = 0
+    congested: int = 0
+    overrun: int = 0
+
+
+def charge(length: int) -> int:
+    """Give what a message with a packet of that length is charged with: the buffer that it lies in, and its sk_buff."""
+    return (1 << (length + MESSAGE_BYTES + SHARED_INFO_BYTES - 1).bit_length()) + SKB_BYTES
+
+
+class UpcallSocket(Fifo):
+    """A netlink socket of ovs-vswitchd that the kernel puts upcalls into.
+
+    Args:
+        state: where its cells are made.
+        name: such as `ovs.upcalls1`.
+        capacity: messages for which there is a place here.
+        room: bytes of its receive buffer as it was asked for (SO_RCVBUF); the kernel doubles them.
+    """
+
+    def __init__(self, state: State, name: str, capacity: int, room: int) -> None:
+        super().__init__(state, name, capacity)
+        self.room = 2 * room
+        self.book = state.add(SocketCells, f"{name}.socket")
+
+    def offer(self, message: int, length: int) -> bool:
+        """Put a message with a packet of that length in; answers False if it is lost (netlink_attachskb)."""
+        book = self.book
+        if book.charged > self.room or book.congested or not self.put(message):
+            book.congested = book.overrun = 1
+            return False
+        book.charged += charge(length)
+        return True
+
+    def read(self, length: int) -> None:
+        """Note that the first message, with a packet of that length, has been taken out."""
+        self.book.charged -= charge(length)
+        if self.book.congested and not self:
+            self.book.congested = 0
+
+
 class FlowTable:
     """Megaflows: exact matches on what the switch looked at."""
 
     def __init__(self, state: State, name: str) -> None:
         # One slot more, always empty: where a search ends that finds nothing.
         slots = [0] * (FLOWS + 1)
-        self.cells = state.add(FlowCells, name, first=slots, second=slots, outputs=slots)
+        self.cells = self._cells(state, name, slots)
+
+    def _cells(self, state: State, name: str, slots: list[int]) -> FlowCells:
+        return state.add(FlowCells, name, first=slots, second=slots, outputs=slots)
 
     def find(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
         """Give the output ports for a frame, as bits; -1 if its flow is unknown.
@@ -87,43 +144,77 @@ class FlowTable:
             slot = self._slot(first, second)
         return int(mine.outputs[slot]) - 1
 
-    def _slot(self, first: int, second: int) -> int:
+    def _slot(self, first: int, second: int, tunnel: int = 0) -> int:
         """Find the slot of a match, or the empty one it would go to; the one behind the last if the table is full."""
         mine = self.cells
         home = at = (first ^ second * _MIX) % _PRIME % FLOWS
-        while mine.outputs[at] and (mine.first[at] != first or mine.second[at] != second):
+        while mine.outputs[at] and (
+            mine.first[at] != first or mine.second[at] != second or self.tunnel_of(at) != tunnel
+        ):
             at = (at + 1) % FLOWS
             if at == home:
                 return FLOWS
         return at
 
-    def insert(self, frame: bytes | bytearray, port: int, outputs: int) -> bool:
-        """Add the flow of a frame; answers False if the table is full."""
+    def slot_of(self, frame: bytes | bytearray, port: int, at: int = 0) -> int:
+        """Give the slot of a frame's flow, -1 if its flow is unknown; see `find`."""
+        slot = self._slot(*self.words_of(frame, port, at))
+        return slot if self.cells.outputs[slot] else -1
+
+    def outputs_of(self, slot: int) -> int:
+        """Give the output ports of the flow in a slot, as bits."""
+        return self.cells.outputs[slot] - 1
+
+    @staticmethod
+    def words_of(frame: bytes | bytearray, port: int, at: int = 0) -> tuple[int, int]:
+        """Give the two words of the match for a frame; arguments as in `find`."""
+        first, rest, ethertype = _HEADER.unpack_from(frame, at)
+        return first, port << 48 | rest << 16 | ethertype
+
+    def tunnel_of(self, slot: int) -> int:
+        """Give the tunnel key that the flow in a slot is for; 0 for none."""
+        return 0
+
+    def insert(self, frame: bytes | bytearray, port: int, outputs: int, tunnel: int = 0) -> int:
+        """Add the flow of a frame that came in by a port, with a tunnel key; answers its slot, or -1 if it is full."""
         mine = self.cells
-        first, rest, ethertype = _HEADER.unpack_from(frame)
-        second = port << 48 | rest << 16 | ethertype
-        slot = self._slot(first, second)
+        first, second = self.words_of(frame, port)
+        slot = self._slot(first, second, tunnel)
         if slot == FLOWS:
-            return False
+            return -1
         if not mine.outputs[slot]:
             mine.count += 1
         mine.first[slot], mine.second[slot], mine.outputs[slot] = first, second, outputs + 1
-        return True
+        return slot
 
 
 class Datapath(SwitchPorts):
     """An OVS kernel datapath.
 
+    Args:
+        sockets: how many sockets there are for its questions.
+        room: bytes of each one's receive buffer.
+        packets: packets that there can be at once.
+
     Attributes:
         flows: its flow table.
-        upcalls: for each handler, the packets waiting in its socket.
+        upcalls: the sockets that it puts questions into: one for each handler, or for each port.
     """
 
-    def __init__(self, state: State, name: str, pool: PacketPool, handlers: int, ports: Sequence[str]) -> None:
+    flow_table: ClassVar[type[FlowTable]] = FlowTable
+
+    def __init__(
+        self, state: State, name: str, pool: PacketPool, sockets: int, ports: Sequence[str], *, room: int, packets: int
+    ) -> None:
         super().__init__(name, pool, ports)
-        self.flows = FlowTable(state, f"{name}.flows")
+        self.flows = self.flow_table(state, f"{name}.flows")
         self.cells = state.add(DatapathCells, name)
-        self.upcalls = [Fifo(state, f"{name}.upcalls{i + 1}", UPCALLS) for i in range(handlers)]
+        places = min(packets, UPCALLS_MAX // sockets)
+        self.upcalls = [UpcallSocket(state, f"{name}.upcalls{i + 1}", places, room) for i in range(sockets)]
+
+    def tunnel_key(self, slot: int) -> int:
+        """Give the tunnel key that goes with a packet; 0 for none."""
+        return 0
 
 
 class Receive(Routine):
@@ -131,8 +222,8 @@ class Receive(Routine):
 
     Args:
         execute: carries out a flow's actions.
-        upcalls: for each handler, name -> what queues the packet for it.
-        cpus: CPU number of each thread, which decides the handler.
+        upcalls: for each socket, name -> what queues the packet in it.
+        cpus: CPU number of each thread, which decides the socket; None if the port does.
     """
 
     def __init__(
@@ -142,7 +233,7 @@ class Receive(Routine):
         datapath: Datapath,
         execute: Routine,
         upcalls: Mapping[str, Routine],
-        cpus: Sequence[int],
+        cpus: Sequence[int] | None,
     ) -> None:
         super().__init__(name, place)
         self.dp = datapath
@@ -150,10 +241,12 @@ class Receive(Routine):
         self.upcalls = upcalls
         self.cpus = cpus
         self._names = list(upcalls)
+        self._whose = "the port's socket" if cpus is None else "the socket of the handler for this CPU"
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the port."""
-        return {"port": self.dp.ports[me.port - 1] if me.port else "?", "flows": self.dp.flows.cells.count}
+        port = self.dp.ports[me.port - 1] if me.port else "?"
+        return {"port": port, "flows": self.dp.flows.cells.count, "whose": self._whose}
 
     @op(
         "O-FWD.1",
@@ -186,10 +279,7 @@ class Receive(Routine):
         OVS_FLOW_TABLE,
         text={
             "hit": "The flow is in the kernel's table ({flows} in all): nobody has to be asked.",
-            "": (
-                "The kernel does not know this flow: it has to ask ovs-vswitchd, by the socket of the handler for "
-                "this CPU."
-            ),
+            "": "The kernel does not know this flow: it has to ask ovs-vswitchd, by {whose}.",
         },
         to={"hit": call("execute", None), "miss": call_any("upcalls", None)},
         cost="ovs lookup",
@@ -201,25 +291,20 @@ class Receive(Routine):
         if outputs >= 0:
             me.outputs = outputs
             return "hit"
-        return self._names[self.cpus[me.index] % len(self._names)]
+        return self.socket_for(me)
+
+    def socket_for(self, me: Context) -> str:
+        """Name the socket that is asked by: the one of this CPU's handler, or of the port."""
+        names, cpus = self._names, self.cpus
+        return names[me.port - 1 if cpus is None else cpus[me.index] % len(names)]
 
 
-class Execute(Routine):
-    """Carry out actions: O-FWD row 4.
-
-    Args:
-        outputs: port name -> what sending to it is.
-    """
+class Execute(SendOut):
+    """Carry out actions: O-FWD row 4."""
 
     def __init__(self, name: str, place: Place, datapath: Datapath, outputs: Mapping[str, Routine]) -> None:
-        super().__init__(name, place)
+        super().__init__(name, place, outputs)
         self.dp = datapath
-        self.last_outputs = outputs
-        self.outputs: Mapping[str, Routine] = {}
-
-    def outputs_are_known(self) -> None:
-        """Take note that every output has been put into the mapping; some of them lead back here."""
-        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}
 
     @op(
         "O-FWD.4",
@@ -250,22 +335,24 @@ class Execute(Routine):
 
 
 class Upcall(Routine):
-    """Ask one handler of ovs-vswitchd: O-MISS rows 2 and 3.
+    """Ask ovs-vswitchd by one of its sockets: O-MISS rows 2 and 3.
 
     Args:
-        number: the handler's number, from 0.
-        handler: its thread.
+        number: the socket's number, from 0.
+        whose: who owns it, for people: a handler, or a port.
+        wake: tells those that wait for it.
     """
 
-    def __init__(self, name: str, place: Place, datapath: Datapath, number: int, handler: Thread) -> None:
+    def __init__(self, name: str, place: Place, datapath: Datapath, number: int, whose: str, wake: Routine) -> None:
         super().__init__(name, place)
         self.dp = datapath
         self.waiting = datapath.upcalls[number]
-        self.handler = handler
+        self.whose = whose
+        self.wake = wake
 
     def words(self, me: Context) -> Mapping[str, object]:
-        """Name the handler."""
-        return {"handler": self.handler.name, "socket": self.waiting.name}
+        """Name the socket."""
+        return {"whose": self.whose, "socket": self.waiting.name}
 
     @op(
         "O-MISS.2",
@@ -294,8 +381,7 @@ class Upcall(Routine):
     )
     def copy_packet(self, me: Context) -> str:
         pool = self.dp.pool
-        copy = pool.take(me.packet)
-        pool.fill(copy, pool.data(me.skb))
+        copy = pool.copy(me.skb, me.packet)
         pool.release(me.skb)
         me.skb = copy
         return COPIED
@@ -311,20 +397,41 @@ class Upcall(Routine):
         GENETLINK_H,
         text={
             "queued": (
-                "The message waits in {handler}'s socket. The thread that sent the frame goes on, as if it had "
-                "been sent."
+                "The message waits in {whose}'s socket. The thread that sent the frame goes on, as if it had been sent."
             ),
-            DROPPED: "{handler}'s socket is full: the packet is lost here, and counted as lost.",
+            DROPPED: "{whose}'s socket is full: the packet is lost here, and counted as lost.",
         },
-        to={"queued": goto("wake_handler"), DROPPED: RETURN},
+        to={"queued": goto("wake"), DROPPED: RETURN},
         into={"queued": "{socket}"},
     )
     def send_message(self, me: Context) -> str:
-        if self.waiting.put(upcall(me.skb, me.port)):
+        question = Question(me.skb, me.port, self.dp.tunnel_key(me.skb))
+        if self.waiting.offer(question.packed(), self.dp.pool.cells.length[me.skb]):
             return "queued"
         self.dp.cells.lost += 1
         self.dp.pool.release(me.skb)
         return DROPPED
+
+
+class WakeHandler(Routine):
+    """Tell a handler that waits for a socket, and then the next one that does: the end of O-MISS row 3.
+
+    Args:
+        handler: its thread.
+        onward: tells the next one; None for the last.
+    """
+
+    def __init__(self, name: str, place: Place, handler: Thread, onward: Routine | None = None) -> None:
+        super().__init__(name, place)
+        self.handler = handler
+        if onward is None:
+            self.links = {"onward": ""}
+        else:
+            self.onward = onward
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the handler."""
+        return {"handler": self.handler.name}
 
     @op(
         "O-MISS.3",
@@ -335,18 +442,31 @@ class Upcall(Routine):
             WOKE: "{handler} of ovs-vswitchd was asleep in poll() and is made runnable.",
             ALREADY_AWAKE: "{handler} is awake and will find the message.",
         },
-        to={WOKE: RETURN, ALREADY_AWAKE: RETURN},
+        to={WOKE: goto("onward"), ALREADY_AWAKE: goto("onward")},
         target="handler",
     )
     def wake_handler(self, me: Context) -> str:
         return self.handler.me.wake()
 
 
-def upcall(slot: int, port: int) -> int:
-    """Pack what an upcall message carries: the packet's slot and the port it came in by."""
-    return slot << 8 | port
+class Question(NamedTuple):
+    """What an upcall message carries beside the packet's bytes.
 
+    Attributes:
+        slot: the packet's slot, below 2**24.
+        port: number of the switch port it came in by.
+        tunnel: the tunnel key it came in with: the virtual network plus one; 0 for none.
+    """
 
-def unpack_upcall(message: int) -> tuple[int, int]:
-    """Give slot and port of an upcall message."""
-    return message >> 8, message & 0xFF
+    slot: int
+    port: int
+    tunnel: int = 0
+
+    def packed(self) -> int:
+        """Pack it into one number."""
+        return self.tunnel << 32 | self.slot << 8 | self.port
+
+    @classmethod
+    def unpacked(cls, message: int) -> Question:
+        """Give it back from that number."""
+        return cls(message >> 8 & 0xFFFFFF, message & 0xFF, message >> 32)

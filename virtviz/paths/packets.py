@@ -142,9 +142,82 @@ class PacketPool:
             slot = mine.link[slot]
         return data
 
+    def copy(self, slot: int, packet: int) -> int:
+        """Take a slot for a packet with the same bytes as another's; answers its number."""
+        made = self.take(packet)
+        self.fill(made, self.data(slot))
+        return made
+
     def fill(self, slot: int, data: bytes | bytearray) -> None:
         """Write a packet's bytes into its slot."""
         mine = self.cells
         if mine.length[slot] != len(data):
             mine.length[slot] = len(data)
         self.memory.write(self.at[slot], data)
+
+
+@cells
+class HeadroomCells(Cells):
+    """What a pool keeps whose packets get headers in front, by slot.
+
+    Attributes:
+        pushed: bytes of such headers in front of the packet, in the slot's headroom.
+        tunnel: the tunnel key that goes with the packet and is not in it: the virtual network it came in by, or is to
+            go out by (metadata_dst), plus one; 0 for none.
+    """
+
+    pushed: list[int]
+    tunnel: list[int]
+
+
+class HeadroomPool(PacketPool):
+    """A pool whose packets can get headers put in front, and taken off again, without being moved.
+
+    Attributes:
+        metadata: what it keeps for that.
+    """
+
+    def __init__(
+        self, state: State, name: str, memory: Region, base: int, slots: int, slot_bytes: int, headroom: int = 64
+    ) -> None:
+        super().__init__(state, name, memory, base, slots, slot_bytes, headroom)
+        none = [0] * (slots + 1)
+        self.metadata = state.add(HeadroomCells, f"{name}.metadata", pushed=none, tunnel=none)
+
+    def take(self, packet: int, length: int = 0) -> int:
+        """Take a free slot for a packet, as it comes from no tunnel; answers its number."""
+        slot = super().take(packet, length)
+        extra = self.metadata
+        if extra.pushed[slot]:
+            extra.pushed[slot] = 0
+        if extra.tunnel[slot]:
+            extra.tunnel[slot] = 0
+        return slot
+
+    def copy(self, slot: int, packet: int) -> int:
+        """Take a slot with the same bytes and the same tunnel key as another's."""
+        made = super().copy(slot, packet)
+        if self.metadata.tunnel[slot]:
+            self.metadata.tunnel[made] = self.metadata.tunnel[slot]
+        return made
+
+    def push(self, slot: int, header: bytes) -> None:
+        """Put a header in front of a packet (skb_push); there is room for `headroom` bytes in all."""
+        self.metadata.pushed[slot] += len(header)
+        self.cells.length[slot] += len(header)
+        self.memory.write(self.at[slot] - self.metadata.pushed[slot], header)
+
+    def pull(self, slot: int, count: int) -> None:
+        """Take so many bytes off a packet's front (skb_pull), which were pushed."""
+        self.metadata.pushed[slot] -= count
+        self.cells.length[slot] -= count
+
+    def data(self, slot: int) -> bytearray:
+        """Give the packet's bytes, headers in front included."""
+        at = self.at[slot] - self.metadata.pushed[slot]
+        return self.memory.bytes[at : at + self.cells.length[slot]]
+
+    def inner(self, slot: int) -> bytearray:
+        """Give the bytes of the frame behind all that was put in front of it."""
+        pushed = self.metadata.pushed[slot]
+        return self.memory.bytes[self.at[slot] : self.at[slot] + self.cells.length[slot] - pushed]

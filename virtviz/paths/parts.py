@@ -9,7 +9,8 @@ from virtviz.engine.state import State
 from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
-from virtviz.paths.packets import PacketPool
+from virtviz.paths.ovs import UPCALLS_MAX
+from virtviz.paths.packets import HeadroomPool, PacketPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ KVM = Place("kvm", Domain.HOST_KERNEL, "KVM", Role.HYPERVISOR)
 VHOST_NET = Place("vhost_net", Domain.HOST_KERNEL, "vhost-net")
 OVS = Place("ovs", Domain.HOST_KERNEL, "OVS datapath")
 BRIDGE = Place("bridge", Domain.HOST_KERNEL, "Linux bridge")
+HOST_IP = Place("host_ip", Domain.HOST_KERNEL, "host IP")
 HOST_STACK = Place("host_stack", Domain.HOST_KERNEL, "host stack")
 NETLINK = Place("netlink", Domain.HOST_KERNEL, "netlink")
 VSWITCHD = Place("vswitchd", Domain.HOST_USER, "ovs-vswitchd")
@@ -53,6 +55,7 @@ class Parts:
         drops: name of each drop counter -> reads it.
         pools: packet memories by the name of their owner.
         host_pool: the host's packet memory.
+        restless: say whether somebody polls, who will stop in a while; no pause ends before that.
     """
 
     def __init__(self, world: World, traffic: Traffic, *, recording: bool, observed: bool) -> None:
@@ -65,14 +68,16 @@ class Parts:
         self.backlogs: list[Backlog | None] = []
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
+        self.restless: list[Callable[[], bool]] = []
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
         more = world.number("queues") - 1
-        full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8
+        full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8 + UPCALLS_MAX
         full += more * (world.number("txqueuelen") + 64 * 8)
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
         memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
-        self.host_pool = self.pools["host"] = PacketPool(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
+        pool_class = PacketPool if world["tunnel"] == "none" else HeadroomPool
+        self.host_pool = self.pools["host"] = pool_class(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
 
     def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:
         """Make a thread; its first routine is set when there is one."""

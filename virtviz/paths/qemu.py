@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from virtviz.paths.tap import Tap
 
 
+REQUEST: Final = "request"
+"""What serves a request of the monitor's; there is such only where somebody changes a link."""
 PAIRS_MAX: Final = 4
 """Queue pairs that a device can have here."""
 BITS: Final = 6
@@ -36,6 +38,7 @@ BITS: Final = 6
 class Ready(IntFlag):
     """What the main loop can find to do, as bits; what belongs to a queue pair, `BITS` further for each pair."""
 
+    REQUEST = 32
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
     TX_KICK = 4
@@ -57,9 +60,9 @@ def called(name: str, pair: int) -> str:
 def handlers(pairs: int) -> dict[int, str]:
     """Say what is served by whom, in the order in which it is served.
 
-    Bottom halves come first, then the main loop's own eventfd, then the descriptors, the one that was registered last
-    before the others. (Of several bottom halves QEMU runs the one first that was scheduled last; here the first pair's
-    is the first.)
+    The monitor's request and bottom halves come first, then the main loop's own eventfd, then the descriptors, the one
+    that was registered last before the others. (Of several bottom halves QEMU runs the one first that was scheduled
+    last; here the first pair's is the first.)
     """
     numbers = range(pairs)
     descriptors = [
@@ -68,7 +71,8 @@ def handlers(pairs: int) -> dict[int, str]:
     ]
     names = {Ready.TX_KICK: "transmit kick", Ready.RX_KICK: "receive kick", Ready.TAP: "tap"}
     return (
-        {int(Ready.BOTTOM_HALF) << BITS * pair: called("bottom half", pair) for pair in numbers}
+        {int(Ready.REQUEST): REQUEST}
+        | {int(Ready.BOTTOM_HALF) << BITS * pair: called("bottom half", pair) for pair in numbers}
         | {int(Ready.OWN_EVENTFD): "own eventfd"}
         | {int(which) << BITS * pair: called(names[which], pair) for which, pair in descriptors}
     )
@@ -98,6 +102,9 @@ class MainLoopCells(Cells):
         notify_me: 1 while who schedules a bottom half has to wake the main loop (`notify_me` of its AioContext).
         polling: 1 while its thread is on the wait queues of its descriptors.
         read_poll: whose queue of the TAP is among them, as bits by queue pair.
+        kick_poll: 1 while the kicks' eventfds are among them.
+        watching: 1 while it waits for a TAP that vhost has as well.
+        asked: what the monitor has asked to make of the link: 1 down, 2 up, 0 for no request.
         ready: what is left to do in this turn, as bits of `Ready`.
         turn: what there was to do in it.
     """
@@ -107,6 +114,9 @@ class MainLoopCells(Cells):
     notify_me: int = 0
     polling: int = 0
     read_poll: int = 1
+    kick_poll: int = 1
+    watching: int = 0
+    asked: int = 0
     ready: int = 0
     turn: int = 0
 
@@ -118,6 +128,7 @@ class Qemu:
         kicks: the eventfd of each queue's kick, pair by pair, receive queue first; without ioeventfd nobody signals
             them.
         taps: the queues of the TAP it holds, for each pair one.
+        shares_tap: vhost has the TAP as well.
 
     Attributes:
         name: the main loop's thread.
@@ -128,23 +139,42 @@ class Qemu:
     thread: Thread
 
     def __init__(
-        self, state: State, name: str, kicks: list[EventfdCells], own: EventfdCells, taps: Sequence[Tap]
+        self,
+        state: State,
+        name: str,
+        kicks: list[EventfdCells],
+        own: EventfdCells,
+        taps: Sequence[Tap],
+        *,
+        shares_tap: bool = False,
     ) -> None:
         self.name = name
         self.cells = state.add(MainLoopCells, name, read_poll=(1 << len(taps)) - 1)
         self.kicks = kicks
         self.own = own
         self.taps = taps
+        self.shares_tap = shares_tap
         self.handlers = handlers(len(taps))
         self._pairs = list(zip(kicks[::2], kicks[1::2], taps, strict=True))
+
+    def watch_taps(self, watched: int) -> None:
+        """Note which queues of the TAP ppoll() waits for, as bits by queue pair."""
+        if self.shares_tap:
+            self.cells.watching = watched
+            return
+        for pair, tap in enumerate(self.taps):
+            is_watched = watched >> pair & 1
+            if tap.cells.watched != is_watched:
+                tap.cells.watched = is_watched
 
     def look(self) -> int:
         """Give which descriptors are ready, as bits of `Ready`."""
         found, polled = (int(Ready.OWN_EVENTFD) if self.own.counter else 0), self.cells.read_poll
+        kicks = self.cells.kick_poll
         for pair, (rx, tx, tap) in enumerate(self._pairs):
-            if tx.counter:
+            if kicks and tx.counter:
                 found |= Ready.TX_KICK << BITS * pair
-            if rx.counter:
+            if kicks and rx.counter:
                 found |= Ready.RX_KICK << BITS * pair
             if polled >> pair & 1 and tap.queue:
                 found |= Ready.TAP << BITS * pair
@@ -240,6 +270,8 @@ class MainLoop(Routine):
             mine.ready |= sum(
                 Ready.BOTTOM_HALF << BITS * pair for pair in range(PAIRS_MAX) if mine.scheduled >> pair & 1
             )
+        if mine.asked:
+            mine.ready |= Ready.REQUEST
         mine.turn = ready = mine.ready
         if not ready & ~BOTTOM_HALVES:
             return "look"
@@ -251,6 +283,7 @@ class MainLoop(Routine):
     @op(
         _for_all_pairs(
             {
+                REQUEST: "CONFIG.2",
                 "bottom half": "Q-TX.4",
                 "own eventfd": "Q-TX.12",
                 "transmit kick": "Q-TX.2",
@@ -271,6 +304,7 @@ class MainLoop(Routine):
         QEMU_MAIN_LOOP,
         text=_for_all_pairs(
             {
+                REQUEST: "The monitor has a request: it is carried out by the main loop, under the lock.",
                 "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
                 "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
                 "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",

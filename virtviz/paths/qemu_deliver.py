@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.qemu_checks import CheckingRoutine
 from virtviz.paths.qemu_nic import HEADS
-from virtviz.paths.qemu_rx import RxRoutine
 from virtviz.ring.rings import scatter
+from virtviz.ring.verdicts import NAMES, RESET, is_malformed
 from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
@@ -23,31 +24,46 @@ if TYPE_CHECKING:
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
+    from virtviz.paths.qemu_checks import VirtioError
     from virtviz.paths.qemu_nic import Nic
+    from virtviz.ring.verdicts import Problem
 
 NUM_BUFFERS_BYTES: Final = 2
+NOWHERE: Final = (1 << 62) - 1
+"""An address at which no memory is."""
+OF_THE_NIC: Final = frozenset(
+    NAMES.index(problem) + 1 for problem in ("nothing writable", "too many buffers", "ring ran dry")
+)
+"""States that virtio-net itself finds, where the ring has nothing against the buffer."""
+TAKEN_ALL_THE_SAME: Final = NAMES.index("too many buffers") + 1
+"""After this error QEMU takes the frame for received; after others, for failed."""
 
 
 def _address_of(offset: int, pieces: Sequence[tuple[int, int]]) -> int:
-    """Give the address of a byte of a buffer that lies in pieces; that of its beginning if the buffer is too short."""
+    """Give the address of a byte of a buffer that lies in pieces; `NOWHERE` if the buffer is too short."""
     left = offset
     for address, length in pieces:
         if left < length:
             return address + left
         left -= length
-    return pieces[0][0]
+    return NOWHERE
 
 
-class Deliver(RxRoutine):
+class Deliver(CheckingRoutine):
     """Put the frame in hand into the guest's buffers, or keep it: virtio_net_receive_rcu. Rows 3 to 10 of Q-RX.
 
     Args:
         signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        error: what is done about a malformed ring.
     """
 
-    def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine) -> None:
-        super().__init__(name, place, nic)
+    def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine, error: VirtioError) -> None:
+        super().__init__(name, place, nic, nic.rx_name, nic.rx, error)
         self.signal_msi = signal_msi
+
+    def length(self, me: Context) -> int:
+        """Give the bytes of the frame in hand, header included."""
+        return self.nic.kept_length()
 
     @op(
         "Q-RX.3",
@@ -56,24 +72,25 @@ class Deliver(RxRoutine):
         QEMU_VIRTIO_NET,
         spec="5.1.9.3",
         text={
-            "room": "The guest has offered buffers: avail.idx is {avail}, and entry {next} is the next to be taken.",
+            "room": "Buffers are on offer: avail.idx is {avail}, and entry {next} is the next to be taken.{passed}",
             "too little": "The buffers on offer cannot hold the frame: avail.idx is {avail}.",
-            "broken": "The guest has misused a ring: its device takes nothing any more.",
+            RESET: "{wrong}",
         },
-        to={"room": goto("disable_kicks"), "too little": goto("enable_kicks"), "broken": RETURN},
+        to={
+            "room": goto("disable_kicks"),
+            "too little": goto("enable_kicks"),
+            RESET: call("error", "enable_kicks"),
+        },
         cost="ring cold",
     )
     def find_buffers(self, me: Context) -> str:
         nic = self.nic
-        if nic.cells.broken:
-            return "broken"
-        found = self.ring.room(self.length(me)) if nic.mergeable else self.ring.find()
+        self.forget_overlooked()
+        # A broken device's queue counts as empty, and buffers of an empty queue are counted.
+        found = self.ring.room(self.length(me)) if nic.mergeable or nic.cells.broken else self.ring.find()
         if found in ("enough", "known", "new"):
             return "room"
-        if found in ("short", "empty"):
-            return "too little"
-        nic.give_up()
-        return "broken"
+        return self.refuse(found) if is_malformed(found) else "too little"
 
     @op(
         "Q-RX.3",
@@ -113,7 +130,9 @@ class Deliver(RxRoutine):
         cost="ring cold",
     )
     def recheck(self, me: Context) -> str:
-        return "more" if self.ring.reread_avail_idx() != self.nic.cells.seen else "still too little"
+        nic = self.nic.cells
+        # Buffers of a broken device are not looked for (virtio_queue_poll).
+        return "more" if self.ring.reread_avail_idx() != nic.seen and not nic.broken else "still too little"
 
     @op(
         "Q-RX.3",
@@ -164,22 +183,59 @@ class Deliver(RxRoutine):
         QEMU_VIRTIO,
         spec="2.7.6",
         text={
-            "head": "The available ring's slot says: head {head}.{moves}",
-            "bad": "There is no head, or it is no number of a descriptor: an error, and the device is broken.",
+            "head": "The available ring's slot says: head {head}.{moves}{passed}",
+            DROPPED: "virtqueue_pop() gives no buffer: the ring is empty, or the device broken. The frame is lost.",
+            RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), "bad": RETURN},
+        to={"head": goto("read_desc"), DROPPED: RETURN, RESET: call("error", "after_error")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        ready = self.ring.find() in ("known", "new") and self.nic.cells.taken < HEADS
-        if not ready or self.ring.begin() != "head":
-            return self._bad()
+        self.forget_overlooked()
+        nic = self.nic.cells
+        if nic.taken >= HEADS:
+            return self.refuse("too many buffers")
+        if nic.broken or self.ring.find() == "empty":
+            if nic.taken:
+                return self.refuse("ring ran dry")
+            self._lose()
+            return DROPPED
+        answer = self.ring.begin()
+        if answer != "head":
+            return self.refuse(answer)
         self.ring.move_kick_event()
         return "head"
 
-    def _bad(self) -> str:
-        self.nic.give_up()
-        return "bad"
+    def _lose(self) -> None:
+        """Lose the frame in hand: QEMU's device answers -1 for it."""
+        mine = self.nic.cells
+        mine.lost += 1
+        mine.got = 0
+        self._done_with_frame()
+
+    @op(
+        "Q-RX.5",
+        "give up the frame",
+        "virtio_net_receive_rcu",
+        QEMU_VIRTIO_NET,
+        text={
+            DROPPED: "The frame is lost. Buffers that were taken for it are never returned: the driver waits in vain.",
+            RESET: "{wrong}",
+        },
+        to={DROPPED: RETURN, RESET: call("error", "after_error")},
+    )
+    def after_error(self, me: Context) -> str:
+        mine = self.nic.cells
+        if mine.taken and mine.problem not in OF_THE_NIC:
+            return self.refuse("ring ran dry")
+        if mine.taken:
+            self.mine.in_flight -= mine.taken
+        mine.taken = 0
+        got = mine.got
+        self._lose()
+        if mine.problem == TAKEN_ALL_THE_SAME:
+            mine.got = got
+        return DROPPED
 
     @op(
         "Q-RX.5",
@@ -188,19 +244,34 @@ class Deliver(RxRoutine):
         QEMU_VIRTIO,
         spec="5.1.9.3",
         text={
-            "last": "The descriptor names an empty buffer; QEMU turns its address into a pointer.",
-            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
-            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
-            "bad": "The descriptor makes no sense for a receive queue: an error, and the device is broken.",
+            "last": "The descriptor names an empty buffer; QEMU turns its address into a pointer.{passed}",
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.{passed}",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.{passed}",
+            RESET: "{wrong}",
         },
-        to={"last": goto("copy_packet"), "next": goto("read_desc"), "indirect": goto("read_desc"), "bad": RETURN},
+        to={
+            "last": goto("copy_packet"),
+            "next": goto("read_desc"),
+            "indirect": goto("read_desc"),
+            RESET: call("error", "after_error"),
+        },
         cost="ring cold",
     )
     def read_desc(self, me: Context) -> str:
+        self.forget_overlooked()
         answer = self.ring.read_desc()
         if answer in ("next", "indirect"):
             return answer
-        return "last" if answer == "last" and self.mine.writable else self._bad()
+        problem: Problem | None = answer if is_malformed(answer) else None
+        if problem is None and not self.mine.writable:
+            # What was taken is let go, and never returned to the guest (virtqueue_detach_element).
+            self.mine.in_flight -= 1
+            problem = "nothing writable"
+        if problem:
+            return self.refuse(problem)
+        if self.mine.readable:
+            self.let_pass("readable while receiving")
+        return "last"
 
     @op(
         "Q-RX.6",
@@ -215,7 +286,7 @@ class Deliver(RxRoutine):
             ),
             "buffer full": (
                 "The buffer is full before the packet ends: another one is taken, as mergeable buffers allow. The copy "
-                "goes on there."
+                "goes on there.{passed}"
             ),
             DROPPED: "The frame does not fit into this one buffer, and buffers cannot be merged: it is thrown away.",
         },
@@ -225,10 +296,15 @@ class Deliver(RxRoutine):
     )
     def copy_packet(self, me: Context) -> str:
         nic, mine = self.nic, self.nic.cells
+        self.forget_overlooked()
         data = nic.kept()
         start = mine.copied
         pieces = self.ring.pieces()[self.mine.readable :]
         at = start + scatter(self.ring.memory, pieces, data[start:])
+        if at < VIRTIO_NET_HDR_BYTES:
+            # QEMU goes on as if the header had been written whole.
+            self.let_pass("no room for the header")
+            at = VIRTIO_NET_HDR_BYTES
         for address, _ in pieces:
             nic.buffers.note_packet(address, me.packet)
         if at < len(data) and not nic.mergeable:

@@ -106,10 +106,7 @@ class PpollWait(Routine):
     def wait(self, me: Context) -> str:
         qemu, mine = self.qemu, self.qemu.cells
         found = qemu.look()
-        for pair, tap in enumerate(qemu.taps):
-            watched = 0 if found else mine.read_poll >> pair & 1
-            if tap.cells.watched != watched:
-                tap.cells.watched = watched
+        qemu.watch_taps(0 if found else mine.read_poll)
         mine.polling = int(not found)
         mine.ready = found
         return "sleep" if not found else "frame" if not found & ~TAPS else "ready"

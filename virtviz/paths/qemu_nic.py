@@ -3,7 +3,8 @@
 The same code is run by two threads: by the main loop, and with `ioeventfd=off` a queue's kick handler by the vCPU
 thread. Both hold the Big QEMU Lock while they do.
 
-A malformed ring is an error of the guest's: QEMU marks the device broken and serves it no more until it is reset.
+A malformed ring is an error of the guest's: QEMU marks the device broken and serves it no more until it is reset
+(`qemu_checks.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
+    from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.qemu import Qemu
     from virtviz.ring.qemu_device import QemuDevice
@@ -53,9 +55,12 @@ class NicCells(Cells):
         at: address at which the number of buffers belongs into the first of them.
         heads, written: their heads, and the bytes written into each.
         errors: malformed buffers met.
+        problem: place in `ring.verdicts.NAMES`, from 1, of what was wrong with the last one; 0 for none.
         filtered: frames that were for somebody else.
         discarded: frames that no buffer could hold.
         refused: frames that the TAP did not take.
+        lost: frames read for a device that can take nothing any more.
+        unlinked: frames of either direction that came while the link was down.
     """
 
     tx_waiting: int = 0
@@ -70,9 +75,12 @@ class NicCells(Cells):
     taken: int = 0
     at: int = 0
     errors: int = 0
+    problem: int = 0
     filtered: int = 0
     discarded: int = 0
     refused: int = 0
+    lost: int = 0
+    unlinked: int = 0
     heads: list[int]
     written: list[int]
 
@@ -81,6 +89,7 @@ class Nic:
     """QEMU's virtio-net device, as one of its queue pairs has it.
 
     Args:
+        status: the device's, as its driver reads it.
         pair: the pair's number, from 0.
         mac: its address.
         tx_name, rx_name: names of its virtqueues.
@@ -100,6 +109,7 @@ class Nic:
         name: str,
         qemu: Qemu,
         *,
+        status: DeviceStatus,
         pair: int = 0,
         mac: bytes,
         tx_name: str,
@@ -112,6 +122,7 @@ class Nic:
         mergeable: bool,
     ) -> None:
         self.qemu = qemu
+        self.status = status
         self.pair = pair
         self.mac = mac
         self.tx_name, self.rx_name = tx_name, rx_name
@@ -144,11 +155,18 @@ class Nic:
         slot = self.cells.frame
         return VIRTIO_NET_HDR_BYTES + self.memory.cells.length[slot] if slot else 0
 
-    def give_up(self) -> None:
-        """Mark the device broken (virtio_error)."""
-        self.cells.errors += 1
+    def ask_for_reset(self) -> None:
+        """Ask for a reset, and mark the device broken (virtio_error)."""
+        self.status.ask_for_reset()
         for pair in self.device:
             pair.cells.broken = 1
+
+    def drop_kept(self) -> None:
+        """Drop the frame in hand for want of a link."""
+        mine = self.cells
+        self.memory.release(mine.frame)
+        mine.frame = 0
+        mine.unlinked += 1
 
     def next_out(self) -> int:
         """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""

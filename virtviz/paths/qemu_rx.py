@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.qemu_nic import TAP_BURST, NicRoutine
 from virtviz.spec.citation import QEMU_NET, QEMU_TAP
@@ -59,41 +60,57 @@ class ReadTap(RxRoutine):
             self.nic.cells.read = 0
 
     @op(
-        {"frame": "Q-RX.3", "nothing": "Q-RX.11"},
-        {"frame": "offer the frame to the device", "nothing": "see that nothing is left"},
+        {"frame": "Q-RX.3", "nothing": "Q-RX.11", DROPPED: "CONFIG.12"},
+        {
+            "frame": "offer the frame to the device",
+            "nothing": "see that nothing is left",
+            DROPPED: "drop the frame",
+        },
         "qemu_send_packet_async",
         QEMU_NET,
         text={
             "frame": "A frame of {length} bytes, header included, is offered to the virtio-net device.",
             "nothing": "EAGAIN: the TAP has been emptied.",
+            DROPPED: "The link of the device is down: QEMU takes the frame for delivered, and drops it.",
         },
-        to={"frame": call("deliver", "count"), "nothing": RETURN},
+        to={"frame": call("deliver", "count"), "nothing": RETURN, DROPPED: goto("count")},
         private=True,
     )
     def look_at_result(self, me: Context) -> str:
         mine = self.nic.cells
-        if mine.got:
-            mine.read += 1
+        if not mine.got:
+            return "nothing"
+        mine.read += 1
+        if self.nic.status.cells.config_status:
             return "frame"
-        return "nothing"
+        self.nic.drop_kept()
+        return DROPPED
 
     @op(
         {"kept": "Q-RX.3", "": "Q-RX.11"},
-        {"kept": "stop reading the TAP", "enough": "let others have a turn", "": "read the TAP again"},
+        {
+            "kept": "stop reading the TAP",
+            "enough": "let others have a turn",
+            "failed": "let others have a turn",
+            "": "read the TAP again",
+        },
         "tap_send",
         QEMU_TAP,
         text={
             "more": "The frame is done with: QEMU reads again, until read() finds nothing.",
             "enough": "{limit} frames were read in a row: other descriptors have a turn.",
             "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until the guest kicks.",
+            "failed": "The device has failed to take the frame: QEMU leaves the TAP for this turn.",
         },
-        to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN},
+        to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN, "failed": RETURN},
     )
     def count(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.frame:
             self.nic.qemu.poll_tap(self.nic.pair, wanted=False)
             return "kept"
+        if not mine.got:
+            return "failed"
         return "enough" if mine.read >= TAP_BURST else "more"
 
     def words(self, me: Context) -> Mapping[str, object]:
@@ -122,9 +139,15 @@ class ServeRxKick(RxRoutine):
         text={
             "waits": "The guest has put buffers into its receive queue, and a frame has been waiting in QEMU for one.",
             "nothing waits": "The guest has put buffers into its receive queue. No frame has been waiting for them.",
+            DROPPED: "A frame has been waiting in QEMU for buffers, but now the link is down: it is dropped.",
             "broken": "The guest has misused a ring: the device is broken until it is reset.",
         },
-        to={"waits": call("deliver", "read_tap_again"), "nothing waits": goto("notify"), "broken": RETURN},
+        to={
+            "waits": call("deliver", "read_tap_again"),
+            "nothing waits": goto("notify"),
+            DROPPED: goto("read_tap_again"),
+            "broken": RETURN,
+        },
     )
     def flush(self, me: Context) -> str:
         mine = self.nic.cells
@@ -132,6 +155,9 @@ class ServeRxKick(RxRoutine):
             return "broken"
         if not mine.frame:
             return "nothing waits"
+        if not self.nic.status.cells.config_status:
+            self.nic.drop_kept()
+            return DROPPED
         me.packet = self.nic.memory.cells.packet[mine.frame]
         return "waits"
 
@@ -141,7 +167,7 @@ class ServeRxKick(RxRoutine):
         "tap_send_completed",
         QEMU_TAP,
         text={
-            "delivered": "The frame is delivered: the TAP is among what ppoll() waits for again.",
+            "delivered": "The frame is done with: the TAP is among what ppoll() waits for again.",
             "kept": "There is no room for it even now: it waits on.",
         },
         to={"delivered": goto("notify"), "kept": RETURN},

@@ -11,15 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.qemu_checks import CheckingRoutine
 from virtviz.paths.qemu_nic import TX_BURST, NicRoutine
+from virtviz.paths.virtio_device.buffers import wrong_to_send
+from virtviz.ring.rings import readable_bytes
+from virtviz.ring.verdicts import NAMES, RESET, is_malformed
 from virtviz.spec.citation import QEMU_ASYNC, QEMU_KVM, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
+    from virtviz.paths.qemu_checks import VirtioError
     from virtviz.paths.qemu_nic import Nic
+    from virtviz.ring.verdicts import Problem
 
 
 class ReadKick(Routine):
@@ -52,12 +59,17 @@ class ReadKick(Routine):
 
 
 class ServeTxKick(NicRoutine):
-    """A kick of the transmit queue: nothing is sent yet, only a bottom half scheduled. Row 3 of Q-TX."""
+    """A kick of the transmit queue: nothing is sent yet, only a bottom half scheduled. Row 3 of Q-TX.
+
+    Args:
+        drop: drops what is in the queue, for want of a link.
+    """
 
     links: Mapping[str, str] = {"notify": ""}
 
-    def __init__(self, name: str, place: Place, nic: Nic) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, drop: Routine) -> None:
         super().__init__(name, place, nic, nic.tx_name, nic.tx)
+        self.drop = drop
 
     @op(
         "Q-TX.3",
@@ -66,15 +78,23 @@ class ServeTxKick(NicRoutine):
         QEMU_VIRTIO_NET,
         text={
             "noted": "The device notes that its transmit queue waits. It sends nothing yet.",
+            "no link": "The link is down: what the guest has put into the queue is dropped.",
             "noted already": "The queue waits already: its packets will be found.",
             "broken": "The guest has misused a ring: the device is broken until it is reset.",
         },
-        to={"noted": goto("disable_kicks"), "noted already": RETURN, "broken": RETURN},
+        to={
+            "noted": goto("disable_kicks"),
+            "no link": call("drop", None),
+            "noted already": RETURN,
+            "broken": RETURN,
+        },
     )
     def note_kick(self, me: Context) -> str:
         mine = self.nic.cells
         if mine.broken:
             return "broken"
+        if not self.nic.status.cells.config_status:
+            return "no link"
         if mine.tx_waiting:
             return "noted already"
         mine.tx_waiting = 1
@@ -110,16 +130,23 @@ class ServeTxKick(NicRoutine):
         self.nic.qemu.schedule(self.nic.pair)
 
 
-class SendQueued(NicRoutine):
+OF_THE_NIC = frozenset(NAMES.index(problem) + 1 for problem in ("no header", "header incomplete", "nothing to send"))
+"""States that virtio-net itself finds in a buffer, where the ring has nothing against it."""
+
+
+class SendQueued(CheckingRoutine):
     """The bottom half: send packet after packet, until the queue is empty twice. Rows 5 to 12 of Q-TX.
 
     Args:
         writev: writev() on the TAP.
         signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        error: what is done about a malformed ring.
     """
 
-    def __init__(self, name: str, place: Place, nic: Nic, writev: Routine, signal_msi: Routine) -> None:
-        super().__init__(name, place, nic, nic.tx_name, nic.tx)
+    def __init__(
+        self, name: str, place: Place, nic: Nic, writev: Routine, signal_msi: Routine, error: VirtioError
+    ) -> None:
+        super().__init__(name, place, nic, nic.tx_name, nic.tx, error)
         self.writev = writev
         self.signal_msi = signal_msi
 
@@ -128,34 +155,36 @@ class SendQueued(NicRoutine):
         "begin to empty the queue",
         "virtio_net_tx_bh",
         QEMU_VIRTIO_NET,
-        text={
-            "begin": "The bottom half runs: from now on another kick would schedule it again.",
-            "broken": "The guest has misused a ring: the device is broken until it is reset.",
-        },
-        to={"begin": goto("read_avail_idx"), "broken": RETURN},
+        text="The bottom half runs: from now on another kick would schedule it again.",
+        to=goto("read_avail_idx"),
     )
-    def begin(self, me: Context) -> str:
+    def begin(self, me: Context) -> None:
         mine = self.nic.cells
         mine.tx_waiting = 0
         if mine.sent:
             mine.sent = 0
         if mine.rearmed:
             mine.rearmed = 0
-        return "broken" if mine.broken else "begin"
 
     @op(
-        {"known": "Q-TX.5", "new": "Q-TX.5", "bad": "Q-TX.5", "": "Q-TX.12"},
-        {"known": "go on with the next entry", "": "read avail.idx"},
+        {"known": "Q-TX.5", "new": "Q-TX.5", "broken": "Q-TX.5", "": "Q-TX.12"},
+        {
+            "known": "go on with the next entry",
+            "broken": "take nothing from a broken device",
+            "still broken": "take nothing from a broken device",
+            "": "read avail.idx",
+        },
         "virtqueue_split_pop",
         QEMU_VIRTIO,
         spec="2.7.13",
         text={
-            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is still to be taken.",
-            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.",
+            "known": "avail.idx was {avail} when last read, and is not read again: entry {next} is to be had.{passed}",
+            "new": "avail.idx is {avail}: entry {next} is available, and the next to be taken.{passed}",
             "empty": "avail.idx is still {avail}: the ring is empty.",
+            "broken": "The device is broken, so virtqueue_pop() gives nothing, whatever lies in the ring.",
+            "still broken": "Still broken: the bottom half is done, and asking for a kick was in vain.",
             "still empty": "Nothing slipped in while QEMU was asking: the bottom half is done.",
             "more came": "The ring is empty again, but something had slipped in: QEMU takes the guest for active.",
-            "bad": "avail.idx has jumped further than the ring is long: an error, and the device is broken.",
         },
         to={
             "known": goto("read_head"),
@@ -163,19 +192,20 @@ class SendQueued(NicRoutine):
             "empty": goto("enable_kicks"),
             "still empty": RETURN,
             "more came": goto("disable_kicks"),
-            "bad": RETURN,
+            "broken": goto("enable_kicks"),
+            "still broken": RETURN,
         },
         cost="ring cold",
     )
     def read_avail_idx(self, me: Context) -> str:
-        found, mine = self.ring.find(), self.nic.cells
+        mine = self.nic.cells
+        if mine.broken:
+            return "still broken" if mine.rearmed else "broken"
+        self.forget_overlooked()
+        found = self.ring.find()
         if found == "empty":
             return "empty" if not mine.rearmed else "more came" if mine.sent else "still empty"
-        return found if found in ("known", "new") else self._bad()
-
-    def _bad(self) -> str:
-        self.nic.give_up()
-        return "bad"
+        return found
 
     @op(
         "Q-TX.5",
@@ -185,14 +215,15 @@ class SendQueued(NicRoutine):
         spec="2.7.6",
         text={
             "head": "The available ring's slot says: head {head}.{moves}",
-            "bad": "The head is no number of a descriptor: an error, and the device is broken.",
+            RESET: "{wrong}",
         },
-        to={"head": goto("read_desc"), "bad": RETURN},
+        to={"head": goto("read_desc"), RESET: call("error", "after_error")},
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        if self.ring.begin() != "head":
-            return self._bad()
+        answer = self.ring.begin()
+        if answer != "head":
+            return self.refuse(answer)
         self.ring.move_kick_event()
         if me.observed:
             me.packet = self.nic.skbs.packet_at(self.ring.peek_address())
@@ -207,21 +238,54 @@ class SendQueued(NicRoutine):
         text={
             "last": (
                 "The descriptor gives a guest-physical address and a length. QEMU turns it into a pointer: guest "
-                "memory is memory of its own process."
+                "memory is memory of its own process.{passed}"
             ),
-            "next": "The descriptor gives a piece of the buffer; the chain goes on.",
-            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.",
-            "bad": "The descriptor makes no sense: an error, and the device is broken.",
+            "next": "The descriptor gives a piece of the buffer; the chain goes on.{passed}",
+            "indirect": "The descriptor refers to a table: the buffer's pieces are described there.{passed}",
+            RESET: "{wrong}",
         },
-        to={"last": goto("send"), "next": goto("read_desc"), "indirect": goto("read_desc"), "bad": RETURN},
+        to={
+            "last": goto("send"),
+            "next": goto("read_desc"),
+            "indirect": goto("read_desc"),
+            RESET: call("error", "after_error"),
+        },
         cost="ring cold",
         milestone={"last": "fetched"},
     )
     def read_desc(self, me: Context) -> str:
+        self.forget_overlooked()
         answer = self.ring.read_desc()
         if answer in ("next", "indirect"):
             return answer
-        return "last" if answer == "last" and self.mine.readable else self._bad()
+        problem: Problem | None = answer if is_malformed(answer) else None
+        if problem is None:
+            problem = wrong_to_send(self.ring, "qemu", VIRTIO_NET_HDR_BYTES, vnet_hdr=True)
+            if problem:
+                # What was taken is let go, and never returned to the guest (virtqueue_detach_element).
+                self.mine.in_flight -= 1
+        if problem:
+            return self.refuse(problem)
+        if self.mine.writable:
+            self.let_pass("writable while sending")
+        elif readable_bytes(self.ring) <= VIRTIO_NET_HDR_BYTES:
+            self.let_pass("nothing to send")
+        return "last"
+
+    @op(
+        "Q-TX.11",
+        "leave the queue alone",
+        "virtio_net_flush_tx",
+        QEMU_VIRTIO_NET,
+        text={
+            "queue": "To virtio-net the broken queue looks empty, for virtqueue_pop() gave it nothing.",
+            "buffer": "It was virtio-net itself that refused the buffer: the bottom half ends here.",
+        },
+        to={"queue": goto("enable_kicks"), "buffer": RETURN},
+        private=True,
+    )
+    def after_error(self, me: Context) -> str:
+        return "buffer" if self.nic.cells.problem in OF_THE_NIC else "queue"
 
     @op(
         "Q-TX.7",

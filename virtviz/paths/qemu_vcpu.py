@@ -111,8 +111,8 @@ class ServeTxKickFromVcpu(_TellsMainLoop, ServeTxKick):
     first = "note_kick"
     links: Mapping[str, str] = {}
 
-    def __init__(self, name: str, place: Place, nic: Nic, write: Routine) -> None:
-        super().__init__(name, place, nic)
+    def __init__(self, name: str, place: Place, nic: Nic, drop: Routine, write: Routine) -> None:
+        super().__init__(name, place, nic, drop)
         self.qemu = nic.qemu
         self.write = write
 

@@ -58,6 +58,16 @@ class Fifo:
         mine.taken = taken + 1
         return mine.slots[taken % self.capacity]
 
+    def untake(self, entry: int) -> bool:
+        """Put an entry back that was taken, before all others; answers False, changing nothing, if it is full."""
+        mine = self.cells
+        taken = mine.taken
+        if mine.put - taken == self.capacity:
+            return False
+        mine.taken = taken = taken - 1
+        mine.slots[taken % self.capacity] = entry
+        return True
+
     def first(self) -> int:
         """Give the first entry, 0 if there is none."""
         mine = self.cells

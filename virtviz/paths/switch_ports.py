@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtviz.engine.ops import Routine
 from virtviz.paths.traffic import vm_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.traffic import Item
@@ -40,6 +42,10 @@ class Stations:
     def entry(self, item: Item) -> int:
         """Give the number of the port that a frame of the scenario enters the switch by."""
         return item.vm + 1 if item.outgoing else self.far
+
+    def tunnel_key(self, port: int) -> int:
+        """Give the tunnel key that frames come in with by a port; 0 for none."""
+        return 0
 
     def outputs(self, frame: bytes | bytearray, port: int) -> int:
         """Decide where a frame goes, as a switch that has learned every address; answers ports as bits.
@@ -83,6 +89,22 @@ class SwitchPorts:
             return self.ports[outputs.bit_length() - 1] if outputs else "", True
         me.held = me.held or me.skb
         me.outputs = outputs ^ bit
-        me.skb = self.pool.take(me.packet)
-        self.pool.fill(me.skb, self.pool.data(me.held))
+        me.skb = self.pool.copy(me.held, me.packet)
         return self.ports[bit.bit_length() - 1], False
+
+
+class SendOut(Routine):
+    """What sends a frame out of ports, one after the other: a copy to each but the last, and the frame itself there.
+
+    Args:
+        outputs: port name -> what sending to it is.
+    """
+
+    def __init__(self, name: str, place: Place, outputs: Mapping[str, Routine]) -> None:
+        super().__init__(name, place)
+        self.last_outputs = outputs
+        self.outputs: Mapping[str, Routine] = {}
+
+    def outputs_are_known(self) -> None:
+        """Take note that every output has been put into the mapping; some of them lead back here."""
+        self.outputs = {f"copy to {port}": routine for port, routine in self.last_outputs.items()}

@@ -76,6 +76,14 @@ class Tap:
         """Take the frame that `peek` gave."""
         self.taken.take()
 
+    def unpeek(self) -> int:
+        """Put back what `peek` has taken off the queue (vhost_net_buf_unproduce); answers how many found no room."""
+        entries = [self.taken.take() for _ in range(len(self.taken))]
+        lost = [slot for slot in reversed(entries) if not self.queue.untake(slot)]
+        for slot in lost:
+            self.pool.release(slot)
+        return len(lost)
+
     def next_packet(self) -> int:
         """Give the number of the next packet for the guest; for people only."""
         return self.pool.cells.packet[self.taken.first() or self.queue.first()]

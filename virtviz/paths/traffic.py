@@ -94,6 +94,18 @@ class Poke(Struct, frozen=True):
     vm: int = 0
 
 
+class Link(Struct, frozen=True):
+    """In a scenario: somebody tells QEMU that a virtual machine's link is up or down, before anything that comes after.
+
+    Attributes:
+        up: whether it is up from now on.
+        vm: index of the virtual machine.
+    """
+
+    up: bool
+    vm: int = 0
+
+
 class Act(IntEnum):
     """What a program does next."""
 
@@ -120,7 +132,7 @@ class Traffic(Struct, frozen=True):
         contents: makes the bytes of each item, for a sequence number.
         answers_back: for each item, how many frames before it lies the one that it answers, whose sequence number it
             carries; 0 if it answers none.
-        pokes: changes from outside, in order.
+        pokes: changes from outside, in order: of rings, and of links.
     """
 
     items: tuple[Item, ...]
@@ -129,7 +141,7 @@ class Traffic(Struct, frozen=True):
     rounds: int = 1
     contents: tuple[Template | Capture, ...] = ()
     answers_back: tuple[int, ...] = ()
-    pokes: tuple[Poke, ...] = ()
+    pokes: tuple[Poke | Link, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
     other_acts: dict[tuple[int, int], tuple[tuple[Act, int], ...]] = field(default_factory=dict)
 
@@ -138,6 +150,11 @@ class Traffic(Struct, frozen=True):
         if vcpu:
             return self.other_acts.get((vm, vcpu), ())
         return self.acts[vm] if vm < len(self.acts) else ()
+
+    @property
+    def has_links(self) -> bool:
+        """Whether somebody changes a link."""
+        return any(isinstance(change, Link) for change in self.pokes)
 
     @property
     def packets(self) -> int:
@@ -209,21 +226,21 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke | Link], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A program, one on each vCPU that does anything, sends its frames in the order of the list. An answer in the list is
     also the place where the sender waits for it; so is a frame that arrives by itself, or from another virtual machine,
     for the program on that one's first vCPU.
     """
-    named = [max(event.vm, event.to_vm) for event in events if isinstance(event, Item)]
+    named = [max(event.vm, getattr(event, "to_vm", -1)) for event in events if not isinstance(event, Pause)]
     vms = max([vms - 1, *named]) + 1
     items: list[Item] = []
     acts: dict[tuple[int, int], list[tuple[Act, int]]] = {(vm, 0): [] for vm in range(vms)}
     acts |= {(event.vm, event.vcpu): [] for event in events if isinstance(event, Item)}
     arrivals: list[tuple[int, int]] = []
     answers: dict[int, int] = {}
-    pokes: list[Poke] = []
+    pokes: list[Poke | Link] = []
     pauses = 0
     for event in events:
         if isinstance(event, Pause):
@@ -231,7 +248,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke], rounds: int = 1, vms: in
             for program in acts.values():
                 program.append((Act.PAUSE, 0))
             continue
-        if isinstance(event, Poke):
+        if isinstance(event, Poke | Link):
             acts[event.vm, 0].append((Act.POKE, len(pokes)))
             pokes.append(event)
             continue

@@ -9,9 +9,9 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
 from virtviz.paths.host_net import softirq_waits
-from virtviz.paths.ovs import unpack_upcall, upcall
-from virtviz.paths.vswitchd import OPERATE_MAX_OPS
-from virtviz.spec.citation import NETLINK, OVS_DATAPATH, POLL, SOFTIRQ
+from virtviz.paths.ovs import Question
+from virtviz.paths.vswitchd import LOST, OPERATE_MAX_OPS
+from virtviz.spec.citation import EPOLL, NETLINK, OVS_DATAPATH, POLL, SOFTIRQ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,11 +43,11 @@ class PollWait(Routine):
         fence=True,
     )
     def wait(self, me: Context) -> str:
-        if not self.h.socket:
-            return "sleep"
-        slot, _ = unpack_upcall(self.h.socket.first())
-        me.packet = self.h.dp.pool.cells.packet[slot]
-        return "ready"
+        for socket in self.h.sockets:
+            if socket:
+                me.packet = self.h.dp.pool.cells.packet[Question.unpacked(socket.first()).slot]
+                return "ready"
+        return "sleep"
 
 
 class PollNow(Routine):
@@ -75,29 +75,39 @@ class NetlinkReceive(Routine):
 
     @op(
         "O-MISS.4",
-        {COPIED: "read one message", "EAGAIN": "find no message"},
+        {COPIED: "read one message", "EAGAIN": "find no message", "ENOBUFS": "learn that messages were lost"},
         "netlink_recvmsg",
         NETLINK,
         text={
             COPIED: "The message, with the whole packet in it, is copied into the handler's memory.",
             "EAGAIN": "The socket is empty: recvmsg() returns EAGAIN.",
+            "ENOBUFS": "recvmsg() returns ENOBUFS: the socket was full, and upcalls were lost.",
         },
-        to={COPIED: RETURN, "EAGAIN": RETURN},
+        to={COPIED: RETURN, "EAGAIN": RETURN, "ENOBUFS": RETURN},
         size="length",
         cause="return from the system call",
     )
     def receive(self, me: Context) -> str:
         handler, mine = self.h, self.h.cells
-        if not handler.socket:
+        socket = handler.next_socket()
+        if socket.book.overrun:
+            socket.book.overrun = 0
+            mine.got = LOST
+            return "ENOBUFS"
+        # Of a socket that has been named one message is read, until it is named again.
+        if mine.events:
+            mine.events &= mine.events - 1
+        if not socket:
             mine.got = 0
             return "EAGAIN"
-        slot, port = unpack_upcall(handler.socket.take())
+        question = Question.unpacked(socket.take())
         pool = handler.dp.pool
-        me.packet = pool.cells.packet[slot]
+        socket.read(pool.cells.length[question.slot])
+        me.packet = pool.cells.packet[question.slot]
         own = handler.buffers.take(me.packet)
-        handler.buffers.fill(own, pool.data(slot))
-        handler.batch.put(upcall(own, port))
-        pool.release(slot)
+        handler.buffers.fill(own, pool.data(question.slot))
+        handler.batch.put(question._replace(slot=own).packed())
+        pool.release(question.slot)
         mine.got = own
         mine.batch += 1
         return COPIED
@@ -105,6 +115,30 @@ class NetlinkReceive(Routine):
     def length(self, me: Context) -> int:
         """Give the bytes of the packet just read."""
         return self.h.buffers.cells.length[self.h.cells.got]
+
+
+class EpollNow(Routine):
+    """epoll_wait() with a timeout of zero: which of the ports' sockets have messages."""
+
+    def __init__(self, name: str, place: Place, handler: Handler) -> None:
+        super().__init__(name, place)
+        self.h = handler
+
+    @op(
+        "O-MISS.4",
+        "say which sockets have messages",
+        "do_epoll_wait",
+        EPOLL,
+        text={
+            "some": "There are messages in ports' sockets: epoll_wait() names the ports.",
+            "none": "No port's socket has a message: epoll_wait() returns 0. Another handler may have been quicker.",
+        },
+        to={"some": RETURN, "none": RETURN},
+        cause="return from the system call",
+    )
+    def wait(self, me: Context) -> str:
+        self.h.cells.events = found = self.h.ready()
+        return "some" if found else "none"
 
 
 class AskFlowCount(Routine):
@@ -173,9 +207,9 @@ class Operate(Routine):
         """Give the number of flows."""
         return {"flows": self.h.dp.flows.cells.count}
 
-    def _upcall(self) -> tuple[int, int]:
-        """Give slot and port of the upcall being carried out."""
-        return unpack_upcall(self.h.batch.entry(self.h.cells.at))
+    def _question(self) -> Question:
+        """Give the upcall being carried out."""
+        return Question.unpacked(self.h.batch.entry(self.h.cells.at))
 
     @op(
         "O-MISS.8",
@@ -205,10 +239,10 @@ class Operate(Routine):
             return "done"
         if mine.carried >= OPERATE_MAX_OPS:
             return "message done"
-        slot, port = self._upcall()
+        slot, port, tunnel = self._question()
         me.packet = self.h.buffers.cells.packet[slot]
-        frame = self.h.buffers.data(slot)
-        return "installed" if self.h.dp.flows.insert(frame, port, mine.outputs[mine.at]) else "table full"
+        found = self.h.dp.flows.insert(self.h.buffers.data(slot), port, mine.outputs[mine.at], tunnel)
+        return "installed" if found >= 0 else "table full"
 
     @op(
         "O-MISS.9",
@@ -224,7 +258,7 @@ class Operate(Routine):
     )
     def rebuild_packet(self, me: Context) -> str:
         mine, pool = self.h.cells, self.h.dp.pool
-        slot, port = self._upcall()
+        slot, port, _ = self._question()
         me.skb = pool.take(me.packet)
         pool.fill(me.skb, self.h.buffers.data(slot))
         me.port = port

@@ -51,23 +51,31 @@ class Work(IntEnum):
 
 @cells
 class WorkerCells(Cells):
-    """What a worker keeps: which kinds of work are queued already, as bits."""
+    """What a worker keeps.
+
+    Attributes:
+        queued: which kinds of work are queued already, as bits.
+        detached: queues without a back-end, as bits: 1 the receive queue, 2 the transmit queue.
+    """
 
     queued: int = 0
+    detached: int = 0
 
 
 class Worker:
     """A vhost worker.
 
     Attributes:
+        what: what kind of thread it is, for people.
         list: its work, first in, first out.
         thread: its thread, set when it is made.
     """
 
     thread: Thread
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, name: str, what: str = "") -> None:
         self.name = name
+        self.what = what
         self.cells = state.add(WorkerCells, name)
         self.list = Fifo(state, f"{name}.work", len(Work))
 
@@ -276,8 +284,8 @@ class WorkerLoop(Routine):
         self._device = tx.device
 
     def words(self, me: Context) -> Mapping[str, object]:
-        """Name the worker."""
-        return {"worker": self.worker.name}
+        """Name the worker, and say what it is."""
+        return {"worker": self.worker.name, "what": self.worker.what}
 
     @op(
         {"sleep": "V-TX.16", "handle_rx_kick": "V-RX.1", "handle_rx_net": "V-RX.1", "": "V-TX.1"},
@@ -285,16 +293,22 @@ class WorkerLoop(Routine):
         "vhost_run_work_list",
         VHOST,
         text={
-            "sleep": "The list is empty: {worker} sleeps. It will not be polling anything; it waits to be woken.",
+            "sleep": "The list is empty: {worker}, {what}, sleeps until it is woken.",
             "handle_tx_kick": (
                 "{worker} runs: the guest has kicked its transmit queue. The kick's counter is never read, its "
                 "wake-up was enough."
             ),
             "handle_rx_kick": "{worker} runs: the guest has put empty buffers into its receive queue.",
             "handle_rx_net": "{worker} runs: a frame waits in the TAP's queue.",
+            "no back-end": "There is work, but the queue has no back-end: there is nothing to serve.",
             "deaf": "There is work, but the device needs a reset: until then {worker} leaves its queues as they are.",
         },
-        to={"work": call_any("work", "next_work"), "sleep": block("next_work"), "deaf": goto("next_work")},
+        to={
+            "work": call_any("work", "next_work"),
+            "sleep": block("next_work"),
+            "deaf": goto("next_work"),
+            "no back-end": goto("next_work"),
+        },
         milestone={"handle_tx_kick": "backend-awake", "handle_rx_net": "backend-awake"},
         fence=True,
     )
@@ -308,6 +322,8 @@ class WorkerLoop(Routine):
         worker.cells.queued &= ~(1 << work)
         if self._device.needs_reset:
             return "deaf"
+        if worker.cells.detached >> (work == Work.TX_KICK) & 1:
+            return "no back-end"
         if me.observed:
             me.packet = self.tx.next_packet() if work == Work.TX_KICK else self.rx.tap.next_packet()
         return self._names[work]

@@ -10,7 +10,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import BATCH, HEADS, VhostQueue, Work
-from virtviz.paths.vhost_checks import CheckingRoutine
+from virtviz.paths.vhost_rearm import LastLook
 from virtviz.paths.virtio_device.buffers import wrong_to_receive
 from virtviz.ring.rings import scatter, writable_bytes
 from virtviz.ring.verdicts import RESET, STOPS, is_malformed
@@ -18,19 +18,27 @@ from virtviz.spec.citation import TUN, VHOST, VHOST_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
     from virtviz.ring.verdicts import Problem
 
 
-class HandleRx(CheckingRoutine):
+class HandleRx(LastLook):
     """Deliver frames from the TAP's queue into the guest's buffers: handle_rx, block V-RX rows 2 to 10.
 
     Args:
         pool: the host's packet memory.
         give_back: publishes used elements and interrupts.
     """
+
+    first = "disable_kicks"
+    links: Mapping[str, str] = {"empty": "give_back", "more": "peek_frame"}
+    rows: Mapping[str, str] = {"LAST-LOOK": "V-RX.6"}
+    still_empty = "Still no buffer: the frames wait in the TAP's queue until the guest kicks."
+    slipped_in = "The guest slipped buffers in meanwhile: on with them."
 
     def __init__(
         self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, give_back: Routine, watch: Routine
@@ -174,6 +182,7 @@ class HandleRx(CheckingRoutine):
                 "The packet does not fit into this one buffer, and buffers cannot be merged: the packet will be "
                 "thrown away."
             ),
+            "too long": "The packet does not fit into 1024 buffers: it will be thrown away.{passed}",
             STOPS: "{wrong}",
             RESET: "{wrong}",
         },
@@ -183,6 +192,7 @@ class HandleRx(CheckingRoutine):
             "next": goto("read_desc"),
             "indirect": goto("read_desc"),
             "too small": goto("discard_packet"),
+            "too long": goto("discard_packet"),
             STOPS: goto("give_back"),
             RESET: goto("ask_for_reset"),
         },
@@ -213,7 +223,11 @@ class HandleRx(CheckingRoutine):
         if self.q.mergeable and queue.done - queue.first < HEADS:
             return "needs more"
         self._let_go()
-        return "too small"
+        if not self.q.mergeable:
+            return "too small"
+        if self.minds("too many buffers"):
+            return self.refuse("too many buffers")
+        return "too long"
 
     def _wrong(self) -> Problem | None:
         """Say what this back-end minds about the buffer just read, if anything."""
@@ -352,38 +366,11 @@ class HandleRx(CheckingRoutine):
         VHOST,
         spec="2.7.10",
         text="The wish must be visible before avail.idx is read again.",
+        to=goto("recheck_avail_idx"),
         fence=True,
         cost="barrier",
     )
     def mb_before_refill_recheck(self, me: Context) -> None: ...
-
-    @op(
-        "V-RX.6",
-        "look at avail.idx again",
-        "vhost_enable_notify",
-        VHOST,
-        spec="2.7.10",
-        text={
-            "still empty": "Still no buffer: the frames wait in the TAP's queue until the guest kicks.",
-            "more": "The guest slipped buffers in meanwhile: on with them.",
-        },
-        to={"still empty": goto("give_back"), "more": goto("disable_again")},
-        cost="ring cold",
-    )
-    def recheck_avail_idx(self, me: Context) -> str:
-        return "more" if self.ring.read_avail_idx() == "new" else "still empty"
-
-    @op(
-        "V-RX.6",
-        "ask for no more kicks",
-        "vhost_disable_notify",
-        VHOST,
-        spec="2.7.10",
-        text="The worker is at it again and needs no kick.",
-        to=goto("peek_frame"),
-    )
-    def disable_again(self, me: Context) -> None:
-        self.ring.disable_kicks()
 
     @op(
         "V-RX.10",

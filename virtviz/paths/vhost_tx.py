@@ -9,7 +9,7 @@ from virtviz.engine.effects import (
 )
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import VhostQueue, Work
-from virtviz.paths.vhost_checks import CheckingRoutine
+from virtviz.paths.vhost_rearm import LastLook
 from virtviz.paths.virtio_device.buffers import wrong_to_send
 from virtviz.ring.rings import read_buffer
 from virtviz.ring.verdicts import RESET, STOPS, is_malformed
@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from virtviz.ring.verdicts import Problem
 
 
-class HandleTx(CheckingRoutine):
+class HandleTx(LastLook):
     """Send what the guest put into its transmit queue: handle_tx, block V-TX rows 2 to 9.
 
     Args:
         pool: the host's packet memory.
         flush: hands the collected frames to the TAP and returns the buffers.
     """
+
+    first = "disable_kicks"
+    links: Mapping[str, str] = {"empty": "flush", "more": "read_avail_idx"}
+    rows: Mapping[str, str] = {"LAST-LOOK": "V-TX.9"}
+    still_empty = "Nothing slipped in while the worker was asking: now the batch can go."
+    slipped_in = "The guest slipped something in meanwhile: the wish is withdrawn, and the batch grows."
 
     def __init__(self, name: str, place: Place, queue: VhostQueue, pool: PacketPool, flush: Routine) -> None:
         super().__init__(name, place, queue, "V-TX.6", flush)
@@ -275,38 +281,11 @@ class HandleTx(CheckingRoutine):
             "The wish must be visible before avail.idx is read again. It is the twin of the driver's barrier "
             "before its kick check."
         ),
+        to=goto("recheck_avail_idx"),
         fence=True,
         cost="barrier",
     )
     def mb_before_recheck(self, me: Context) -> None: ...
-
-    @op(
-        "V-TX.9",
-        "look at avail.idx again",
-        "vhost_enable_notify",
-        VHOST,
-        spec="2.7.10",
-        text={
-            "still empty": "Nothing slipped in while the worker was asking: now the batch can go.",
-            "more": "The guest slipped something in meanwhile: the wish is withdrawn, and the batch grows.",
-        },
-        to={"still empty": goto("flush"), "more": goto("disable_again")},
-        cost="ring cold",
-    )
-    def recheck_avail_idx(self, me: Context) -> str:
-        return "more" if self.ring.read_avail_idx() == "new" else "still empty"
-
-    @op(
-        "V-TX.9",
-        "ask for no more kicks",
-        "vhost_disable_notify",
-        VHOST,
-        spec="2.7.10",
-        text="The worker is at it again and needs no kick.",
-        to=goto("read_avail_idx"),
-    )
-    def disable_again(self, me: Context) -> None:
-        self.ring.disable_kicks()
 
 
 class FlushTx(Routine):

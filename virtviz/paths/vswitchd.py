@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.ovs import unpack_upcall
+from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.ovs import Question
 from virtviz.paths.queues import Fifo
-from virtviz.spec.citation import LATCH, NETLINK_SOCKET, POLL_LOOP, UPCALL
+from virtviz.spec.citation import DPIF_NETLINK, LATCH, NETLINK_SOCKET, POLL_LOOP, UPCALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
-    from virtviz.paths.ovs import Datapath
+    from virtviz.paths.ovs import Datapath, UpcallSocket
     from virtviz.paths.packets import PacketPool
 
 
 UPCALL_MAX_BATCH = 64
 """Upcalls a handler reads before it decides about them."""
+LOST = 1 << 32
+"""Instead of a slot: recvmsg() said ENOBUFS, messages were lost, and there may be others."""
 OPERATE_MAX_OPS = 50
 """Operations, two for each packet, that one sendmsg carries."""
 
@@ -38,7 +40,8 @@ class HandlerCells(Cells):
     """What a handler keeps.
 
     Attributes:
-        got: the slot in which the last recvmsg put a packet, 0 if it brought nothing.
+        got: the slot in which the last recvmsg put a packet; 0 if it brought nothing, `LOST` if only an error.
+        events: sockets that epoll_wait() has named and that have not been read yet, as bits.
         batch: upcalls read in this turn.
         at: the upcall being translated or carried out.
         carried: operations that the present sendmsg has carried out.
@@ -46,6 +49,7 @@ class HandlerCells(Cells):
     """
 
     got: int = 0
+    events: int = 0
     batch: int = 0
     at: int = 0
     carried: int = 0
@@ -63,19 +67,32 @@ class Handler:
     """An upcall handler thread.
 
     Attributes:
-        socket: upcalls waiting for it in the kernel.
+        sockets: where upcalls wait for it in the kernel: one socket of its own, or every port's.
+        by_port: which of the two.
         buffers: its own memory, for the packets of a batch.
         batch: the packets of this turn, in its own memory.
     """
 
-    def __init__(self, state: State, name: str, datapath: Datapath, number: int, buffers: PacketPool) -> None:
+    def __init__(
+        self, state: State, name: str, datapath: Datapath, number: int, buffers: PacketPool, *, by_port: bool
+    ) -> None:
         self.name = name
         self.thread_name = name.removeprefix("vswitchd.")
         self.dp = datapath
-        self.socket = datapath.upcalls[number]
+        self.sockets = datapath.upcalls if by_port else datapath.upcalls[number : number + 1]
+        self.by_port = by_port
         self.buffers = buffers
         self.cells = state.add(HandlerCells, name, outputs=[0] * UPCALL_MAX_BATCH)
         self.batch = Fifo(state, f"{name}.batch", UPCALL_MAX_BATCH)
+
+    def ready(self) -> int:
+        """Say which of its sockets have messages, as bits."""
+        return sum(1 << number for number, socket in enumerate(self.sockets) if socket)
+
+    def next_socket(self) -> UpcallSocket:
+        """Give the socket to be read now: its own, or the first that epoll_wait() has named."""
+        events = self.cells.events
+        return self.sockets[(events & -events).bit_length() - 1 if events else 0]
 
 
 class HandlerLoop(Routine):
@@ -118,7 +135,8 @@ class HandlerLoop(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the batch."""
-        return {"handler": self.h.thread_name, "batch": self.h.cells.batch}
+        reads = "asks epoll_wait() which ports have upcalls" if self.h.by_port else "calls recvmsg() to read an upcall"
+        return {"handler": self.h.thread_name, "batch": self.h.cells.batch, "reads": reads}
 
     @op(
         {"": "O-MISS.10"},
@@ -149,7 +167,7 @@ class HandlerLoop(Routine):
         "read the first upcall",
         "recv_upcalls",
         UPCALL,
-        text="{handler} calls recvmsg() to read an upcall.",
+        text="{handler} {reads}.",
         to=call("receive", "next_receive"),
         cause="system call recvmsg()",
     )
@@ -197,7 +215,7 @@ class HandlerLoop(Routine):
     )
     def translate(self, me: Context) -> str:
         mine = self.h.cells
-        slot, port = unpack_upcall(self.h.batch.entry(mine.at))
+        slot, port, _ = Question.unpacked(self.h.batch.entry(mine.at))
         me.packet = self.h.buffers.cells.packet[slot]
         mine.outputs[mine.at] = self.decide(self.h.buffers.data(slot), port)
         mine.at += 1
@@ -282,6 +300,55 @@ class HandlerLoop(Routine):
         if mine.at < mine.batch:
             return "more operations"
         while self.h.batch:
-            self.h.buffers.release(unpack_upcall(self.h.batch.take())[0])
+            self.h.buffers.release(Question.unpacked(self.h.batch.take()).slot)
         mine.batch = 0
         return "round"
+
+
+class ReceiveByPort(Routine):
+    """Reading an upcall where each port has a socket, shared by all handlers: dpif_netlink_recv_vport_dispatch.
+
+    Args:
+        epoll: asks which sockets have messages.
+        receive: reads a message of the first of them.
+    """
+
+    def __init__(self, name: str, place: Place, handler: Handler, epoll: Routine, receive: Routine) -> None:
+        super().__init__(name, place)
+        self.h = handler
+        self.epoll = epoll
+        self.receive = receive
+
+    @op(
+        "O-MISS.4",
+        "look which port is next",
+        "dpif_netlink_recv",
+        DPIF_NETLINK,
+        text={
+            "ask": "No port is known to have an upcall: epoll_wait() has to say which ones do.",
+            "known": "epoll_wait() has named another port: its socket is read next.",
+        },
+        to={"ask": call("epoll", "read_socket"), "known": goto("read_socket")},
+        cause="system call epoll_wait()",
+        private=True,
+    )
+    def pick(self, me: Context) -> str:
+        return "known" if self.h.cells.events else "ask"
+
+    @op(
+        "O-MISS.4",
+        {"port": "read the port's socket", "none": "find no port"},
+        "dpif_netlink_recv",
+        DPIF_NETLINK,
+        text={
+            "port": "The first of the named ports has its socket read: recvmsg().",
+            "none": "No port has an upcall: there is nothing to read.",
+        },
+        to={"port": call("receive", None), "none": RETURN},
+        cause="system call recvmsg()",
+    )
+    def read_socket(self, me: Context) -> str:
+        if self.h.cells.events:
+            return "port"
+        self.h.cells.got = 0
+        return "none"

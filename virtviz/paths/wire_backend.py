@@ -5,24 +5,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from virtviz.paths import kvm, kvm_eventfd
-from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths import kvm, kvm_eventfd, vhost_link
 from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
+from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
+from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.split_device import SplitDevice
+from virtviz.spec.kernels import what_a_worker_is
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.verdicts import BackEnd
 
-FIRST_PID = 4002
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
 
@@ -60,7 +62,7 @@ class VhostBackend:
         self.parts = parts
         self.pairs: list[VhostPair] = []
         for guest in machine:
-            self.pairs.append(VhostPair(parts, guest, number, self.pairs[0] if self.pairs else None))
+            self.pairs.append(VhostPair(parts, guest, number))
         self.threads = [pair.thread for pair in self.pairs]
         self.tap = self.pairs[0].tap
         self.flows = TapFlows(parts.state, self.tap.name, len(machine)) if len(machine) > 1 else None
@@ -72,6 +74,11 @@ class VhostBackend:
     def kick_exits(self) -> list[list[Routine]]:
         """Make, for each pair, what a store to each queue's notify address leads to."""
         return [pair.kick_exits() for pair in self.pairs]
+
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+        qemu = self.pairs[0].qemu
+        return None if qemu is None else qemu.config_load()
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
@@ -98,30 +105,28 @@ class VhostPair:
         parts: the world in the making.
         guest: the vCPU whose queues it serves.
         number: the machine's number, from 0.
-        first: the machine's first pair, if this is another one; they are queues of one device.
 
     Attributes:
         thread: the worker's thread. All workers of a process have one name on Linux; here the pair's number stands
             behind it where there are several.
         tap: the queue of the TAP that it reads and writes.
         rx_device, tx_device: the device's side of the rings.
-        status: the device's.
+        busy: its polling, with `busy_poll_us`.
+        qemu: what takes the queues over while the link is down; None where no link changes.
     """
 
-    status: DeviceStatus
-
-    def __init__(self, parts: Parts, guest: Guest, number: int, first: VhostPair | None) -> None:
+    def __init__(self, parts: Parts, guest: Guest, number: int) -> None:
         self.parts, self.guest = parts, guest
         world, state = parts.world, parts.state
         pair = guest.number
         name = f"vhost-{FIRST_PID + 10 * number}" + (f".q{pair + 1}" if world.number("queues") > 1 else "")
         self.thread: Thread = parts.thread(name, cpu=2 * number + CPUS_OF_A_PAIR * pair)
-        self.worker = Worker(state, name)
+        self.worker = Worker(state, name, what_a_worker_is(world.word("host_kernel")))
         self.worker.thread = self.thread
         self.tap = tap = Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), pair)
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
-        self.status = status = first.status if first else DeviceStatus(state, f"{name}.device")
+        status = guest.device
         device_class, back_end = DEVICES[world.word("device_checks")]
         self.tx_device, self.rx_device = (
             device_class(
@@ -163,10 +168,17 @@ class VhostPair:
             f"{tap.label}.rx_errors": lambda: tap.cells.rx_errors,
             f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
+        self.busy: BusyPoll | None = None
+        if world.number("busy_poll_us"):
+            self.busy = BusyPoll(state, f"{name}.busy_poll", rx, tx, world.number("busy_poll_us"))
+            parts.restless.append(self.busy.is_spinning)
+        self.qemu: QemuBackend | None = None
         self.kicks, self.calls = (
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.queues]
             for use in ("kick", "call")
         )
+        if parts.traffic.has_links:
+            self.qemu = QemuBackend(parts, [guest], number, [tap], self.kicks)
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
@@ -176,14 +188,17 @@ class VhostPair:
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
-        after = "The kick is done with." if on_intel else "The store has been emulated."
+        fast = self.parts.world.on("fast_mmio")
+        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
+        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
         made: list[Routine] = []
         for queue, name, work, who in (
             (RX, guest.rx_name, Work.RX_KICK, "receive queue kicked"),
             (TX, guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
         ):
-            wakeup = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
+            wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
+            if self.qemu is not None:
+                wakeup = self.qemu.or_qemu(name, wakeup)
             enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
             index, kick = guest.index_of(queue), self.kicks[queue]
             made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, wakeup, enter))
@@ -193,6 +208,8 @@ class VhostPair:
         """Make what transmitting on its queue of the TAP is, for the host."""
         name = self.tap.label
         serve = ServeTap(f"{name}.wakeup", VHOST_NET, self.worker, Work.RX_NET, "N-IN.10", "a frame on the TAP")
+        if self.qemu is not None:
+            return self.qemu.shared_transmit(serve)
         return TapXmit(f"{name}.xmit", tap_place(self.tap.name), self.tap, serve)
 
     def wire(self, port: TapPort, flows: TapFlows | None) -> None:
@@ -204,7 +221,6 @@ class VhostPair:
         """
         parts, guest, tap = self.parts, self.guest, self.tap.label
         softirq = port.poll and LocalSoftirqs(f"{tap}.bh_enable", HOST_STACK, parts.backlogs, port.poll)
-        sendmsg = self._sendmsg(port, softirq, flows)
         give_back = {
             bit: ReturnBuffers(
                 f"{name}.return",
@@ -220,9 +236,16 @@ class VhostPair:
             )
         }
         rewatch = ServeTap(f"{tap}.rewatch", VHOST_NET, self.worker, Work.RX_NET, "V-RX.10", "a frame on the TAP")
-        flush = FlushTx(f"{guest.tx_name}.flush", VHOST_NET, self.tx, sendmsg, give_back[TX])
-        handle_rx = HandleRx(f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch)
-        handle_tx = HandleTx(f"{guest.tx_name}.handle", VHOST_NET, self.tx, parts.host_pool, flush)
+        handle_tx = self._handle_tx(port, softirq, flows, give_back[TX])
+        handle_rx: HandleRx = HandleRx(
+            f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch
+        )
+        if self.busy is not None:
+            handle_rx = BusyHandleRx(
+                handle_rx.name, VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch, self.busy
+            )
+        if self.qemu is not None:
+            self.qemu.wire(port, self._stop_and_start(self.qemu, rewatch))
         self.thread.start = WorkerLoop(
             f"{self.worker.name}.loop",
             VHOST_NET,
@@ -231,6 +254,45 @@ class VhostPair:
             self.rx,
             {"handle_tx_kick": handle_tx, "handle_rx_kick": handle_rx, "handle_rx_net": handle_rx},
         )
+
+    def _handle_tx(
+        self, port: TapPort, softirq: Routine | None, flows: TapFlows | None, give_back: Routine
+    ) -> HandleTx:
+        """Make what serves the transmit queue: in batches or one by one, and with polling before it goes to sleep."""
+        pool, queue, name = self.parts.host_pool, self.tx, self.guest.tx_name
+        if self.parts.world["sndbuf"] == "limited":
+            place, tap = tap_place(self.tap.name), self.tap
+            send_one = SendOne(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
+            end = FlushSingly(f"{name}.flush", VHOST_NET, queue, send_one, give_back)
+            return HandleTxSingly(f"{name}.handle", VHOST_NET, queue, pool, end, send_one)
+        flush = FlushTx(f"{name}.flush", VHOST_NET, queue, self._sendmsg(port, softirq, flows), give_back)
+        if self.busy is not None:
+            return BusyHandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush, self.busy)
+        return HandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush)
+
+    def _stop_and_start(self, qemu: QemuBackend, watch: Routine) -> Mapping[str, Routine]:
+        """Make what stops vhost-net and starts it again, with QEMU in its place meanwhile."""
+        calls: dict[str, Routine] = {}
+        guest = self.guest
+        writable = PollWakeup(
+            f"{guest.tx_name}.writable", VHOST_NET, self.worker, Work.TX_KICK, "CONFIG.6", "the TAP can be written to"
+        )
+        for bit, which, name, queue, mine, wake in (
+            (RX, "rx", guest.rx_name, self.rx, qemu.pairs[0].rx_device, watch),
+            (TX, "tx", guest.tx_name, self.tx, qemu.pairs[0].tx_device, writable),
+        ):
+            calls |= {
+                f"detach_{which}": vhost_link.Detach(f"{name}.detach", VHOST_NET, queue, bit, mine),
+                f"base_{which}": vhost_link.GetBase(f"{name}.get_base", VHOST_NET, queue, bit, mine),
+                f"set_base_{which}": vhost_link.SetBase(f"{name}.set_base", VHOST_NET, queue, bit, mine),
+                f"attach_{which}": vhost_link.Attach(f"{name}.attach", VHOST_NET, queue, bit, mine, wake),
+                f"kick_{which}": vhost_link.SetKick(f"{name}.set_kick", FDS, self.kicks[bit]),
+            }
+        name = qemu.qemu.name
+        return {
+            "stop": vhost_link.StopVhost(f"{name}.stop_vhost", QEMU, qemu.qemu, calls),
+            "start": vhost_link.StartVhost(f"{name}.start_vhost", QEMU, qemu.qemu, calls),
+        }
 
     def _sendmsg(self, port: TapPort, softirq: Routine | None, flows: TapFlows | None) -> Routine:
         """Make what handing a batch to the TAP is."""

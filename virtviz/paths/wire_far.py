@@ -10,6 +10,7 @@ from virtviz.paths import host_net
 from virtviz.paths.nic import DummyXmit, Nic, NicEngine, NicXmit, RunNicQueue
 from virtviz.paths.nic_poll import NicPoll
 from virtviz.paths.parts import HOST_STACK
+from virtviz.paths.switch_ports import Stations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ class FarEnd:
         number: the port's number.
 
     Attributes:
+        device: the device that frames leave the host by.
         name: the port's name.
         wire: what comes in from outside, and when.
     """
@@ -36,8 +38,17 @@ class FarEnd:
     def __init__(self, parts: Parts, number: int) -> None:
         self.parts = parts
         self.number = number
-        self.name = FAR_PORTS[parts.world.word("far_port")]
-        self.wire = host_net.Wire(parts.state, "wire", parts.traffic)
+        self.device = FAR_PORTS[parts.world.word("far_port")]
+        self.name = self.device
+        self.wire = self.make_wire()
+
+    def make_wire(self) -> host_net.Wire:
+        """Make what comes in from outside."""
+        return host_net.Wire(self.parts.state, "wire", self.parts.traffic)
+
+    def stations(self, taps: Sequence[str]) -> Stations:
+        """Say what is behind which port: TAPs first, this one last."""
+        return Stations(taps, self.name)
 
     def make(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine | None]:
         """Make it; answers transmission on the port, and the softirq that this raises in the thread itself, if any.
@@ -48,7 +59,7 @@ class FarEnd:
         """
         make: Mapping[str, Callable[[Routine, Sequence[Thread]], tuple[Routine, Routine | None]]]
         make = {"eth0": self._nic, "veth0": self._veth, "dummy0": self._dummy}
-        return make[self.name](receive, threads)
+        return make[self.device](receive, threads)
 
     def _nic(self, receive: Routine, _: Sequence[Thread]) -> tuple[Routine, None]:
         """Make a network card, with the softirq that serves its interrupts."""
@@ -68,12 +79,16 @@ class FarEnd:
         engine.start = NicEngine("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
         xmit = NicXmit("eth0.xmit", driver, nic)
         run_queue = RunNicQueue("eth0.qdisc_run", driver, nic, xmit)
-        nic.softirq.start = NicPoll("eth0.poll", driver, nic, receive, self.number, run_queue)
+        nic.softirq.start = self.nic_poll(nic, driver, receive, run_queue)
         parts.drops |= {
             "eth0.qdisc": lambda: nic.cells.qdisc_dropped,
             "eth0.rx_missed": lambda: nic.cells.rx_missed,
         }
         return xmit, None
+
+    def nic_poll(self, nic: Nic, driver: Place, receive: Routine, run_queue: Routine) -> NicPoll:
+        """Make what the CPU does that serves the card."""
+        return NicPoll("eth0.poll", driver, nic, receive, self.number, run_queue)
 
     def _veth(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine]:
         """Make a veth pair into another network namespace."""
@@ -86,10 +101,17 @@ class FarEnd:
             parts.drops[f"backlog.{thread.name}"] = lambda cells=backlog.cells: cells.dropped  # type: ignore[misc]
         xmit = host_net.VethXmit("veth0.xmit", veth_place, backlogs, host_net.FROM_SWITCH, pool, "veth0")
         back = host_net.VethXmitBack("veth1.xmit", veth_place, backlogs, host_net.TO_SWITCH, pool, "veth1")
-        peer = host_net.PeerReceive("peer.receive", peer_place, pool, parts.traffic, back)
-        poll = host_net.ProcessBacklog("host.process_backlog", HOST_STACK, backlogs, pool, receive, peer, self.number)
-        sender.start = host_net.Arrivals("peer.send", peer_place, pool, parts.traffic, self.wire, back, poll)
+        peer = host_net.PeerReceive("peer.receive", peer_place, pool, self.wire, back)
+        poll = self.backlog_poll(receive, peer)
+        sender.start = host_net.Arrivals("peer.send", peer_place, pool, self.wire, back, poll)
         return xmit, poll
+
+    def backlog_poll(self, receive: Routine, peer: Routine) -> host_net.ProcessBacklog:
+        """Make the softirq that takes frames out of the veth pair's ends."""
+        parts = self.parts
+        return host_net.ProcessBacklog(
+            "host.process_backlog", HOST_STACK, parts.backlogs, parts.host_pool, receive, peer, self.number
+        )
 
     def _dummy(self, _: Routine, __: Sequence[Thread]) -> tuple[Routine, None]:
         """Make a dummy device."""

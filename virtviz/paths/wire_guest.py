@@ -19,18 +19,23 @@ from virtviz.paths import (
     virtio_refill,
     virtio_xmit,
 )
+from virtviz.paths.device_status import DeviceStatus
+from virtviz.paths.dpdk_program import DpdkProgram
+from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
-from virtviz.paths.guest_receive import Deliver, Recvmsg
+from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, OwnFramesOnly, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
-from virtviz.paths.guest_smp import DeliverToAny, RescheduleInterrupt, SendmsgOnPair
+from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
-from virtviz.paths.outside import ChangeRing
+from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
+from virtviz.paths.traffic import vm_endpoint
+from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_driver import SplitDriver
 
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
+    from virtviz.paths.guest_config import ConfigWork
     from virtviz.paths.parts import Parts
 
 PAGE = 4096
@@ -48,6 +54,9 @@ SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
 RX, TX = 0, 1
 """Numbers of the queues of a pair, as virtio-net numbers them."""
+CONFIG_NAME, CONFIG = "config", 3
+"""The vector of a changed configuration: its name and its bit, behind the queues' and the rescheduling one."""
+FIRST_PID = 4002
 CPUS_OF_A_PAIR = 4
 """CPUs of the host that a further pair is away: for two machines, a vCPU's and a worker's each."""
 
@@ -75,6 +84,9 @@ class Guest(Struct):
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
         queues: short names of its virtqueues, receive queue first.
         rx_name, tx_name: their whole names.
+        outside: the thread of who changes rings and links; None where nobody does.
+        device: the status of the machine's network device.
+        config: what looks at a changed configuration of it; None where no back-end changes it.
     """
 
     name: str
@@ -95,6 +107,9 @@ class Guest(Struct):
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
     program: Program
+    outside: Thread | None
+    device: DeviceStatus
+    config: ConfigWork | None = None
 
     def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
         """Name a place of this virtual machine."""
@@ -120,10 +135,12 @@ def make_guests(parts: Parts, number: int) -> list[Guest]:
         parts: the world in the making.
         number: the machine's number, from 0.
     """
-    return [_make_guest(parts, number, pair, memory) for pair, memory in enumerate(_lay_out(parts, f"vm{number + 1}"))]
+    name = f"vm{number + 1}"
+    device = DeviceStatus(parts.state, f"{name}.device")
+    return [_make_guest(parts, number, pair, memory, device) for pair, memory in enumerate(_lay_out(parts, name))]
 
 
-def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Guest:
+def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device: DeviceStatus) -> Guest:
     world, state, name = parts.world, parts.state, f"vm{vm + 1}"
     tag, host_cpu = tag_of(name, number), 1 + 2 * vm + CPUS_OF_A_PAIR * number
     queues = (f"receiveq{number + 1}", f"transmitq{number + 1}")
@@ -135,8 +152,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Gues
         if parts.traffic.pokes and not number
         else None
     )
-    vectors = queues if world.number("queues") == 1 else (*queues, kvm.RESCHEDULE)
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"))
+    vectors = (*queues, kvm.RESCHEDULE, CONFIG_NAME)
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"), pv_eoi=world.on("pv_eoi"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu{number}", vcpu)
     socket = Socket(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
@@ -144,8 +161,11 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Gues
     tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
-    rx_driver = SplitDriver(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = SplitDriver(state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start)
+    driver_class, program_class = (PollingDriver, DpdkProgram) if world["guest"] == "dpdk" else (SplitDriver, Program)
+    rx_driver = driver_class(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
+    tx_driver = driver_class(
+        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
+    )
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -172,9 +192,10 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Gues
         gives_up=not world.on("napi_tx"),
     )
     app = Place(f"{name}.app", Domain.GUEST_USER, "app")
-    program = Program(
+    program = program_class(
         state, f"{tag}.program", app, parts.traffic, vm, number, memory.region, memory.send_page, memory.receive_page
     )
+    program.restless = parts.restless
     parts.drops |= {
         f"{tag}.qdisc": lambda: tx_queue.cells.dropped,
         f"{tag}.virtio_net.tx_dropped": lambda: txq.cells.dropped,
@@ -183,7 +204,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Gues
     }
     if outside is not None:
         layouts = dict(zip(queues, (memory.rx_layout, memory.tx_layout), strict=True))
-        outside.start = ChangeRing(state, outside.name, program, memory.region, layouts)
+        change_class = ChangeWorld if parts.traffic.has_links else ChangeRing
+        outside.start = change_class(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
         _turn_callbacks_off(tx_driver, memory.region)
     return Guest(
@@ -205,6 +227,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory) -> Gues
         rxq,
         txq,
         program,
+        outside,
+        device,
     )
 
 
@@ -217,7 +241,8 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
     """Lay out a guest's memory pair after pair, with all rings at the index they begin at."""
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
-    skb_slots = world.number("socket_sndbuf") // 768 + 2 + SPARE_SLOTS
+    # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
+    skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
     buffer_slots = size + SPARE_SLOTS
     plans: list[tuple[SplitLayout, SplitLayout, int, int]] = []
     end = PAGE
@@ -255,7 +280,13 @@ def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
         memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
-def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machine: Sequence[Guest]) -> None:
+def wire_guest(
+    parts: Parts,
+    guest: Guest,
+    kick_exits: Sequence[Routine],
+    machine: Sequence[Guest],
+    config_load: Routine | None = None,
+) -> None:
     """Make everything that a vCPU of a virtual machine does.
 
     Args:
@@ -263,6 +294,7 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
         guest: the vCPU.
         kick_exits: for each of its queues, what a store to its notify address leads to.
         machine: all vCPUs of the machine.
+        config_load: what a load from the device's configuration leads to; None where nothing ever changes in it.
     """
     world, name, cpu = parts.world, guest.tag, guest.cpu
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
@@ -281,10 +313,13 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
     polls = dict(zip(guest.queues, (poll_rx, poll_tx), strict=True))
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
     idle = _idle(parts, guest, kernel)
-    _interrupt_gates(parts, guest, kernel, softirq)
+    work = None
+    if guest.config is not None and config_load is not None:
+        work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
+    _interrupt_gates(parts, guest, kernel, softirq, work)
     program = guest.program
-    sendmsg_class = Sendmsg if len(machine) == 1 else SendmsgOnPair
-    program.sendmsg = sendmsg_class(
+    sendmsg_class = SendmsgOnPair if len(machine) > 1 else Sendmsg if work is None else SendmsgThenWork
+    program.sendmsg = sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
         program,
@@ -297,6 +332,8 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
         softirq,
         idle,
     )
+    if isinstance(sendmsg, SendmsgThenWork) and work is not None:
+        sendmsg.config, sendmsg.work = work.work, work
     pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
     program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, pools, cpu, idle)
     guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, program)
@@ -304,9 +341,21 @@ def wire_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], machin
 
 def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Routine:
     """Make what hands received packets up: to the program of this vCPU, or to that of whichever vCPU they are for."""
+    deliver = _deliver_all(parts, guest, stack, machine)
+    if isinstance(deliver, OwnFramesOnly):
+        deliver.mac = vm_endpoint(int(guest.name.removeprefix("vm")) - 1).mac
+        deliver.others = others = parts.state.add(OtherHostCells, f"{guest.tag}.otherhost")
+        parts.drops[f"{guest.tag}.otherhost"] = lambda: others.dropped
+    return deliver
+
+
+def _deliver_all(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Deliver:
     name, memory = f"{guest.tag}.deliver", guest.memory
+    # A bridge that knows nobody yet floods to the other machine, too.
+    floods = parts.world["switch"] == "bridge" and parts.world.number("vms") > 1
     if len(machine) == 1:
-        return Deliver(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
+        one_class = DeliverOwn if floods else Deliver
+        return one_class(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
     interrupts: dict[str, Routine] = {}
     if parts.world["vcpu"] == "halted":
         for other in machine:
@@ -316,7 +365,8 @@ def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest])
                 enter = enter_guest(guest, "IRQ.4", f"ipi_to_vcpu{other.number}", "The message is sent.")
                 interrupts[f"vcpu{other.number}"] = kvm_ipi.SendIpi(ipi, KVM, guest.vcpu, msi, enter)
     sockets = [each.socket for each in machine]
-    return DeliverToAny(
+    any_class = DeliverOwnToAny if floods else DeliverToAny
+    return any_class(
         parts.state, name, stack, guest.collected, sockets, guest.number, memory.skbs, memory.buffers, interrupts
     )
 
@@ -345,7 +395,10 @@ def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
 def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
     gives_up = guest.program.gives_up
-    halt = kvm.HaltVcpu(f"{guest.tag}.halt", KVM, guest.vcpu, enter_guest(guest, "IRQ.4", "halt", "The halt is over."))
+    enter, nanoseconds = enter_guest(guest, "IRQ.4", "halt", "The halt is over."), parts.world.number("halt_poll_ns")
+    halt = kvm.HaltVcpu(f"{guest.tag}.halt", KVM, guest.vcpu, enter)
+    if nanoseconds:
+        halt = kvm.PollAndHaltVcpu(halt.name, KVM, guest.vcpu, enter, nanoseconds)
     if parts.world["vcpu"] == "running":
         return PollingIdle(f"{guest.tag}.idle", kernel, guest.cpu, halt, gives_up)
     timer = parts.thread(f"{guest.tag}.timer", cpu=parts.cpus[guest.thread.me.index])
@@ -353,8 +406,8 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
     return HaltingIdle(f"{guest.tag}.idle", kernel, guest.cpu, halt, gives_up)
 
 
-def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine) -> None:
-    """Make what may interrupt the vCPU between two of its steps, in user and in kernel mode."""
+def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine, work: LookAtLink | None) -> None:
+    """Make what may interrupt the vCPU between its steps, and the work that an interrupt may schedule, if any."""
     name, vcpu = guest.tag, guest.vcpu
     done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
     rx, tx = guest.queues
@@ -362,15 +415,22 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
         rx: virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
         tx: done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
     }
-    if kvm.RESCHEDULE in vcpu.queues:
+    take_class = TakeInterrupt
+    if work is not None:
+        take_class = TakeInterruptThenWork
+        handlers[CONFIG_NAME] = ConfigChanged(f"{name}.config_interrupt", guest.driver_place, work.work)
+    if parts.world.number("queues") > 1:
         handlers[kvm.RESCHEDULE] = RescheduleInterrupt(f"{name}.reschedule", kernel)
     eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
     in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)
     modes = (("user", guest.place("cpu.user", Domain.GUEST_USER, "CPU", Role.CPU)), ("kernel", in_kernel))
     takes = [
-        TakeInterrupt(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
+        take_class(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
         for mode, place in modes
     ]
+    for take in takes:
+        if isinstance(take, TakeInterruptThenWork) and work is not None:
+            take.config, take.work = work.work, work
     exits = [
         kvm.LeaveForInterrupt(
             f"{name}.exit_from_{mode}",

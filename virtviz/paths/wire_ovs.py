@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.paths import ovs, upcall_calls, vswitchd
+from virtviz.paths import ovs, ovs_tunnel, upcall_calls, vswitchd
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, NETLINK, OVS, VSWITCHD
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.switch_ports import Stations
+
+
+def make_ovs(parts: Parts, stations: Stations) -> OvsSwitch:
+    """Make Open vSwitch, with what a tunnel needs where one of its ports is one."""
+    return (OvsSwitch if parts.world["tunnel"] == "none" else OvsTunnelSwitch)(parts, stations)
 
 
 class OvsSwitch:
@@ -29,26 +34,63 @@ class OvsSwitch:
         threads: the upcall handlers.
     """
 
+    datapath_class: type[ovs.Datapath] = ovs.Datapath
+    receive_class: type[ovs.Receive] = ovs.Receive
+    execute_class: type[ovs.Execute] = ovs.Execute
+
     def __init__(self, parts: Parts, stations: Stations) -> None:
         self.parts = parts
         self.stations = stations
         world, state = parts.world, parts.state
         count = world.number("handlers")
-        self.datapath = datapath = ovs.Datapath(state, "ovs", parts.host_pool, count, stations.ports)
+        self.by_port = by_port = world["ovs_dispatch"] == "per-vport"
+        self.datapath = datapath = self.datapath_class(
+            state,
+            "ovs",
+            parts.host_pool,
+            len(stations.ports) if by_port else count,
+            stations.ports,
+            room=world.number("upcall_rcvbuf"),
+            packets=parts.host_pool.slots,
+        )
         self.switch = state.add(vswitchd.SwitchCells, "vswitchd", count_stale=int(world["ovs_flow_count"] == "stale"))
         self.threads = [parts.thread(f"handler{i + 1}", cpu=i) for i in range(count)]
-        upcalls: dict[str, Routine] = {
-            thread.name: ovs.Upcall(f"ovs.upcall_to_{thread.name}", OVS, datapath, i, thread)
-            for i, thread in enumerate(self.threads)
-        }
+        upcalls = self._upcalls_by_port() if by_port else self._upcalls_by_cpu()
         self.outputs: dict[str, Routine] = {}
-        self.execute = ovs.Execute("ovs.execute", OVS, datapath, self.outputs)
-        self.receive: Routine = ovs.Receive("ovs.receive", OVS, datapath, self.execute, upcalls, parts.cpus)
+        self.execute = self.execute_class("ovs.execute", OVS, datapath, self.outputs)
+        self.receive: Routine = self.receive_class(
+            "ovs.receive", OVS, datapath, self.execute, upcalls, None if by_port else parts.cpus
+        )
         if world["flows"] == "known":
             self._learn_flows()
         parts.drops |= {
             "ovs.lost": lambda: datapath.cells.lost,
             "ovs.no_action": lambda: datapath.cells.dropped,
+        }
+
+    def _upcalls_by_cpu(self) -> dict[str, Routine]:
+        """Make the ways to ask where each handler has a socket of its own."""
+        return {
+            thread.name: ovs.Upcall(
+                f"ovs.upcall_to_{thread.name}",
+                OVS,
+                self.datapath,
+                number,
+                thread.name,
+                ovs.WakeHandler(f"ovs.wake_{thread.name}", OVS, thread),
+            )
+            for number, thread in enumerate(self.threads)
+        }
+
+    def _upcalls_by_port(self) -> dict[str, Routine]:
+        """Make them where each port has one, and every handler waits for all of them."""
+        wake: Routine | None = None
+        for thread in reversed(self.threads):
+            wake = ovs.WakeHandler(f"ovs.wake_{thread.name}", OVS, thread, wake)
+        assert wake is not None
+        return {
+            port: ovs.Upcall(f"ovs.upcall_by_{port}", OVS, self.datapath, number, port, wake)
+            for number, port in enumerate(self.stations.ports)
         }
 
     def connect(self, outputs: Mapping[str, Routine], poll: Routine | None) -> None:
@@ -68,7 +110,8 @@ class OvsSwitch:
         traffic = self.parts.traffic
         for number, item in enumerate(traffic.items, 1):
             frame, port = traffic.frame(number), self.stations.entry(item)
-            self.datapath.flows.insert(frame, port, self.stations.outputs(frame, port))
+            outputs = self.stations.outputs(frame, port)
+            self.datapath.flows.insert(frame, port, outputs, self.stations.tunnel_key(port))
 
     def _handler(self, number: int, thread: Thread, poll: Routine | None) -> Routine:
         """Make one upcall handler of ovs-vswitchd; `poll` works off the softirqs its packets raise, if any."""
@@ -77,7 +120,11 @@ class OvsSwitch:
         buffers = PacketPool(
             state, f"{name}.buffers", memory, 0, vswitchd.UPCALL_MAX_BATCH, HOST_SLOT_BYTES, headroom=0
         )
-        mine = vswitchd.Handler(state, f"vswitchd.{name}", self.datapath, number, buffers)
+        mine = vswitchd.Handler(state, f"vswitchd.{name}", self.datapath, number, buffers, by_port=self.by_port)
+        receive: Routine = upcall_calls.NetlinkReceive(f"{name}.recvmsg", NETLINK, mine)
+        if self.by_port:
+            epoll = upcall_calls.EpollNow(f"{name}.epoll_wait", NETLINK, mine)
+            receive = vswitchd.ReceiveByPort(f"{name}.receive", VSWITCHD, mine, epoll, receive)
         operate: Routine
         if poll is None:
             operate = upcall_calls.Operate(f"{name}.operate", OVS, mine, self.execute)
@@ -93,9 +140,17 @@ class OvsSwitch:
             self.stations.outputs,
             poll_wait=upcall_calls.PollWait(f"{name}.poll_wait", NETLINK, mine),
             poll_now=upcall_calls.PollNow(f"{name}.poll_now", NETLINK),
-            receive=upcall_calls.NetlinkReceive(f"{name}.recvmsg", NETLINK, mine),
+            receive=receive,
             ask=upcall_calls.AskFlowCount(f"{name}.ask", NETLINK),
             answer=upcall_calls.ReadFlowCount(f"{name}.answer", NETLINK),
             operate=operate,
             drain=upcall_calls.DrainErrors(f"{name}.drain", NETLINK),
         )
+
+
+class OvsTunnelSwitch(OvsSwitch):
+    """Open vSwitch with a tunnel as its last port."""
+
+    datapath_class = ovs_tunnel.TunnelDatapath
+    receive_class = ovs_tunnel.TunnelReceive
+    execute_class = ovs_tunnel.TunnelExecute

@@ -5,23 +5,29 @@ With `ioeventfd=off` its vCPU thread has a part of its own in user space.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place, Role
 from virtviz.paths import (
     kvm,
+    kvm_config,
     kvm_eventfd,
     kvm_mmio,
     kvm_msi,
     qemu,
+    qemu_checks,
     qemu_deliver,
     qemu_fds,
+    qemu_link,
     qemu_nic,
     qemu_rx,
     qemu_tx,
     qemu_vcpu,
 )
+from virtviz.paths.guest_config import ConfigWork
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.outside import ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
@@ -34,12 +40,12 @@ from virtviz.paths.tap_queues import (
     TapWriteOnQueueWithSoftirqs,
 )
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.paths.wire_backend import FIRST_PID
-from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
+from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
+from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
 from virtviz.ring.qemu_device import QemuDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.memory import Port
     from virtviz.engine.ops import Routine
@@ -61,29 +67,51 @@ FRAMES = 2
 class QemuBackend:
     """QEMU's user-space back-end: one thread for all queue pairs of a virtual machine.
 
+    Args:
+        parts: the world in the making.
+        machine: the virtual machine it serves, pair by pair.
+        number: the machine's number, from 0.
+        vhost_taps, vhost_kicks: what vhost has as well, which serves the queues until it is stopped; none without it.
+
     Attributes:
         threads: the main loop's thread, which is the only one.
         tap: the first queue of the TAP it reads and writes.
     """
 
-    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        machine: Sequence[Guest],
+        number: int,
+        vhost_taps: Sequence[Tap] = (),
+        vhost_kicks: Sequence[kvm.EventfdCells] = (),
+    ) -> None:
         self.parts, self.machine = parts, machine
         world, state = parts.world, parts.state
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.threads = [self.thread]
-        taps = [
+        taps = list(vhost_taps) or [
             Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), guest.number) for guest in machine
         ]
         self.tap = taps[0]
-        kicks = [
+        kicks = list(vhost_kicks) or [
             state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for guest in machine for queue in guest.queues
         ]
         own = state.add(kvm.EventfdCells, f"{name}.eventfd")
-        self.qemu = qemu.Qemu(state, name, kicks, own, taps)
+        self.qemu = qemu.Qemu(state, name, kicks, own, taps, shares_tap=bool(vhost_taps))
         self.qemu.thread = self.thread
+        if vhost_taps:
+            self.qemu.cells.read_poll = self.qemu.cells.kick_poll = 0
+        first = machine[0]
+        first.config = config = ConfigWork(
+            state, f"{first.name}.config", first.cpu, first.tx_queue, first.socket, first.memory.skbs
+        )
+        parts.drops[f"{first.name}.no_carrier"] = lambda: config.cells.dropped
+        if first.outside is not None and isinstance(first.outside.start, ChangeWorld):
+            first.outside.start.qemu, first.outside.start.main_loop = self.qemu, self.thread
         port = parts.port(self.thread, machine[0].memory.region)
-        self.pairs = [QemuPair(parts, guest, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
+        self.pairs = [QemuPair(parts, guest, first, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
         for pair in self.pairs:
             pair.nic.device = [each.nic for each in self.pairs]
         self.flows = TapFlows(state, self.tap.name, len(machine)) if len(machine) > 1 else None
@@ -99,6 +127,29 @@ class QemuBackend:
         is_light = self.parts.world.on("ioeventfd")
         return [pair.light_exits() if is_light else pair.heavy_exits() for pair in self.pairs]
 
+    def config_load(self) -> Routine:
+        """Make what a load from the device's configuration leads to."""
+        guest = self.machine[0]
+        assert guest.config is not None
+        give = kvm_config.GiveConfig(
+            f"{guest.name}.give_config", QEMU_VCPU, self.qemu, guest.device, guest.config.cells
+        )
+        on_intel = self.parts.world["cpu"] == "intel"
+        load_class = kvm_config.HeavyLoadIntel if on_intel else kvm_config.HeavyLoadAmd
+        enter = enter_guest(guest, "CONFIG.9", "config_load", "KVM_RUN is called again.")
+        return load_class(f"{guest.name}.config_load", KVM, guest.vcpu, give, enter)
+
+    def shared_transmit(self, serve: Routine) -> Routine:
+        """Make what transmitting on the TAP is where vhost has it as well; `serve` is vhost's callback."""
+        name, place = self.tap.name, tap_place(self.tap.name)
+        wakeup = qemu_fds.WakePoller(f"{name}.wake_qemu", place, self.qemu, "N-IN.10", "the TAP")
+        return SharedTapXmit(f"{name}.xmit", place, self.tap, serve, self.qemu, wakeup)
+
+    def or_qemu(self, queue: str, vhost: Routine) -> Routine:
+        """Make what a kick's eventfd does where vhost or QEMU may wait for it; `vhost` is vhost's callback."""
+        woken = qemu_fds.WakeForKick(f"{queue}.kick_wakes_qemu", FDS, self.qemu, "KICK.4", "a queue's eventfd")
+        return EitherWaits(f"{queue}.kick_waiters", FDS, self.qemu, vhost, woken)
+
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
         xmits = [pair.tap_transmit() for pair in self.pairs]
@@ -107,24 +158,27 @@ class QemuBackend:
         name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
         return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
 
-    def wire(self, port: TapPort) -> None:
+    def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
         """Make everything the main loop does.
 
         Args:
             port: the switch's port that the TAP is.
+            backends: what stops and starts vhost with the link; none without vhost.
         """
         name = self.qemu.name
         read_own = qemu_fds.ReadEventfd(f"{name}.read_own", FDS, self.qemu.own, "Q-TX.12")
         work: dict[str, Routine] = {"own eventfd": qemu.ReadOwnEventfd(f"{name}.serve_own", QEMU, read_own)}
         for pair in self.pairs:
             work |= pair.handlers(port, self.flows)
+        if self.parts.traffic.has_links:
+            work[qemu.REQUEST] = self.pairs[0].set_link(backends)
         self.thread.start = qemu.MainLoop(
             f"{name}.loop",
             QEMU,
             self.qemu,
             poll_wait=qemu_fds.PpollWait(f"{name}.poll_wait", FDS, self.qemu),
             poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, self.qemu),
-            work={handler: work[handler] for handler in self.qemu.handlers.values()},
+            work={handler: work[handler] for handler in self.qemu.handlers.values() if handler in work},
             next_out=lambda: next(filter(None, (pair.nic.next_out() for pair in self.pairs)), 0),
             next_in=lambda: next(filter(None, (pair.nic.next_in() for pair in self.pairs)), 0),
         )
@@ -136,6 +190,7 @@ class QemuPair:
     Args:
         parts: the world in the making.
         guest: the vCPU whose queues it serves.
+        first: the machine's first vCPU, which a changed configuration interrupts.
         process: the process.
         port: how its main loop reaches guest memory.
         mac: the device's address.
@@ -145,8 +200,8 @@ class QemuPair:
         rx_device, tx_device: the device's side of the rings.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, process: qemu.Qemu, port: Port, mac: bytes) -> None:
-        self.parts, self.guest, self.qemu = parts, guest, process
+    def __init__(self, parts: Parts, guest: Guest, first: Guest, process: qemu.Qemu, port: Port, mac: bytes) -> None:
+        self.parts, self.guest, self.first, self.qemu = parts, guest, first, process
         world, state, memory, pair = parts.world, parts.state, guest.memory, guest.number
         self.kicks = process.kicks[2 * pair : 2 * pair + 2]
         self.tap = tap = process.taps[pair]
@@ -171,6 +226,7 @@ class QemuPair:
             state,
             f"{name}.nic",
             process,
+            status=guest.device,
             pair=pair,
             mac=mac,
             tx_name=guest.tx_name,
@@ -188,14 +244,17 @@ class QemuPair:
             f"{name}.filtered": lambda: nic.filtered,
             f"{name}.refused": lambda: nic.refused,
             f"{name}.errors": lambda: nic.errors,
+            f"{name}.lost": lambda: nic.lost,
+            f"{name}.link_down": lambda: nic.unlinked,
             f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
 
     def light_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
-        after = "The kick is done with." if on_intel else "The store has been emulated."
+        fast = self.parts.world.on("fast_mmio")
+        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
+        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
         made: list[Routine] = []
         for queue, name, who in (
             (RX, guest.rx_name, "the receive queue's eventfd"),
@@ -221,7 +280,9 @@ class QemuPair:
         deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
         serve: dict[int, Routine] = {
             RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
-            TX: qemu_vcpu.ServeTxKickFromVcpu(f"{guest.tx_name}.kicked", QEMU_VCPU, nic, write),
+            TX: qemu_vcpu.ServeTxKickFromVcpu(
+                f"{guest.tx_name}.kicked", QEMU_VCPU, nic, self._drop(QEMU_VCPU, nic), write
+            ),
         }
         made: list[Routine] = []
         for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
@@ -248,7 +309,7 @@ class QemuPair:
         guest, nic, tap, pair = self.guest, self.nic, self.tap, self.guest.number
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
         read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
-        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic)
+        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
         send = qemu_tx.SendQueued(
             f"{guest.tx_name}.send",
@@ -256,6 +317,7 @@ class QemuPair:
             nic,
             self._writev(port, flows),
             self._signal_msi(guest.tx_name, TX, "main_loop"),
+            self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
         )
         return {
             qemu.called("bottom half", pair): send,
@@ -278,15 +340,47 @@ class QemuPair:
             qemu.called("tap", pair): qemu_rx.ReadTap(f"{tap.label}.send", QEMU, nic, read_tap, deliver),
         }
 
+    def set_link(self, backends: Mapping[str, Routine]) -> Routine:
+        """Make what the monitor's request to change the link leads to; see `QemuBackend.wire`."""
+        guest, nic, name = self.guest, self.nic, f"{self.qemu.name}.set_link"
+        error = self._error(QEMU, nic, f"{guest.tx_name}.link", "CONFIG.6")
+        return qemu_link.SetLink(
+            name,
+            QEMU,
+            nic,
+            notify=self._notify_config(QEMU, name),
+            drop=self._drop(QEMU, nic, "after_link_went_down"),
+            deliver=self._deliver(f"{guest.rx_name}.deliver_with_link", QEMU, nic, "with_link"),
+            error=error,
+            backends=backends,
+        )
+
     # Parts of it
 
     def _read(self, which: str, eventfd: kvm.EventfdCells, row: str) -> Routine:
         name = qemu.called(f"{self.qemu.name}.read_{which}", self.guest.number)
         return qemu_fds.ReadEventfd(name, FDS, eventfd, row)
 
-    def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic) -> Routine:
-        who = place.name.replace(".", "_")
-        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(self.guest.rx_name, RX, who))
+    def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
+        who, queue = place.name.replace(".", "_") + why, self.guest.rx_name
+        error = self._error(place, nic, f"{queue}{why}", "Q-RX.5")
+        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(queue, RX, who), error)
+
+    def _drop(self, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
+        who = f"{place.name.replace('.', '_')}_to_drop{why}"
+        queue = self.guest.tx_name
+        signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop{why}", "CONFIG.12")
+        return qemu_link.DropQueued(f"{queue}.drop{why}_by_{place.name}", place, nic, signal, error)
+
+    def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
+        name = f"{queue}.error_in_{place.name}"
+        own = nic.rx_name if queue.startswith(nic.rx_name) else nic.tx_name
+        return qemu_checks.VirtioError(name, place, nic, own, self._notify_config(place, name), row)
+
+    def _notify_config(self, place: Place, name: str) -> qemu_checks.NotifyConfig:
+        deliver = msi_delivery(self.parts, self.first, f"{name}.msi", "", CONFIG)
+        signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, deliver)
+        return qemu_checks.NotifyConfig(f"{name}.notify_config", place, self.first.device, signal)
 
     def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
         deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)

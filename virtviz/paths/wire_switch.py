@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-from virtviz.paths.switch_ports import Stations
 from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
-from virtviz.paths.wire_ovs import OvsSwitch
+from virtviz.paths.wire_ovs import make_ovs
+from virtviz.paths.wire_tunnel import TunnelEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
-    from virtviz.paths.wiring import Backend
+    from virtviz.paths.switch_ports import Stations
+    from virtviz.paths.wiring import TapBackend
 
 
 class Switch(Protocol):
@@ -40,7 +41,7 @@ class Switch(Protocol):
         """
 
 
-SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": OvsSwitch, "bridge": BridgeSwitch}
+SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": make_ovs, "bridge": BridgeSwitch}
 """Values of the knob `switch`."""
 
 
@@ -70,9 +71,9 @@ class SwitchBuilder:
         ports: for each back-end, its port.
     """
 
-    def __init__(self, parts: Parts, backends: Sequence[Backend]) -> None:
-        far = FarEnd(parts, len(backends) + 1)
-        stations = Stations([backend.tap.name for backend in backends], far.name)
+    def __init__(self, parts: Parts, backends: Sequence[TapBackend]) -> None:
+        far = (FarEnd if parts.world["tunnel"] == "none" else TunnelEnd)(parts, len(backends) + 1)
+        stations = far.stations([backend.tap.name for backend in backends])
         switch = SWITCHES[parts.world.word("switch")](parts, stations)
         self.wire = far.wire
         far_xmit, poll = far.make(

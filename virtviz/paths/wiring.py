@@ -7,7 +7,7 @@ workers to sleep) is run like everything else, and then forgotten.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -19,9 +19,11 @@ from virtviz.engine.timed import TimedMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
+from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
 from virtviz.paths.wire_guest import make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -45,7 +47,20 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What serves a virtual machine's queues: the device's side of a data path.
+    """What serves a virtual machine's queues: the device's side of a data path."""
+
+    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
+
+    def config_load(self) -> Routine | None:
+        """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
+
+
+class TapBackend(Backend, Protocol):
+    """A back-end whose frames go through a TAP.
 
     Attributes:
         threads: the threads that carry the guest's frames to its TAP.
@@ -54,12 +69,6 @@ class Backend(Protocol):
 
     threads: list[Thread]
     tap: Tap
-
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
-        """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
-
-    def kick_exits(self) -> list[list[Routine]]:
-        """Make, for each queue pair, what a store to each queue's notify address leads to, receive queue first."""
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
@@ -71,8 +80,36 @@ class Backend(Protocol):
 BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] = {
     "vhost-net": VhostBackend,
     "virtio-qemu": QemuBackend,
+    "vhost-user": VhostUserBackend,
 }
 """Values of the knob `path`."""
+
+GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
+    "kernel": wire_guest,
+    "dpdk": wire_dpdk_guest,
+}
+"""Values of the knob `guest`."""
+
+
+def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
+    """Join back-ends by a switch in the host's kernel, whose ports their TAPs are."""
+    switch = SwitchBuilder(parts, backends)
+    for backend, port in zip(backends, switch.ports, strict=True):
+        backend.wire(port)
+    return switch.wire
+
+
+def join_by_pmd(parts: Parts, backends: Sequence[VhostUserBackend]) -> Wire:
+    """Join vhost-user ports by the thread that polls them."""
+    return PmdSwitch(parts, backends).wire
+
+
+JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
+    "ovs": join_by_taps,
+    "bridge": join_by_taps,
+    "ovs-dpdk": join_by_pmd,
+}
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to."""
 
 
 class Pair(Struct):
@@ -188,18 +225,17 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     for number in range(world.number("vms")):
         guests = make_guests(parts, number)
         backend = BACKENDS[world.word("path")](parts, guests, number)
+        config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            wire_guest(parts, guest, exits, guests)
+            GUESTS[world.word("guest")](parts, guest, exits, guests, config_load)
         machines.append((guests, backend))
-    switch = SwitchBuilder(parts, [backend for _, backend in machines])
-    for (_, backend), port in zip(machines, switch.ports, strict=True):
-        backend.wire(port)
+    wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)
     vms = [_vm(guests, backend) for guests, backend in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
     for program in programs.values():
         program.programs = programs
-    _boot(machine, vms, switch.wire, programs)
+    _boot(machine, vms, wire, programs)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 

@@ -13,6 +13,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Literal
 
 from virtviz.ring.checked_device import CheckedSplitDevice
+from virtviz.ring.index import U16, pending
 from virtviz.ring.pieces import Pieces
 from virtviz.spec.virtio import VIRTQ_DESC, VIRTQ_USED_F_NO_NOTIFY
 
@@ -45,9 +46,33 @@ class QemuDevice(CheckedSplitDevice):
         """Whether kicks are on."""
         return not self.cells.used_flags & VIRTQ_USED_F_NO_NOTIFY
 
+    def take_unread(self) -> None:
+        """Take the buffer whose head was read, whatever it is, and ask for the kick after it (virtqueue_drop_all)."""
+        mine = self.cells
+        mine.last_avail_idx = (mine.last_avail_idx + 1) & U16
+        mine.in_flight += 1
+        if self.event_idx:
+            self._u16[self._avail_event] = mine.last_avail_idx
+
+    def take_over(self, index: int) -> None:
+        """Go on at an entry where another device side has stopped; what it has used stands in memory."""
+        mine = self.cells
+        mine.last_avail_idx = mine.avail_idx = index
+        mine.last_used_idx = mine.signalled_used = self._u16[self._used_idx]
+        mine.signalled_used_valid = 0
+
     def find(self) -> Literal["known", "new", "empty"] | Malformed:
-        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up."""
-        return "known" if self.waiting() else self.look()
+        """See whether a buffer is available; avail.idx is read only if the shadow of it is used up.
+
+        An index further ahead than the queue is long is let pass, however it became known.
+        """
+        if not self.waiting():
+            return self.look()
+        mine = self.cells
+        if pending(mine.avail_idx, mine.last_avail_idx) > self._size:
+            mine.expected, mine.seen = mine.last_avail_idx, mine.avail_idx
+            self._found.refuse_nothing("avail.idx jumped")
+        return "known"
 
     def reread_avail_idx(self) -> int:
         """Read avail.idx, whatever is known of it."""

@@ -157,6 +157,10 @@ class SplitDevice:
         mine.avail_idx = index
         return "new"
 
+    def is_empty(self) -> bool:
+        """Say whether nothing is available, whatever is known of it (vhost_vq_avail_empty)."""
+        return self._u16[self._avail_idx] == self.cells.last_avail_idx
+
     def look(self) -> Literal["new", "empty"] | Malformed:
         """Read avail.idx; see `read_avail_idx`."""
         return self.read_avail_idx()
@@ -348,6 +352,10 @@ class SplitDevice:
         # Nobody was signalled for 65536 entries: what was noted then means nothing any more.
         if pending(used + count, mine.signalled_used) < count:
             mine.signalled_used_valid = 0
+
+    def used_idx_in_memory(self) -> int:
+        """Read used.idx, which only a device side that begins anew has to."""
+        return self._u16[self._used_idx]
 
     def publish_used_idx(self) -> None:
         """Publish all used elements written since the last time."""

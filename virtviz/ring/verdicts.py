@@ -22,8 +22,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BackEnd = Literal["qemu", "vhost", "strict"]
-"""Who reads the ring: the knob `device_checks`."""
+BackEnd = Literal["qemu", "vhost", "strict", "dpdk"]
+"""Who reads the ring: the knob `device_checks`, or the vhost library of DPDK under vhost-user."""
 
 Malformed = Literal[
     "avail.idx jumped",
@@ -67,13 +67,15 @@ DriverMalformed = Literal["used id out of range", "used id not outstanding"]
 
 Problem = Malformed | NetMalformed | DriverMalformed
 
-What = Literal["ignored", "stops until the next kick", "needs reset"]
-"""What the reader does: goes on as if nothing were wrong, leaves the queue alone until it is kicked again, or is of no
-more use until it is reset."""
+What = Literal["ignored", "stops until the next kick", "needs reset", "tries again at every poll", "given back unsent"]
+"""What the reader does: goes on as if nothing were wrong, leaves the queue alone until it is kicked again, is of no
+more use until it is reset, comes back to the same entry whenever it polls, or returns the buffer and sends nothing."""
 
 IGNORED: Final[What] = "ignored"
 STOPS: Final[What] = "stops until the next kick"
 RESET: Final[What] = "needs reset"
+RETRIES: Final[What] = "tries again at every poll"
+UNSENT: Final[What] = "given back unsent"
 
 
 class Row(Struct, frozen=True):
@@ -304,9 +306,10 @@ ROWS: Final[Mapping[Problem, Row]] = {
     ),
     "too many buffers": Row(
         RESET,
-        STOPS,
+        IGNORED,
         "virtio-net unexpected long buffer chain",
-        "A frame would need more buffers than the back-end can note for it, 1024.",
+        "A frame would need more buffers than the back-end can note for it, 1024. vhost puts them back, throws the "
+        "frame away, and goes on.",
         "5.1.9.3",
     ),
     "command incomplete": Row(
@@ -359,10 +362,34 @@ NAMES: Final[tuple[Problem, ...]] = tuple(ROWS)
 def what_of(problem: Problem, back_end: BackEnd) -> What:
     """Say what a back-end does about a malformed state."""
     row = ROWS[problem]
+    if back_end == "dpdk":
+        return _DPDK.get(problem, IGNORED)
     if back_end == "strict":
         return RESET if problem not in _ALLOWED else IGNORED
     return row.qemu if back_end == "qemu" else row.vhost
 
+
+_DPDK: Final[Mapping[Problem, What]] = {
+    "head out of range": RETRIES,
+    "next out of range": RETRIES,
+    "descriptor loop": RETRIES,
+    "longer than the queue": RETRIES,
+    "indirect length": RETRIES,
+    "table outside memory": RETRIES,
+    "address outside memory": RETRIES,
+    "too many pieces": RETRIES,
+    "too many buffers": RETRIES,
+    "no room for the header": RETRIES,
+    "no header": UNSENT,
+    "header incomplete": UNSENT,
+    "nothing to send": UNSENT,
+    "command incomplete": RESET,
+    "queue not allowed": RESET,
+    "used id out of range": RESET,
+    "used id not outstanding": RESET,
+}
+"""What DPDK's vhost library (lib/vhost/virtio_net.c) notices: where a chain leads, and whether it holds a frame. It
+never looks at WRITE, nor how far avail.idx has gone, and says nothing. A chain it cannot follow stays where it is."""
 
 _ALLOWED: Final = frozenset({"indirect later in a chain", "not ready"})
 """What the specification allows or has no answer to, so that even a strict device has nothing to object to."""
@@ -392,7 +419,7 @@ def judge(problem: Problem, back_end: BackEnd, *, seen: int = 0, expected: int =
     row = ROWS[problem]
     what: What = what_of(problem, back_end) if refused else IGNORED
     if refused and what == IGNORED:
-        what = RESET
+        what = RESET if back_end != "dpdk" else RETRIES
     message = row.message.format(seen=seen, expected=expected) if what == RESET else ""
     return Verdict(problem, what, message, row.why, row.spec)
 
@@ -408,4 +435,6 @@ _SAID: Final[Mapping[What, str]] = {
     IGNORED: "Verdict, ignored: the device goes on",
     STOPS: "Verdict, stops until the next kick: the device leaves the queue alone",
     RESET: "Verdict, needs reset: the device serves no queue until it is reset",
+    RETRIES: "Verdict, tries again at every poll: the device comes no further than this entry",
+    UNSENT: "Verdict, given back unsent: the buffer is returned, and nothing goes out",
 }

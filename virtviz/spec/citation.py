@@ -33,6 +33,16 @@ def ovs(path: str) -> Source:
     return Source("ovs", path, "3.1")
 
 
+def ovs_pmd(path: str) -> Source:
+    """Cite a file of Open vSwitch's user-space datapath, as it was on the main branch in July 2026."""
+    return Source("ovs", path, "d6a632a")
+
+
+def dpdk(path: str) -> Source:
+    """Cite a file of DPDK."""
+    return Source("dpdk", path, "26.11-rc0")
+
+
 def qemu(path: str) -> Source:
     """Cite a file of QEMU."""
     return Source("qemu", path, "10.0")
@@ -43,6 +53,7 @@ VIRTIO_NET = linux("drivers/net/virtio_net.c")
 VIRTIO_RING = linux("drivers/virtio/virtio_ring.c")
 VIRTIO_RING_H = linux("include/linux/virtio_ring.h")
 VIRTIO_PCI = linux("drivers/virtio/virtio_pci_common.c")
+VIRTIO_PCI_MODERN = linux("drivers/virtio/virtio_pci_modern.c")
 
 QEMU_VIRTIO = Source("qemu", "hw/virtio/virtio.c", "10.0")
 
@@ -71,10 +82,12 @@ X86_IDLE = linux("arch/x86/kernel/process.c")
 ENTRY = linux("kernel/entry/common.c")
 IRQ = linux("kernel/irq/handle.c")
 SOFTIRQ = linux("kernel/softirq.c")
+WORKQUEUE = linux("kernel/workqueue.c")
 IDLE = linux("kernel/sched/idle.c")
 SCHED = linux("kernel/sched/core.c")
 X86_SMP = linux("arch/x86/kernel/smp.c")
 POLL = linux("fs/select.c")
+EPOLL = linux("fs/eventpoll.c")
 
 # The network stack
 NETDEVICE_H = linux("include/linux/netdevice.h")
@@ -85,9 +98,16 @@ CORE_DATAGRAM = linux("net/core/datagram.c")
 CORE_GRO = linux("net/core/gro.c")
 SOCKET = linux("net/socket.c")
 SCH_GENERIC = linux("net/sched/sch_generic.c")
+LINK_WATCH = linux("net/core/link_watch.c")
 IP_INPUT = linux("net/ipv4/ip_input.c")
 IP_OUTPUT = linux("net/ipv4/ip_output.c")
 IP_ICMP = linux("net/ipv4/icmp.c")
+IP_TUNNEL_CORE = linux("net/ipv4/ip_tunnel_core.c")
+UDP = linux("net/ipv4/udp.c")
+UDP_TUNNEL_CORE = linux("net/ipv4/udp_tunnel_core.c")
+GRO_CELLS = linux("net/core/gro_cells.c")
+VXLAN_DRIVER = linux("drivers/net/vxlan/vxlan_core.c")
+GENEVE_DRIVER = linux("drivers/net/geneve.c")
 IXGBE = linux("drivers/net/ethernet/intel/ixgbe/ixgbe_main.c")
 VETH = linux("drivers/net/veth.c")
 DUMMY = linux("drivers/net/dummy.c")
@@ -106,9 +126,22 @@ OVS_FLOW = linux("net/openvswitch/flow.c")
 OVS_FLOW_TABLE = linux("net/openvswitch/flow_table.c")
 OVS_ACTIONS = linux("net/openvswitch/actions.c")
 UPCALL = ovs("ofproto/ofproto-dpif-upcall.c")
+DPIF_NETLINK = ovs("lib/dpif-netlink.c")
 LATCH = ovs("lib/latch-unix.c")
 NETLINK_SOCKET = ovs("lib/netlink-socket.c")
 POLL_LOOP = ovs("lib/poll-loop.c")
+
+# Open vSwitch with DPDK
+OVS_DPIF_NETDEV = ovs_pmd("lib/dpif-netdev.c")
+OVS_DPIF_DFC = ovs_pmd("lib/dpif-netdev-dfc.h")
+OVS_NETDEV_DPDK = ovs_pmd("lib/netdev-dpdk.c")
+OVS_XLATE = ovs_pmd("ofproto/ofproto-dpif-upcall.c")
+DPDK_VHOST = dpdk("lib/vhost/virtio_net.c")
+DPDK_VHOST_H = dpdk("lib/vhost/vhost.h")
+DPDK_VHOST_USER = dpdk("lib/vhost/vhost_user.c")
+DPDK_VIRTIO = dpdk("drivers/net/virtio/virtio_rxtx.c")
+DPDK_VIRTQUEUE = dpdk("drivers/net/virtio/virtqueue.h")
+DPDK_IXGBE = dpdk("drivers/net/intel/ixgbe/ixgbe_rxtx.c")
 
 # QEMU
 QEMU_VIRTIO = qemu("hw/virtio/virtio.c")
@@ -120,6 +153,9 @@ QEMU_MAIN_LOOP = qemu("util/main-loop.c")
 QEMU_ASYNC = qemu("util/async.c")
 QEMU_NET = qemu("net/net.c")
 QEMU_TAP = qemu("net/tap.c")
+QEMU_VHOST_NET = qemu("hw/net/vhost_net.c")
+QEMU_VHOST = qemu("hw/virtio/vhost.c")
+QEMU_MONITOR = qemu("monitor/qmp.c")
 
 SCENARIO = Source("virtviz", "the scenario")
 """What no real system decides: what the programs of a scenario do."""

@@ -8,6 +8,7 @@ Source: IEEE 802.3 (Ethernet II), RFC 791 (IPv4), RFC 792 (ICMP), RFC 768 (UDP),
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -183,6 +184,19 @@ def application_part(frame: bytes | bytearray) -> int:
         if frame[23] == PROTO_ICMP:
             return network
     return 0
+
+
+def flow_hash(frame: bytes | bytearray) -> int:
+    """Compute a 32-bit hash of a frame's flow: of addresses, protocol and ports, or of the Ethernet header.
+
+    Linux hashes with a key made at start-up (skb_get_hash); here it is a CRC, the same on every run.
+    """
+    network = ETH_HEADER_BYTES
+    if len(frame) < network + IPV4_HEADER_BYTES or frame[12:14] != b"\x08\x00":
+        return zlib.crc32(frame[:network])
+    transport = network + (frame[network] & 0xF) * 4
+    ports = b"" if frame[network + 9] == PROTO_ICMP else frame[transport : transport + 4]
+    return zlib.crc32(frame[network + 9 : network + 10] + frame[network + 12 : network + 20] + ports)
 
 
 def summary(frame: bytes) -> str:

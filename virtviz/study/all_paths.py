@@ -98,6 +98,10 @@ HEAVY: Final = {"path": "virtio-qemu", "ioeventfd": "off"}
 NO_NAPI: Final = {"napi_tx": "off"}
 PAIRS: Final = {"queues": 2}
 BRIDGE: Final = {"switch": "bridge"}
+USER: Final[Mapping[str, object]] = {"path": "vhost-user", "switch": "ovs-dpdk", "far_port": "nic"}
+USER_DPDK: Final[Mapping[str, object]] = {**USER, "guest": "dpdk"}
+VXLAN: Final = {"tunnel": "vxlan"}
+GENEVE: Final = {"tunnel": "geneve"}
 TWO: Final = {"vms": 2}
 
 ROWS: Final = (
@@ -112,8 +116,18 @@ ROWS: Final = (
     Row("virtio-qemu", "in", QEMU, SLEEPING),
     Row("virtio-qemu, ioeventfd=off", "out", HEAVY, RUNNING),
     Row("virtio-qemu, ioeventfd=off", "in", HEAVY, SLEEPING),
+    Row("vhost-user", "out", USER),
+    Row("vhost-user", "in", USER),
+    Row("vhost-user, DPDK guest", "out", USER_DPDK),
+    Row("vhost-user, DPDK guest", "in", USER_DPDK),
+    Row("vhost-net, VXLAN", "out", VXLAN, INTERRUPTS_OFF),
+    Row("vhost-net, VXLAN", "in", VXLAN, SLEEPING),
+    Row("vhost-net, Geneve", "out", GENEVE, INTERRUPTS_OFF),
+    Row("vhost-net, Geneve", "in", GENEVE, SLEEPING),
     Row("VM to VM, vhost-net", "across", TWO, OTHER_SLEEPING),
     Row("VM to VM, virtio-qemu", "across", {**TWO, **QEMU}, OTHER_SLEEPING),
+    Row("VM to VM, vhost-user", "across", {**TWO, **USER}),
+    Row("VM to VM, vhost-user, DPDK", "across", {**TWO, **USER_DPDK}),
     Row("+ flow miss, vhost-net", "out", {}, INTERRUPTS_OFF, new_flow=True),
     Row("+ flow miss, vhost-net", "in", {}, SLEEPING, new_flow=True),
     Row("+ flow miss, virtio-qemu", "out", QEMU, INTERRUPTS_OFF, new_flow=True),

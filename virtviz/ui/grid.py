@@ -29,7 +29,7 @@ ASCII: Final = str.maketrans(
     {
         **dict.fromkeys("─╌┄\N{EN DASH}\N{EM DASH}", "-"),
         **dict.fromkeys("━═", "="),
-        **dict.fromkeys("│║▌▏▕", "|"),
+        **dict.fromkeys("│║╎▌▏▕", "|"),
         **dict.fromkeys("┌┐└┘├┤┬┴┼┷", "+"),
         **dict.fromkeys("┏┓┗┛┃█", "#"),
         **dict.fromkeys("▶→", ">"),

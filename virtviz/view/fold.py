@@ -40,6 +40,8 @@ DONE_PACKETS_KEPT: Final = 6
 _TAKEN_BY_MILESTONE: Final = frozenset({"fetched", "polled"})
 """How a packet leaves a virtqueue: the device has read its descriptors, or the driver has taken its buffer back."""
 _TAKEN_BY_EFFECT: Final = frozenset({EffectKind.COPY, EffectKind.DMA})
+_WITHOUT_PACKETS: Final = frozenset({"kvm", "callfd", "kickfd"})
+"""Places that a thread comes through to interrupt a guest, or to be kicked: what it carries stays where it was."""
 DOMAINS: Final = tuple(Domain)
 """The domains, in a fixed order."""
 _DOMAIN_AT: Final = {domain: i for i, domain in enumerate(DOMAINS)}
@@ -232,7 +234,7 @@ class Fold:
         if packet.done:
             return replace(packet, milestone=milestone)
         where, waiting, put_by, done = packet.where, packet.waiting, packet.put_by, ""
-        if not waiting or self._is_taken(packet, step):
+        if (not waiting and step.place not in _WITHOUT_PACKETS) or self._is_taken(packet, step):
             where, waiting, put_by = step.place, False, ""
         if step.into:
             where, waiting, put_by = self._full_name(step.into, step), True, step.thread

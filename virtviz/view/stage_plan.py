@@ -56,6 +56,8 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
+SOCKETS_MAX: Final = 4
+"""Sockets that the switch asks by, at most."""
 _OTHER, _OTHER_TAP = "other", "other-tap"
 """Spots of the virtual machine that is not drawn whole."""
 
@@ -63,6 +65,7 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "virtio_pmd": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
@@ -73,9 +76,23 @@ _KNOWN: Final = {
     "vcpu": "qemu",
     "vm": "kvm",
     "eventfd": "fds",
+    "callfd": "callfd",
+    "kickfd": "callfd",
+    "ovs_dpdk": "switch",
+    "outside": "outside",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
-_TITLES: Final = {"TAP": "tap", "NIC driver": "far", "veth": "far", "NIC": "nic", "far namespace": "nic"}
+_TITLES: Final = {
+    "TAP": "tap",
+    "vhost-user port": "vhost-user",
+    "NIC driver": "far",
+    "DPDK driver": "far",
+    "veth": "far",
+    "NIC": "nic",
+    "far namespace": "nic",
+    "tunnel": "tunnel",
+    "host IP": "tunnel",
+}
 _NOTES: Final = {
     "app": "program",
     "qemu": "set things up",
@@ -84,9 +101,12 @@ _NOTES: Final = {
     "virtio-net": "guest driver",
     "kvm": "hypervisor",
     "vhost-net": "device side",
+    "vhost-user": "device side",
+    "callfd": "irqfd",
     "fds": "ppoll()",
     "tap": "network port",
     "switch": "datapath",
+    "tunnel": "and host IP",
     "far": "NIC driver",
 }
 """What each box is, for those who see it for the first time."""
@@ -110,7 +130,7 @@ class _Planner:
         self.header = header
         self.machines = machines_of(header)
         self.machine = machine or self.machines[0]
-        taps = sorted(place.name for place in header.places if place.title == "TAP")
+        taps = sorted(place.name for place in header.places if place.title in ("TAP", "vhost-user port"))
         self.taps = dict(zip(self.machines, taps, strict=False))
         self.others = [name for name in self.machines if name != self.machine]
         self.width = width
@@ -120,10 +140,17 @@ class _Planner:
         titles = {p.title: p.name for p in header.places}
         self.has_card = "NIC" in titles
         self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
-        self.far = titles.get("veth") or titles.get("NIC driver") or "dummy0"
+        self.far = titles.get("veth") or titles.get("NIC driver") or titles.get("DPDK driver") or "dummy0"
+        # The tunnel device, of whose name people know the first part.
+        self.tunnel = titles.get("tunnel", "")
         self.switch = "bridge" if "Linux bridge" in titles else "OVS"
-        # Who has the device's side of the queues: vhost-net, or QEMU, which waits for eventfds.
+        # Who has the device's side of the queues: vhost-net, QEMU, which waits for eventfds, or a process that polls.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
+        self.polls = "vhost-user port" in titles
+        if self.polls:
+            self.device = "vhost-user"
+        # The guest's driver is its kernel's, or part of a program.
+        self.driver = "DPDK PMD" if "virtio PMD" in titles else "virtio-net"
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         extra = max(width - MIN_WIDTH, 0)
@@ -131,6 +158,8 @@ class _Planner:
         gap, left = divmod(extra - 7 * self.grow, 7)
         self.gaps = [gap + (1 if i < left else 0) for i in range(7)]
         self.wall = 0
+        # Where the host's user places begin that are drawn beside its kernel places, not above them.
+        self.edge = self.guest_edge = 0
 
     def plan(self) -> Stage:
         self._kernel_places()
@@ -141,6 +170,11 @@ class _Planner:
         self._regions()
         self._control_ways()
         first, second = self.rows.lanes
+        notes = {(1, first): "shared", (1, min(second, first + 1)): "memory"}
+        if any(place.name == "outside" for place in self.header.places):
+            # Whoever changes the rings stands beside them.
+            self._chip("outside", "outside", "hardware", 1, min(second, first + 1), 11)
+            notes = {(1, first): "memory"}
         return Stage(
             width=self.width,
             height=self.rows.total,
@@ -148,7 +182,7 @@ class _Planner:
             ways=tuple(self.ways),
             borders=self._borders(),
             gates=self._gates(),
-            notes={(1, first): "shared", (1, min(second, first + 1)): "memory"},
+            notes=notes,
             places=self._places(),
             homes=self._homes(),
         )
@@ -157,7 +191,7 @@ class _Planner:
 
     def _box(self, name: str, title: str, domain: str, x: int, y: int, width: int) -> Spot:
         rows = self.rows
-        is_user = domain.endswith("user")
+        is_user = y == _USER_ROW
         height = rows.user_height if is_user else rows.box_height
         packet = rows.user_packet if is_user else rows.packet
         word = rows.user_packet if is_user else rows.word
@@ -175,26 +209,55 @@ class _Planner:
     def _kernel_places(self) -> None:
         """Place the boxes of both kernels side by side, with the wall between guest and host."""
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
-        stack = self._box("stack", "stack", "guest-kernel", 1, floor, 9 + grow)
-        x = stack.x + stack.width + 2 + gaps[0]
-        driver = self._box("virtio-net", "virtio-net", "guest-kernel", x, floor, 13 + grow)
-        self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
+        in_program = self.driver != "virtio-net"
+        stack = self._box("stack", "kernel" if in_program else "stack", "guest-kernel", 1, floor, 9 + grow)
+        x = stack.x + stack.width + (3 if in_program else 2) + gaps[0]
+        domain = "guest-user" if in_program else "guest-kernel"
+        driver = self._box("virtio-net", self.driver, domain, x, floor, (12 if in_program else 13) + grow)
+        if in_program:
+            self.guest_edge = driver.x - 2
+        else:
+            self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        names = (
-            ("kvm", "KVM", 8, 1),
-            # The queues' lines go up to QEMU beside its eventfds.
-            ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
-            ("tap", self.taps.get(self.machine, "tap0"), 9, 1),
-            ("switch", self.switch, 9, 1),
-        )
+        if self.tunnel:
+            # There is one box more.
+            gaps = [*gaps[:-1], 0, gaps[-1]]
+            grow -= 1 if grow else 0
         before = driver
-        for (name, title, width, after), gap in zip((*names, ("far", self.far, 9, 1)), gaps[2:], strict=True):
-            box = self._box(name, title, "host-kernel", x, floor, width + grow)
+        for (name, title, width, after), gap in zip(self._host_row(), gaps[2:], strict=True):
+            if name == "vhost-user":
+                self.edge = x - 1
+            domain = "host-user" if self.edge else "host-kernel"
+            box = self._box(name, title, domain, x, floor, width + grow)
             x += box.width + after + gap
-            if before.name not in ("virtio-net", "kvm", "fds"):
+            if before.name not in ("virtio-net", "kvm", "fds", "callfd"):
                 self.ways.append(Way(before.name, name, (before.at, box.at)))
             before = box
+
+    def _host_row(self) -> list[tuple[str, str, int, int]]:
+        """Give what stands side by side on the host: spot, title, least width, columns between it and the next."""
+        if self.polls:
+            return [
+                ("kvm", "KVM", 6, 1),
+                # The border to the user places is in between.
+                ("callfd", "callfd", 9, 2),
+                ("vhost-user", "vhost-user", 13, 1),
+                ("switch", "OVS", 9, 1),
+                ("far", self.far, 9, 1),
+            ]
+        narrow = 2 if self.tunnel else 0
+        row = [
+            ("kvm", "KVM", 8 - narrow, 1),
+            # The queues' lines go up to QEMU beside its eventfds.
+            ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
+            ("tap", self.taps.get(self.machine, "tap0"), 9 - narrow, 1),
+            ("switch", self.switch, 9 - narrow, 1),
+            ("far", self.far, 9 - narrow, 1),
+        ]
+        if self.tunnel:
+            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8, 1))
+        return row
 
     def _user_places(self) -> None:
         spots = self.spots
@@ -209,26 +272,30 @@ class _Planner:
             qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
         if self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
-        self.ways.append(Way("app", "stack", _bent(app.at, stack.at)))
+        below = spots["virtio-net"] if self.guest_edge else stack
+        self.ways.append(Way("app", below.name, _bent(app.at, below.at)))
         if self.has_vswitchd:
             self._vswitchd(switch)
 
     def _qemu_width(self, width: int) -> int:
         """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls."""
-        kvm, tap = self.spots["kvm"], self.spots["tap"]
-        return tap.middle - kvm.x + 1 if self.device == "fds" else width
+        return self.spots["tap"].middle - self.spots["kvm"].x + 1 if self.device == "fds" else width
 
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
+        qemu = self.spots["qemu"]
+        first = qemu.x + qemu.width + 1
         if self.rows is _SMALL:
-            qemu = self.spots["qemu"]
-            x = max(min(switch.middle - 10, self.width - 32), qemu.x + qemu.width + 1)
+            x = max(min(switch.middle - 10, self.width - 32), first)
             width = min(32, self.width - x)
             vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
-            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", switch.middle - width // 2, _USER_ROW, width)
+            x = max(switch.middle - width // 2, first)
+            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
+        if self.polls:
+            return
         x, under = switch.middle - 8, self.rows.border
         self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, switch.at)
 
@@ -238,7 +305,9 @@ class _Planner:
         """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
         driver, device = self.spots["virtio-net"], self.spots[self.device]
         # Where the lines of the device's side go up, and to whom.
-        side, beside = (self.spots["qemu"], device.x + device.width) if self.device == "fds" else (device, device.x + 8)
+        side, beside = device, device.x + (6 if self.polls else 8)
+        if self.device == "fds":
+            side, beside = self.spots["qemu"], device.x + device.width
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
         # A lane for each direction; the queues of further pairs share it.
         queues = [next(queue for queue in mine if queue.direction == way) for way in ("out", "in")]
@@ -273,7 +342,7 @@ class _Planner:
         nic, switch, lane = self.spots["nic"], self.spots["switch"], self.rows.lanes[0]
         for machine in self.others:
             x, width = nic.x - 15, 13
-            tap = self._chip(_OTHER_TAP, self.taps[machine], "host-kernel", x, lane, width)
+            tap = self._chip(_OTHER_TAP, self.taps[machine], switch.domain, x, lane, width)
             other = self._chip(_OTHER, machine, "guest-user", x, lane + 1, width)
             self.ways.append(Way("switch", tap.name, _bent(switch.at, tap.at)))
             self.ways.append(Way(tap.name, other.name, (tap.at, other.at)))
@@ -283,10 +352,12 @@ class _Planner:
     def _regions(self) -> None:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
-        kernel = self.spots["kvm"].x + 1 if self.device == "fds" else self.spots["vhost-net"].middle - 2
+        kernel = self.spots["vhost-net"].middle - 2 if self.device == "vhost-net" else self.spots["kvm"].x + 1
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
-            ("guest-kernel", "guest kernel", (wall - 12, under)),
+            ("guest-kernel", "kernel", (2, under))
+            if self.guest_edge
+            else ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
             ("host-kernel", "host kernel", (kernel, under)),
         )
@@ -296,7 +367,7 @@ class _Planner:
     def _control_ways(self) -> None:
         """Join what threads pass between, but packets do not."""
         row, spots = self.rows.floor + 1, self.spots
-        for left, right in (("virtio-net", "kvm"), ("kvm", self.device)):
+        for left, right in (("virtio-net", "kvm"), ("kvm", "callfd" if self.polls else self.device)):
             a, b = spots[left], spots[right]
             self.ways.append(Way(left, right, ((a.x + a.width, row), (b.x - 1, row)), carries=False))
         qemu = spots["qemu"]
@@ -311,10 +382,13 @@ class _Planner:
         lines = [
             Border("top", "guest", 0, 0, wall),
             Border("top", "host", wall + 1, 0, width - wall - 1),
-            Border("user-kernel", "guest", 0, under, wall),
-            Border("user-kernel", "host", wall + 1, under, width - wall - 1),
+            Border("user-kernel", "guest", 0, under, self.guest_edge or wall),
+            Border("user-kernel", "host", wall + 1, under, (self.edge or width) - wall - 1),
             Border("guest-host", "", wall, 0, lane, upright=True),
         ]
+        for side, edge in (("guest", self.guest_edge), ("host", self.edge)):
+            if edge:
+                lines.append(Border("user-kernel", side, edge, under, lane - under, upright=True))
         if self.has_card:
             nic = self.spots["nic"]
             before = 2 if self.others else 6
@@ -326,12 +400,18 @@ class _Planner:
         guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
-        return mine | {
-            "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
-            "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-            "kvm": Gate((kvm, under), (kvm + 1, under), 8),
-            "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
-        }
+        row = self.rows.floor + 1
+        aside = {"switch": Gate((self.edge, row), (self.edge + 7, under), 12, upright=True)} if self.edge else {}
+        return (
+            mine
+            | {
+                "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
+                "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
+                "kvm": Gate((kvm, under), (kvm + 1, under), 8),
+                "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
+            }
+            | aside
+        )
 
     def _homes(self) -> dict[str, str]:
         """Say which threads are the other machine's, and so are at home where all of it is."""
@@ -346,20 +426,18 @@ class _Planner:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
             places[place.name] = known or str(place.domain)
-        places |= {"wire": "wire", "backlog": "far"}
+        places |= {"wire": "wire", "backlog": "far", f"{self.tunnel}.queue": "tunnel"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others
-            places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "tap"
+            places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "vhost-user" if self.polls else "tap"
             places |= {f"{machine}.{queue}": "stack" for queue in ("socket", "qdisc")}
             places |= self._further_pairs(machine, tap)
         for name in (*places, *(queue.name for queue in self.header.queues)):
             if machine_of(name, self.machines) in self.others:
                 places[name] = _OTHER
         places[f"{self.far}.qdisc"] = "far"
-        for thread in self.header.threads:
-            if thread.name.startswith("handler"):
-                places[f"ovs.upcalls{thread.name.removeprefix('handler')}"] = "switch"
-        return places
+        # A socket for each handler, or for each port.
+        return places | {f"ovs.upcalls{number}": "switch" for number in range(1, SOCKETS_MAX + 1)}
 
     def _further_pairs(self, machine: str, tap: str) -> dict[str, str]:
         """Say where the queues of a machine's further pairs are drawn: where those of the first one are."""

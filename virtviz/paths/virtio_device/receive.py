@@ -130,6 +130,8 @@ class Receiver:
             return "no room"
         if sum(lengths) < wanted:
             ring.put_back(heads)
+            if len(heads) == IOV_MAX:
+                self.device.note("too many buffers", queue)
             return "too long"
         lengths[-1] -= sum(lengths) - wanted
         scatter(ring.memory, pieces, header)
@@ -145,7 +147,8 @@ class Receiver:
         heads: list[int] = []
         lengths: list[int] = []
         pieces: list[tuple[int, int]] = []
-        while sum(lengths) < wanted and (self.device.mergeable or not heads):
+        # More buffers than can be noted are as good as one that is too small (get_rx_bufs).
+        while sum(lengths) < wanted and len(heads) < IOV_MAX and (self.device.mergeable or not heads):
             problem = self._take_to_receive(ring, len(heads))
             if problem in ("nothing writable", "readable while receiving") and heads:
                 # vhost goes back by as many buffers as were good, so it is the first of them that is lost.

@@ -92,7 +92,8 @@ class _StageDrawing:
                 else gate.at[1] == border.y and border.x <= gate.at[0] < border.x + border.length
             )
             if border.upright:
-                grid.upright(border.x, border.y, border.length, "┃" if lit else "║", "changed" if lit else "dim")
+                unlit = "║" if border.kind == "guest-host" else "╎"
+                grid.upright(border.x, border.y, border.length, "┃" if lit else unlit, "changed" if lit else "dim")
             elif border.kind == "top":
                 grid.line(border.x, border.y, border.length, "─", "faint")
             else:
@@ -105,16 +106,20 @@ class _StageDrawing:
         crossing, grid = self.crossing, self.grid
         assert crossing is not None
         if gate.upright:
-            right = not crossing.target.is_guest
+            # The host is to the right of the guest, and so are user places that stand beside kernel places.
+            inside = crossing.source.is_guest == crossing.target.is_guest
+            right = crossing.target.endswith("-user") if inside else not crossing.target.is_guest
             x, y = gate.at
-            spots = self.stage.spots
-            left_end = spots["virtio-net"].x + spots["virtio-net"].width
-            right_end = spots["kvm"].x
+            boxes = [
+                spot for spot in self.stage.spots.values() if spot.shape == BOX and spot.y < y < spot.y + spot.height
+            ]
+            left_end = max(spot.x + spot.width for spot in boxes if spot.x < x)
+            right_end = min(spot.x for spot in boxes if spot.x > x)
             grid.line(left_end, y, right_end - left_end, "━", "changed")
             grid.put(x, y, "▶" if right else "◀", "hot")
             name = CROSSINGS[crossing.kind][0]
             text = f" {name} ▶ " if right else f" ◀ {name} "
-            grid.put(x - len(text) // 2, gate.label[1], text, "hot")
+            grid.put(gate.label[0] - len(text) // 2, gate.label[1], text, "hot")
             return
         up = crossing.target.endswith("-user")
         grid.put(*gate.at, "▲" if up else "▼", "hot")
@@ -243,6 +248,8 @@ class _StageDrawing:
         state = min((t.state for t in residents), key=order.index)
         if spot.name == "far" and state != "ready":
             return "", ""
+        if state == "waits" and all(t.name.startswith("pmd") for t in residents):
+            return "polls", "dim"
         return STATES[state], "changed" if state == "held" else "text bold" if state == "ready" else "dim"
 
     def _home(self, thread: ThreadFrame) -> str:
@@ -259,6 +266,8 @@ class _StageDrawing:
             spot = self.stage.spot("qemu")
         elif thread.name.startswith("handler"):
             spot = self.stage.spot("vswitchd")
+        elif thread.name.startswith("pmd"):
+            spot = self.stage.spot("ovs_dpdk")
         else:
             spot = self.stage.spots.get("far") if "softirq" in thread.name else self.stage.spot(places[thread.name])
         return spot.name if spot else ""
