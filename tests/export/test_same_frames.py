@@ -19,6 +19,7 @@ SETTINGS = [
     {"profile": "recorded"},
     {"vcpu": "halted", "features": "none"},
     {"rx_buffer": 128, "queue.start": 65534},
+    {"path": "virtio-qemu", "queue.format": "packed", "queue.size": 30, "queue.start": 58},
 ]
 
 

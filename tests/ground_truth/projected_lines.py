@@ -48,7 +48,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "Reclaim.read_used_idx": ["virtqueue_get_buf"],
     "StartXmit.enable_callbacks_delayed": {"asked": ["virtqueue_enable_cb_delayed"]},
     "AddBuffer.write_desc": ["virtqueue_add_outbuf"],
-    "_Xmit.check_kick": ["virtqueue_kick_prepare"],
+    "Xmit.check_kick": ["virtqueue_kick_prepare"],
     "Notify.kick": ["virtqueue_notify", "vp_notify"],
     # KICK
     "HandleKickAmd.exit_npf": ["kvm_exit:npf"],
@@ -145,7 +145,7 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "PollTransmit.disable_again": ["virtqueue_disable_cb"],
     "PollTransmit.disable_callbacks": ["virtnet_poll_tx", *CLEAN],
     "PollTransmit.enable_callbacks": ["virtqueue_enable_cb_prepare"],
-    "PollTransmit.complete": ["napi_complete_done"],
+    "PollTransmit.leave_poll_list": ["napi_complete_done"],
     "PollTransmit.last_look": ["virtqueue_poll"],
     # O-FWD, with Open vSwitch and with a bridge, O-MISS
     "Receive.enter": ["netdev_frame_hook"],
@@ -225,7 +225,7 @@ RESULTS: dict[str, dict[str, tuple[str, str]]] = {
     "HandleTx.read_avail_idx": {"known": ("vgd", "head"), "new": ("vgd", "head"), "empty": ("vgd", "empty")},
     "HandleRx.read_avail_idx": {"known": ("vgd", "head"), "new": ("vgd", "head"), "empty": ("vgd", "empty")},
     "HandleTx.recheck_avail_idx": {"still empty": ("ven", "0"), "more": ("ven", "1")},
-    "_Xmit.check_kick": {"kick": ("kp_prep", "1"), "no kick": ("kp_prep", "0")},
+    "Xmit.check_kick": {"kick": ("kp_prep", "1"), "no kick": ("kp_prep", "0")},
     "StartXmit.recheck_used_idx": {"enough": ("cbdelayed", "1"), "too late": ("cbdelayed", "0")},
     "CleanTransmit.recheck": {
         "enough": ("cbdelayed", "1"),

@@ -122,6 +122,7 @@ EFFECTS: dict[str, Effect] = {
         (5, 2),
         late_backend=True,
     ),
+    "queue.format": Effect(QEMU, QEMU | {"queue.format": "packed"}, [OUT], written("avail.idx"), ([1], [])),
     "queue.start": Effect({}, {"queue.start": 65535}, [OUT], written("avail.idx"), ([1], [0])),
     "queue.show": Effect({}, {"queue.show": 16}, [OUT], drawn_slots, (8, 16)),
     "vms": Effect({}, {"vms": 2}, PING, lambda world: len(world.simulation.vms), (1, 2)),
@@ -223,7 +224,7 @@ EFFECTS: dict[str, Effect] = {
 }
 """Setting -> what it changes."""
 
-ONE_CHOICE = {"queue.format": "packed", "device": "tun"}
+ONE_CHOICE = {"device": "tun"}
 """Settings of which one value exists so far, and another one, which is refused."""
 
 
@@ -287,9 +288,15 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none", {"switch": "ovs"}),
     ({"switch": "ovs-dpdk"}, "switch", "set path=vhost-user", {"path": "vhost-user"}),
     ({"path": "vhost-user", "switch": "bridge"}, "switch", "set switch=ovs-dpdk", {"switch": "ovs-dpdk"}),
+    ({"queue.size": 100}, "queue.size", "set a power of two, or queue.format=packed", {"queue.size": 128}),
+    (
+        {"queue.format": "packed", "path": "vhost-user", "switch": "ovs-dpdk"},
+        "queue.format",
+        "use split",
+        {"queue.format": "split"},
+    ),
     ({"device": "tun"}, "device", "set device=tap", {"device": "tap"}),
     ({"queue.format": "packed"}, "queue.format", "use split", {"queue.format": "split"}),
-    ({"queue.format": "packed", "path": "virtio-qemu"}, "queue.format", "use split", {"queue.format": "split"}),
 )
 """Settings that contradict each other, the one that is named, what is advised, and that advice as settings."""
 

@@ -93,9 +93,9 @@ def test_a_poll_that_is_asked_for_while_it_ends_stays_on_the_list():
     world = Driven([OUT, OUT], KNOWN, {"tx_batch": 1})
     world.step_until("own_work", without=["vhost"])
     world.move("vcpu0").move("vhost", "signal_call").move("vhost", "remember_head")
-    world.move("vcpu0", "enable_callbacks").move("vhost").move("vcpu0", "complete")
+    world.move("vcpu0", "enable_callbacks").move("vhost").move("vcpu0", "leave_poll_list")
     assert ("schedule_poll", "scheduled already") in world.ops()
-    assert world.ops()[-1] == ("complete", "missed")
+    assert world.ops()[-1] == ("leave_poll_list", "missed")
     world.move("vcpu0", "disable_again").move("vcpu0", "last_look")
     assert world.ops()[-1] == ("last_look", "nothing")
 

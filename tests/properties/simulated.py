@@ -78,6 +78,12 @@ def worlds(draw: st.DrawFn, **fixed: object) -> World:
     if draw(st.sampled_from((False, False, True))):
         known = sorted({*settings["features"]} - {"event_idx"})
         settings |= {"guest": "dpdk", "vcpu": "running", "features": known}
+    chosen = settings | fixed
+    can_be_packed = chosen["path"] == "virtio-qemu" and chosen.get("queue.format") != "split"
+    can_be_packed = can_be_packed and chosen.get("guest") != "dpdk"
+    if can_be_packed and draw(st.booleans()):
+        # In a packed ring any number of descriptors goes.
+        settings |= {"queue.format": "packed", "queue.size": size + draw(st.sampled_from((0, 0, 1, 2, 7)))}
     if settings["switch"] == "ovs":
         settings["tunnel"] = draw(st.sampled_from(("none", "none", "vxlan", "geneve")))
     settings["apicv"] = draw(st.sampled_from(("on", "off"))) if settings["cpu"] == "intel" else "off"

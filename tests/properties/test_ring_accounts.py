@@ -9,22 +9,73 @@ from simulated import STEPS_MAX, Habits, habits, traffics, worlds
 
 from virtviz.paths.wiring import Vm, simulate
 from virtviz.ring.dpdk_driver import PollingDriver
+from virtviz.ring.driver import FREE
 from virtviz.ring.index import pending
-from virtviz.ring.split_driver import FREE, SplitDriver
+from virtviz.ring.packed import is_available
+from virtviz.ring.packed_device import PackedDevice
+from virtviz.ring.packed_driver import PackedDriver
+from virtviz.ring.split_device import SplitDevice
+from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
-    from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.rings import DeviceRing, DriverRing
 
 
-def queues(vm: Vm) -> list[tuple[SplitDriver, SplitDevice]]:
+def queues(vm: Vm) -> list[tuple[DriverRing, DeviceRing]]:
     """Give both queues of a virtual machine, each with its two sides."""
     return [(vm.tx_driver, vm.tx_device), (vm.rx_driver, vm.rx_device)]
 
 
-def account(vm: Vm, driver: SplitDriver, device: SplitDevice) -> tuple[int, int]:
+def account(vm: Vm, driver: DriverRing, device: DeviceRing) -> tuple[int, int]:
     """Check a queue; answers how many buffers are described but not published, and how many the device holds."""
+    if isinstance(driver, PackedDriver):
+        assert isinstance(device, PackedDevice)
+        return packed_account(driver, device)
+    assert isinstance(driver, SplitDriver)
+    assert isinstance(device, SplitDevice)
+    return split_account(vm, driver, device)
+
+
+def packed_account(driver: PackedDriver, device: PackedDevice) -> tuple[int, int]:
+    """Check a packed queue; its positions are compared as places in two laps, one for each wrap counter."""
+    mine, its, size = driver.cells, device.cells, driver.layout.size
+    ids = [number for number in range(size) if mine.tokens[number] != FREE]
+    outstanding = sum(mine.chain[number] for number in ids)
+    assert mine.num_free + outstanding == size
+    # Walking the free list and the buffers' ids meets every id once.
+    met: list[int] = []
+    for first, count in [(mine.free_head, mine.num_free), *((number, mine.chain[number]) for number in ids)]:
+        at = first
+        for _ in range(count):
+            met.append(at)
+            at = mine.next[at]
+    assert sorted(met) == list(range(size))
+
+    def place(slot: int, wrap: int) -> int:
+        return slot + size * (1 - wrap)
+
+    back, returned = place(mine.last_used, mine.used_wrap), place(its.next_used, its.used_wrap)
+    taken, offered = place(its.next_avail, its.avail_wrap), place(mine.next_avail, mine.avail_wrap)
+    ways = [(b - a) % (2 * size) for a, b in ((back, returned), (returned, taken), (taken, offered))]
+    assert sum(ways) == outstanding
+    assert ways[1] == its.in_flight
+    flags = driver.memory.read(driver.layout.desc(mine.head_slot) + 14, 2)
+    unpublished = (
+        bool(ways[2]) and mine.head in ids and not is_available(int.from_bytes(flags, "little"), head_wrap(driver))
+    )
+    return int(unpublished), ways[1]
+
+
+def head_wrap(driver: PackedDriver) -> int:
+    """Give the wrap counter with which the buffer added last is to be read."""
+    mine = driver.cells
+    return mine.avail_wrap if mine.head_slot < mine.next_avail else 1 - mine.avail_wrap
+
+
+def split_account(vm: Vm, driver: SplitDriver, device: SplitDevice) -> tuple[int, int]:
+    """Check a split queue."""
     mine, its, size = driver.cells, device.cells, driver.layout.size
     words = vm.memory.plain_u16
     avail_idx, used_idx = words[driver.layout.avail_idx // 2], words[driver.layout.used_idx // 2]

@@ -19,6 +19,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
+
+from virtviz.errors import LinkError
 
 if TYPE_CHECKING:
     from virtviz.engine.places import Domain, Place
@@ -103,7 +106,7 @@ class OpSpec(Struct, frozen=True):
     """What the decorator says of an op: everything about it that no run can change.
 
     Attributes:
-        name: the method's name; what a lesson calls it.
+        name: what a lesson calls it: the method's name, unless a routine retells it under another.
         row: its row in the table of steps this model follows, such as `G-TX.10`; may differ by outcome.
         title: a few words in the imperative; may differ by outcome.
         text: one or two sentences for the learner, with `{...}` fields filled from the step; may differ by outcome.
@@ -123,6 +126,7 @@ class OpSpec(Struct, frozen=True):
         patience: name of a method without arguments; where it answers True, the op can run in spite of its guard once
             nothing else can move. It stands for a long pause or a time-out.
         opens: interrupts may have become possible by this op, look for them before going on.
+        method: the method's name, if `name` is another.
     """
 
     name: str
@@ -144,6 +148,7 @@ class OpSpec(Struct, frozen=True):
     guard: str = ""
     patience: str = ""
     opens: bool = False
+    method: str = ""
 
 
 def pick(value: PerOutcome, outcome: str) -> str:
@@ -168,12 +173,15 @@ def op(
     """
 
     def mark(method: Callable[..., str | None]) -> Callable[..., str | None]:
-        targets: Mapping[str, Target] = {} if to is None else to if isinstance(to, Mapping) else {DONE: to}
-        spec = OpSpec(method.__name__, row, title, text, function, source, to=targets, **more)
+        spec = OpSpec(method.__name__, row, title, text, function, source, to=_targets(to), **more)
         method.op_spec = spec  # type: ignore[attr-defined]
         return method
 
     return mark
+
+
+def _targets(to: Target | Mapping[str, Target] | None) -> Mapping[str, Target]:
+    return {} if to is None else to if isinstance(to, Mapping) else {DONE: to}
 
 
 DONE = "done"
@@ -192,6 +200,8 @@ class Routine:
             With these a base class can leave open where its ops lead.
         rows: row names used by a base class -> the rows they are in this routine.
         functions: functions named in the table -> what does the same in this routine's world, and where that is.
+        retold: methods of a base class -> the attributes of its `OpSpec` that are others here, its name among them;
+            None leaves the op out. What an op does is so written once, and told as each kind of world has it.
     """
 
     entry: int = -1
@@ -200,6 +210,7 @@ class Routine:
     links: Mapping[str, str] = MappingProxyType({})
     rows: Mapping[str, str] = MappingProxyType({})
     functions: Mapping[str, tuple[str, Source]] = MappingProxyType({})
+    retold: ClassVar[Mapping[str, Mapping[str, Any] | None]] = MappingProxyType({})
 
     def __init__(self, name: str, place: Place, queue: str = "") -> None:
         self.name = name
@@ -214,13 +225,17 @@ class Routine:
         """Say whose code an op is; a routine that spans places overrides this."""
         return self.place
 
+    def meanings(self) -> Mapping[str, str]:
+        """Give what names in targets mean in this routine: its links, and the ops that it has under another name."""
+        return {**_renamed(type(self)), **self.links}  # type: ignore[arg-type]
+
     def words(self, me: Any) -> Mapping[str, object]:  # noqa: ANN401, ARG002 - registers; a routine with texts overrides this
         """Give the values that the `{...}` fields of this routine's texts stand for, as of now."""
         return {}
 
     def first_op(self) -> str:
         """Name the op the routine begins with."""
-        return self.first or self.specs()[0].name
+        return self.meanings().get(self.first, self.first) or self.specs()[0].name
 
 
 @cache
@@ -231,4 +246,21 @@ def _specs_of(cls: type[Routine]) -> list[OpSpec]:
             spec = getattr(value, "op_spec", None)
             if spec is not None:
                 found[name] = spec
-    return list(found.values())
+    retold = cls.retold
+    if not retold:
+        return list(found.values())
+    if retold.keys() - found.keys():
+        raise LinkError(f"{cls.__name__} retells {min(retold.keys() - found.keys())!r}, and has no such op")
+    changes = ((spec, retold.get(name, {})) for name, spec in found.items())
+    return [_retell(spec, more) for spec, more in changes if more is not None]
+
+
+def _retell(spec: OpSpec, more: Mapping[str, Any]) -> OpSpec:
+    to = {"to": _targets(more["to"])} if "to" in more else {}
+    return replace(spec, **{"method": spec.name, **more, **to})
+
+
+@cache
+def _renamed(cls: type[Routine]) -> dict[str, str]:
+    """Give the ops that a class has under another name than its base class."""
+    return {spec.method: spec.name for spec in _specs_of(cls) if spec.method not in ("", spec.name)}  # type: ignore[arg-type]

@@ -204,7 +204,7 @@ class _Linker:
     @staticmethod
     def _continuations(routine: Routine, target: Target) -> list[Routine]:
         """Give the routine that a target goes on with instead of an op, if it names one."""
-        target = _linked(target, routine.links)
+        target = _linked(target, routine.meanings())
         name = target.op if isinstance(target, Goto) else getattr(target, "then", None)
         held = getattr(routine, name, None) if name else None
         return [held] if isinstance(held, Routine) else []
@@ -223,7 +223,7 @@ class _Linker:
                 spec=spec,
                 routine=routine,
                 place=routine.place_of(spec),
-                function=getattr(routine, spec.name),
+                function=getattr(routine, spec.method or spec.name),
                 guard=getattr(routine, spec.guard) if spec.guard else None,
                 patience=getattr(routine, spec.patience) if spec.patience else None,
                 is_gate=spec.name == routine.first_op() and routine in gates,
@@ -270,7 +270,7 @@ class _Linker:
 
     def _targets(self, op: Op) -> Mapping[str, Target]:
         """Give an op's outcomes; without any, it goes on with the next op of its routine."""
-        links = op.routine.links
+        links = op.routine.meanings()
         if op.spec.to:
             return {outcome: _linked(target, links) for outcome, target in op.spec.to.items()}
         specs = op.routine.specs()

@@ -81,6 +81,7 @@ def header_json(header: Header, state: InitialState) -> str:
                 event_idx=q.event_idx,
                 driver=q.driver,
                 device=q.device,
+                format=q.format,  # type: ignore[arg-type]
             )
             for q in header.queues
         ],

@@ -53,7 +53,11 @@ class PlaceLine(Line):
 
 
 class QueueLine(Line):
-    """A split virtqueue: where its parts lie, and under which names its two sides keep their cells."""
+    """A virtqueue: where its parts lie, and under which names its two sides keep their cells.
+
+    Of a packed one `desc` is the descriptor ring, `avail` the driver's and `used` the device's event suppression
+    structure.
+    """
 
     name: str
     direction: Literal["out", "in"]
@@ -65,6 +69,7 @@ class QueueLine(Line):
     event_idx: bool
     driver: str
     device: str
+    format: Literal["split", "packed"] = "split"
 
 
 class PacketLine(Line):

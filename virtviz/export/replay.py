@@ -249,7 +249,19 @@ def _read_header(line: HeaderLine) -> Header:
         threads=tuple(ThreadInfo(t.name, t.kind, t.place) for t in line.threads),
         places=tuple(PlaceInfo(p.name, p.domain, p.title) for p in line.places),
         queues=tuple(
-            QueueInfo(q.name, q.direction, q.region, q.size, q.desc, q.avail, q.used, q.event_idx, q.driver, q.device)
+            QueueInfo(
+                name=q.name,
+                direction=q.direction,
+                region=q.region,
+                size=q.size,
+                desc=q.desc,
+                avail=q.avail,
+                used=q.used,
+                event_idx=q.event_idx,
+                driver=q.driver,
+                device=q.device,
+                format=q.format,
+            )
             for q in line.queues
         ),
         packets=tuple(PacketInfo(p.number, p.name, p.outgoing, p.length, p.what) for p in line.packets),

@@ -18,7 +18,7 @@ from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
 from virtviz.paths.traffic import Item, Link, Pause, Poke, ends_of, make_traffic
-from virtviz.ring.split import SplitLayout
+from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from virtviz.lesson.model import Event, KnobValue, Lesson
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
+    from virtviz.ring.rings import Layout
 
 VMS: Final = tuple(f"vm{number}" for number in range(1, KNOBS["vms"].high + 1))
 """Virtual machines there can be; the setting `vms` says how many there are."""
@@ -91,7 +92,7 @@ def _check_link_can_change(world: World) -> None:
 
 def _fit_pokes(lesson: Lesson, world: World) -> None:
     """See that every field that the scenario changes exists in queues of the size that they have now."""
-    layout = SplitLayout.at(0, world.number("queue.size"))
+    layout = _layout(world)
     for event in lesson.scenario:
         if isinstance(event.poke, PokeEvent):
             try:
@@ -308,11 +309,21 @@ def _check_vcpu(vcpu: int, at: Path, lesson: Lesson, marks: Marks) -> None:
 
 
 def _number(lesson: Lesson, knob: str) -> int:
-    """Give a setting of a lesson; where its settings are wrong, which is said elsewhere, the usual one."""
+    """Give a setting of a lesson; see `_world_or_usual`."""
+    return _world_or_usual(lesson).number(knob)
+
+
+def _world_or_usual(lesson: Lesson) -> World:
+    """Give the lesson's world; where its settings are wrong, which is said elsewhere, the usual one."""
     try:
-        return make_world(dict(flat(lesson.world))).number(knob)
+        return make_world(dict(flat(lesson.world)))
     except KnobError:
-        return make_world().number(knob)
+        return make_world()
+
+
+def _layout(world: World) -> Layout:
+    """Give the layout of a queue of the world; where it lies does not matter."""
+    return layout_at(0, world.number("queue.size"), packed=world["queue.format"] == "packed")
 
 
 def _check_links(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
@@ -324,7 +335,7 @@ def _check_links(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
 
 def _check_pokes(lesson: Lesson, machines: Sequence[str], marks: Marks) -> None:
     """Note changes of fields that do not exist, or do not hold the value."""
-    layout = SplitLayout.at(0, _number(lesson, "queue.size"))
+    layout = _layout(_world_or_usual(lesson))
     for number, event in enumerate(lesson.scenario):
         poke, at = event.poke, ("scenario", number, "poke")
         if not isinstance(poke, PokeEvent):

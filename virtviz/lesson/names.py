@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from virtviz.paths.wiring import Simulation
 
 _INDEX: Final = re.compile(r"\[(\d*)\]")
-RING_FIELDS: Final = (
-    *("desc", "desc.addr", "desc.len", "desc.flags", "desc.next"),
-    *("avail.flags", "avail.idx", "avail.ring", "used_event"),
-    *("used.flags", "used.idx", "used.ring", "used.ring.id", "used.ring.len", "avail_event"),
-)
-"""Fields of a split virtqueue, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8."""
-_WRITTEN_WHOLE: Final = ("desc.", "used.ring.")
+RING_FIELDS: Final = {
+    "split": (
+        *("desc", "desc.addr", "desc.len", "desc.flags", "desc.next"),
+        *("avail.flags", "avail.idx", "avail.ring", "used_event"),
+        *("used.flags", "used.idx", "used.ring", "used.ring.id", "used.ring.len", "avail_event"),
+    ),
+    "packed": (
+        *("desc", "desc.addr", "desc.len", "desc.id", "desc.flags"),
+        *("driver_event.desc", "driver_event.flags", "device_event.desc", "device_event.flags"),
+    ),
+}
+"""Fields of a virtqueue by its format, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8, 2.8.13, 2.8.14."""
+_WRITTEN_WHOLE: Final = {"split": ("desc.", "used.ring."), "packed": ("desc.addr",)}
 """Beginnings of fields that are part of a record; steps write the whole record."""
 
 
@@ -52,6 +58,7 @@ class Names(Struct, frozen=True):
         cells: names of cells with a value of their own, without index.
         pools: names of packet memories, whose fields are called `slot[n]`.
         size: slots of the virtqueues.
+        format: their format, `split` or `packed`.
     """
 
     arrows: tuple[Arrow, ...]
@@ -61,6 +68,7 @@ class Names(Struct, frozen=True):
     cells: frozenset[str]
     pools: tuple[str, ...]
     size: int
+    format: str
 
     @classmethod
     def of(cls, simulation: Simulation, header: Header) -> Names:
@@ -74,6 +82,7 @@ class Names(Struct, frozen=True):
             cells=frozenset(_INDEX.sub("", name) for name in state.names),
             pools=tuple(simulation.pools),
             size=header.queues[0].size,
+            format=header.queues[0].format,
         )
 
     def every(self, key: str) -> list[str]:
@@ -82,9 +91,8 @@ class Names(Struct, frozen=True):
 
     def written_fields(self) -> list[str]:
         """Give the full names of all fields that a step can write, without index."""
-        rings = [
-            f"{queue}.{field}" for queue in self.queues for field in RING_FIELDS if not field.startswith(_WRITTEN_WHOLE)
-        ]
+        fields = [f for f in RING_FIELDS[self.format] if not f.startswith(_WRITTEN_WHOLE[self.format])]
+        rings = [f"{queue}.{field}" for queue in self.queues for field in fields]
         return [*rings, *sorted(self.cells), *(f"{pool}.slot" for pool in self.pools)]
 
     def is_written(self, wanted: str) -> bool:
@@ -98,7 +106,7 @@ class Names(Struct, frozen=True):
         slots = _INDEX.findall(wanted)
         if bare in self.cells:
             return True
-        if not any(is_field(f"{queue}.{field}", bare) for queue in self.queues for field in RING_FIELDS):
+        if not any(is_field(f"{queue}.{field}", bare) for queue in self.queues for field in RING_FIELDS[self.format]):
             return False
         has_slot = re.search(r"(^|\.)(desc|ring)(\.|$)", bare) is not None
         return len(slots) == int(has_slot) and all(slot and int(slot) < self.size for slot in slots)

@@ -22,7 +22,7 @@ from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
 from virtviz.spec.tunnels import OUTER_BYTES
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_USED_ELEM
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -261,7 +261,7 @@ def _slots_of(pool: PacketPool, packet: int) -> list[int]:
 
 def _in_receive_buffers(pair: Pair, packet: int) -> bytes:
     """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
-    buffers, driver, layout = pair.buffers, pair.rx_driver.cells, pair.rx_layout
+    buffers, driver = pair.buffers, pair.rx_driver.cells
     slots = buffers.cells
     found = bytearray()
     parts: list[tuple[int, int]] = []
@@ -274,11 +274,7 @@ def _in_receive_buffers(pair: Pair, packet: int) -> bytes:
             slot = slots.link[slot]
     if driver.token not in chain:
         parts.append((driver.token, driver.written))
-    used = buffers.memory.plain_u16[layout.used_idx // 2]
-    for ahead in range(used - driver.last_used_idx & 0xFFFF):
-        slot_at = layout.used_ring(driver.last_used_idx + ahead & layout.size - 1)
-        head, written = VIRTQ_USED_ELEM.unpack_from(buffers.memory.bytes, slot_at)
-        parts.append((driver.tokens[head], written))
+    parts += pair.rx_driver.peek_used()
     for slot, written in parts:
         if slots.packet[slot] == packet:
             skip = 0 if found else VIRTIO_NET_HDR_BYTES

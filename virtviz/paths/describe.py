@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from virtviz.ring.packed import PackedLayout
+from virtviz.ring.rings import layout_of
 from virtviz.spec.frames import summary
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.machine import Machine
     from virtviz.paths.wiring import Simulation
+    from virtviz.ring.rings import Layout
 
 NAMED_PACKETS_MAX = 1000
 """Packets that a header lists; a scenario of more repeats what it lists."""
@@ -39,17 +42,19 @@ class PlaceInfo(Struct, frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """A split virtqueue and where it lies.
+    """A virtqueue and where it lies.
 
     Attributes:
         name: such as `vm1.transmitq1`.
         direction: `out` or `in`, from the guest's point of view.
         region: the memory region it lies in.
         size: descriptors.
-        desc, avail, used: addresses of its three parts.
+        desc, avail, used: addresses of its three parts; of a packed queue, of its descriptor ring and of the driver's
+            and the device's event suppression structure.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
             `<device>.last_avail_idx`.
+        format: `split` or `packed`.
     """
 
     name: str
@@ -62,6 +67,12 @@ class QueueInfo(Struct, frozen=True):
     event_idx: bool
     driver: str
     device: str
+    format: str = "split"
+
+    @property
+    def layout(self) -> Layout:
+        """Where its parts lie."""
+        return layout_of(self.size, self.desc, self.avail, self.used, packed=self.format == "packed")
 
 
 class PacketInfo(Struct, frozen=True):
@@ -144,12 +155,13 @@ def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
                     direction=direction,
                     region=memory.name,
                     size=layout.size,
-                    desc=layout.desc,
-                    avail=layout.avail,
-                    used=layout.used,
+                    desc=layout.areas[0],
+                    avail=layout.areas[1],
+                    used=layout.areas[2],
                     event_idx=driver.event_idx,
                     driver=driver.name,
                     device=device.name,
+                    format="packed" if isinstance(layout, PackedLayout) else "split",
                 )
             )
     return tuple(found)

@@ -121,7 +121,7 @@ KNOBS: dict[str, Knob] = {
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
             follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
-        Knob("queue.size", 256, "Descriptors in each virtqueue.", low=4, high=1024, power_of_two=True),
+        Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
         Knob(
             "queue.format",
             "split",
@@ -138,8 +138,9 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "queue.start",
             0,
-            "Index at which the rings begin, to see the 16-bit wrap soon. Under vhost-user it is 1 unless set: nobody "
-            "moves avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
+            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set: nobody moves "
+            "avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
             low=0,
             high=65535,
             follows=(("path", "vhost-user", 1),),
@@ -473,14 +474,31 @@ def find_knob(name: str) -> Knob:
 
 def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     """Find combinations that do not exist, with the reason and the way out."""
-    if world["queue.format"] == "packed" and world["path"] != "vhost-net":
-        yield ("queue.format", "packed rings are not under this data path yet; use split")
-    elif world["queue.format"] == "packed":
+    if world["queue.format"] == "packed" and world["path"] == "vhost-net":
         yield (
             "queue.format",
-            "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use split",
+            (
+                "in-kernel vhost-net does not offer VIRTIO_F_RING_PACKED, so packed rings cannot be negotiated; use "
+                "split, or path=virtio-qemu"
+            ),
+        )
+    elif world["queue.format"] == "packed" and (world["path"] != "virtio-qemu" or world["guest"] != "kernel"):
+        yield (
+            "queue.format",
+            (
+                "packed rings are between the guest's kernel and QEMU's own back-end only; use split, or set "
+                "path=virtio-qemu and guest=kernel"
+            ),
         )
     size, threshold = world.number("queue.size"), world.number("tx_stop_threshold")
+    if world["queue.format"] == "split" and size & (size - 1):
+        yield (
+            "queue.size",
+            (
+                f"a split ring has a power of two of descriptors, not {size}: its indices count to 65536, which only "
+                "that divides; set a power of two, or queue.format=packed"
+            ),
+        )
     if threshold >= size:
         yield (
             "queue.size",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.guest_program import Program
     from virtviz.paths.qemu import Qemu
-    from virtviz.ring.split import SplitLayout
+    from virtviz.ring.rings import Layout
 
 OUTSIDE = Place("outside", Domain.HARDWARE, "outside")
 WORD = 2
@@ -50,7 +50,7 @@ class ChangeRing(Routine):
     """
 
     def __init__(
-        self, state: State, name: str, program: Program, memory: Region, layouts: Mapping[str, SplitLayout]
+        self, state: State, name: str, program: Program, memory: Region, layouts: Mapping[str, Layout]
     ) -> None:
         super().__init__(name, OUTSIDE)
         self.program = program

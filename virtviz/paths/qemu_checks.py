@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.qemu_nic import Nic
-    from virtviz.ring.qemu_device import QemuDevice
+    from virtviz.ring.rings import QemuRing
     from virtviz.ring.verdicts import Problem
 
 BACK_END: Final = "qemu"
@@ -111,7 +111,7 @@ class CheckingRoutine(NicRoutine):
         error: what QEMU does about a malformed ring.
     """
 
-    def __init__(self, name: str, place: Place, nic: Nic, queue: str, ring: QemuDevice, error: VirtioError) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, queue: str, ring: QemuRing, error: VirtioError) -> None:
         super().__init__(name, place, nic, queue, ring)
         self.error = error
 

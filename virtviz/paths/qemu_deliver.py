@@ -101,7 +101,7 @@ class Deliver(CheckingRoutine):
         text="Without buffers nothing can be delivered: QEMU asks {kicks}.",
     )
     def enable_kicks(self, me: Context) -> None:
-        self.nic.cells.seen = self.mine.avail_idx
+        self.nic.cells.seen = self.ring.mark()
         self.ring.enable_kicks()
 
     @op(
@@ -132,7 +132,7 @@ class Deliver(CheckingRoutine):
     def recheck(self, me: Context) -> str:
         nic = self.nic.cells
         # Buffers of a broken device are not looked for (virtio_queue_poll).
-        return "more" if self.ring.reread_avail_idx() != nic.seen and not nic.broken else "still too little"
+        return "more" if self.ring.more_since(nic.seen) and not nic.broken else "still too little"
 
     @op(
         "Q-RX.3",
@@ -229,7 +229,7 @@ class Deliver(CheckingRoutine):
         if mine.taken and mine.problem not in OF_THE_NIC:
             return self.refuse("ring ran dry")
         if mine.taken:
-            self.mine.in_flight -= mine.taken
+            self.ring.let_go(mine.heads[: mine.taken])
         mine.taken = 0
         got = mine.got
         self._lose()
@@ -265,7 +265,7 @@ class Deliver(CheckingRoutine):
         problem: Problem | None = answer if is_malformed(answer) else None
         if problem is None and not self.mine.writable:
             # What was taken is let go, and never returned to the guest (virtqueue_detach_element).
-            self.mine.in_flight -= 1
+            self.ring.let_go([self.mine.head])
             problem = "nothing writable"
         if problem:
             return self.refuse(problem)
@@ -362,7 +362,7 @@ class Deliver(CheckingRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
         self._done_with_frame()
 
     @op(

@@ -110,7 +110,7 @@ class DropQueued(CheckingRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
 
     @op(
         "CONFIG.12",

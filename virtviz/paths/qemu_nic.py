@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine
+from virtviz.paths.ring_words import device_words_of
 from virtviz.ring.rings import readable_bytes
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.qemu import Qemu
-    from virtviz.ring.qemu_device import QemuDevice
+    from virtviz.ring.rings import QemuRing
 
 TX_BURST = 256
 """Packets that one run of the bottom half sends before it lets others have a turn (the property x-txburst)."""
@@ -50,7 +51,7 @@ class NicCells(Cells):
         got: bytes that the last read() of the TAP brought, 0 if none were there.
         read: frames read from the TAP in this turn.
         copied: bytes of the frame that are in the guest's buffers, header included.
-        seen: avail.idx when buffers for it were last counted.
+        seen: how far the ring was filled when buffers for it were last counted.
         taken: buffers taken for it.
         at: address at which the number of buffers belongs into the first of them.
         heads, written: their heads, and the bytes written into each.
@@ -114,8 +115,8 @@ class Nic:
         mac: bytes,
         tx_name: str,
         rx_name: str,
-        tx: QemuDevice,
-        rx: QemuDevice,
+        tx: QemuRing,
+        rx: QemuRing,
         skbs: PacketPool,
         buffers: PacketPool,
         memory: PacketPool,
@@ -170,12 +171,7 @@ class Nic:
 
     def next_out(self) -> int:
         """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""
-        ring = self.tx
-        slot = ring.cells.last_avail_idx & (ring.layout.size - 1)
-        head = int.from_bytes(ring.memory.read(ring.layout.avail_ring(slot), 2), "little")
-        if head >= ring.layout.size:
-            return 0
-        return self.skbs.packet_at(int.from_bytes(ring.memory.read(ring.layout.desc + 16 * head, 8), "little"))
+        return self.skbs.packet_at(self.tx.peek_next_address())
 
     def next_in(self) -> int:
         """Give the number of the next packet on the TAP; for people only."""
@@ -185,7 +181,7 @@ class Nic:
 class NicRoutine(Routine):
     """A routine that works on one queue of QEMU's virtio-net device."""
 
-    def __init__(self, name: str, place: Place, nic: Nic, queue: str, ring: QemuDevice) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, queue: str, ring: QemuRing) -> None:
         super().__init__(name, place, queue)
         self.nic = nic
         self.ring = ring
@@ -193,25 +189,14 @@ class NicRoutine(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give what QEMU's texts speak of."""
-        mine, nic, ring = self.mine, self.nic.cells, self.ring
-        at = ring.layout.used_event if ring.event_idx else ring.layout.avail_flags
-        wish = "used_event" if ring.event_idx else "avail.flags"
+        nic = self.nic.cells
         return {
+            **device_words_of(self.ring),
             "qemu": self.nic.qemu.name,
-            "head": mine.head,
-            "avail": mine.avail_idx,
-            "next": mine.last_avail_idx,
-            "used": mine.last_used_idx,
             "sent": nic.sent,
             "burst": TX_BURST,
             "taken": nic.taken,
             "length": self.length(me),
-            "wish": f"{wish} {int.from_bytes(ring.memory.read(at, 2), 'little')}",
-            "kicks": f"to be kicked for entry {mine.avail_idx}" if ring.event_idx else "for kicks (used.flags = 0)",
-            "moves": (
-                " Kicks are wanted now, so avail_event moves along." if ring.event_idx and ring.wants_kicks else ""
-            ),
-            "unasked": "" if mine.signalled_used_valid else " (the first time QEMU does not even ask)",
         }
 
     def length(self, me: Context) -> int:

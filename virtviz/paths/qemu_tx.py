@@ -263,7 +263,7 @@ class SendQueued(CheckingRoutine):
             problem = wrong_to_send(self.ring, "qemu", VIRTIO_NET_HDR_BYTES, vnet_hdr=True)
             if problem:
                 # What was taken is let go, and never returned to the guest (virtqueue_detach_element).
-                self.mine.in_flight -= 1
+                self.ring.let_go([self.mine.head])
         if problem:
             return self.refuse(problem)
         if self.mine.writable:
@@ -322,7 +322,7 @@ class SendQueued(CheckingRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
 
     @op(
         "Q-TX.10",
@@ -392,6 +392,10 @@ class SendQueued(CheckingRoutine):
     )
     def enable_kicks(self, me: Context) -> None:
         self.ring.enable_kicks()
+        self.note_rearmed()
+
+    def note_rearmed(self) -> None:
+        """Kicks are on again, and the count of packets sent begins anew."""
         mine = self.nic.cells
         mine.rearmed = 1
         if mine.sent:

@@ -113,7 +113,7 @@ class AddBuffer(TransmitRoutine):
         text="The next slot of the available ring gets the head, {head}. Still nothing the device would look at.",
     )
     def write_avail_ring(self, me: Context) -> None:
-        self.ring.write_avail_ring()
+        self.ring.list_head()
 
     @op(
         "G-TX.10",
@@ -127,4 +127,4 @@ class AddBuffer(TransmitRoutine):
         into="{queue}",
     )
     def publish_avail_idx(self, me: Context) -> None:
-        self.ring.publish_avail_idx()
+        self.ring.publish()

@@ -6,9 +6,11 @@ receive queue's.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.napi import EndOfPoll
 from virtviz.paths.virtio_net import Transmitq, TransmitRoutine
 from virtviz.spec.citation import CORE_DEV, VIRTIO_NET, VIRTIO_RING, VIRTIO_RING_H
 
@@ -135,8 +137,12 @@ class TransmitDoneWithoutNapi(TransmitDone):
         return "done"
 
 
-class PollTransmit(TransmitRoutine):
+class PollTransmit(EndOfPoll, TransmitRoutine):
     """NAPI for a transmit queue: virtnet_poll_tx, rows 2 to 4 of G-TXC."""
+
+    first = "disable_callbacks"
+    rows = MappingProxyType({"end": "G-TXC.4"})
+    q: Transmitq
 
     def __init__(self, name: str, place: Place, queue: Transmitq, reclaim: Routine) -> None:
         super().__init__(name, place, queue)
@@ -182,48 +188,10 @@ class PollTransmit(TransmitRoutine):
         VIRTIO_RING,
         spec="2.7.7",
         text="{asked}: the next buffer that comes back shall interrupt.",
+        to=goto("leave_poll_list"),
     )
     def enable_callbacks(self, me: Context) -> None:
         self.ring.enable_callbacks()
-
-    @op(
-        "G-TXC.4",
-        "end the poll",
-        "napi_complete_done",
-        CORE_DEV,
-        text={
-            "done": "The NAPI instance leaves the poll list; from now on an interrupt may schedule it again.",
-            "missed": "An interrupt came while the poll was at work: the instance stays on the list, and polls again.",
-        },
-        to={"done": goto("mb_before_last_look"), "missed": goto("disable_again")},
-        private=True,
-    )
-    def complete(self, me: Context) -> str:
-        return self.q.complete()
-
-    @op(
-        "G-TXC.4",
-        "keep interrupts off",
-        "virtqueue_disable_cb",
-        VIRTIO_RING,
-        spec="2.7.7",
-        text="The wish for an interrupt is withdrawn: the poll goes on at once.",
-        to=RETURN,
-    )
-    def disable_again(self, me: Context) -> None:
-        self.ring.disable_callbacks()
-
-    @op(
-        "G-TXC.4",
-        "full barrier",
-        "virtio_mb",
-        VIRTIO_RING_H,
-        spec="2.7.14",
-        text="The wish for an interrupt must be visible before the last look.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_last_look(self, me: Context) -> None: ...
 
     @op(
         "G-TXC.4",
@@ -239,11 +207,7 @@ class PollTransmit(TransmitRoutine):
         cost="ring cold",
     )
     def last_look(self, me: Context) -> str:
-        if self.mine.broken or not self.ring.more_used():
-            return "nothing"
-        if self.q.schedule():
-            self.ring.disable_callbacks()
-        return "more"
+        return self.look_again()
 
 
 class CleanTransmit(TransmitRoutine):

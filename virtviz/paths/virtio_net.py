@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import RETURN, Routine, call, op
+from virtviz.paths.napi import Napi
+from virtviz.paths.ring_words import words_of
 from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI, VIRTIO_RING
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from virtviz.paths.guest_stack import Socket, TxQueue
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.queues import Fifo
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DriverRing
 
 NAPI_WEIGHT = 64
 """Packets a poll handles at most before others have a turn."""
@@ -39,14 +41,12 @@ class TxCells(Cells):
     dropped: int = 0
 
 
-class Transmitq:
-    """A transmit queue of the driver.
+class Transmitq(Napi):
+    """A transmit queue of the driver; see `Napi`.
 
     Attributes:
-        ring: the driver's side of the virtqueue.
         pool: where socket buffers lie.
         threshold: free descriptors below which the queue is stopped.
-        napi: its NAPI number.
         gives_up: without transmit NAPI a packet no longer counts for its socket once it is in the ring.
     """
 
@@ -54,7 +54,7 @@ class Transmitq:
         self,
         state: State,
         name: str,
-        ring: SplitDriver,
+        ring: DriverRing,
         pool: PacketPool,
         tx: TxQueue,
         socket: Socket,
@@ -73,28 +73,7 @@ class Transmitq:
         self.threshold = threshold
         self.napi = napi
         self.gives_up = gives_up
-        self.cells = state.add(TxCells, f"{name}.tx")
-
-    def schedule(self) -> bool:
-        """Schedule the queue's NAPI instance; if it is scheduled already, note that somebody asked; answer False."""
-        mine = self.cells
-        if mine.scheduled:
-            if not mine.missed:
-                mine.missed = 1
-            return False
-        mine.scheduled = 1
-        self.cpu.schedule_poll(self.napi)
-        return True
-
-    def complete(self) -> str:
-        """Take the NAPI instance off the list: `done`; if somebody asked for it meanwhile, put it back: `missed`."""
-        mine = self.cells
-        if mine.missed:
-            mine.missed = 0
-            self.cpu.schedule_poll(self.napi)
-            return "missed"
-        mine.scheduled = 0
-        return "done"
+        self.cells: TxCells = state.add(TxCells, f"{name}.tx")
 
 
 class TransmitRoutine(Routine):
@@ -110,42 +89,7 @@ class TransmitRoutine(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give what the driver's texts speak of."""
-        mine = self.mine
-        return {
-            "head": mine.head,
-            "idx": mine.avail_idx_shadow,
-            "last_used": mine.last_used_idx,
-            "num_free": mine.num_free,
-            "threshold": self.q.threshold,
-            "asked": _asked(self.ring),
-            "late": _asked_late(self.ring),
-            "wish": _wish(self.ring),
-        }
-
-
-def _wish(ring: SplitDriver) -> str:
-    """Name what a device says whether it wants kicks by, and with event indices its value."""
-    if not ring.event_idx:
-        return f"used.flags {int.from_bytes(ring.memory.read(ring.layout.used_flags, 2), 'little')}"
-    return f"avail_event {int.from_bytes(ring.memory.read(ring.layout.avail_event, 2), 'little')}"
-
-
-def _asked(ring: SplitDriver) -> str:
-    """Name what a driver asks for an interrupt by, and its value."""
-    return f"used_event = {ring.cells.last_used_idx}" if ring.event_idx else "avail.flags = 0"
-
-
-def _asked_late(ring: SplitDriver) -> str:
-    """Say what a driver that wants to hear late has asked for."""
-    mine = ring.cells
-    if not ring.event_idx:
-        return "avail.flags = 0: without event indices a late interrupt cannot be asked for, only one each time."
-    last_used = mine.last_used_idx
-    outstanding = mine.avail_idx_shadow - last_used & 0xFFFF
-    return (
-        f"used_event = {last_used + outstanding * 3 // 4 & 0xFFFF}: last used, {last_used}, + ¾ of the {outstanding} "
-        "outstanding, rounded down. One interrupt for many packets, if there are many."
-    )
+        return {**words_of(self.ring), "threshold": self.q.threshold}
 
 
 @cells
@@ -162,15 +106,13 @@ class RxCells(Cells):
     errors: int = 0
 
 
-class Receiveq:
-    """A receive queue of the driver.
+class Receiveq(Napi):
+    """A receive queue of the driver; see `Napi`.
 
     Attributes:
-        ring: the driver's side of the virtqueue.
         buffers: the receive buffers.
         small: where packets go that are copied out of their buffer.
         collected: packets of this poll that wait to be handed up.
-        napi: its NAPI number.
         disables_in_poll: the poll itself turns callbacks off once more, as kernels newer than 6.1 do.
     """
 
@@ -178,7 +120,7 @@ class Receiveq:
         self,
         state: State,
         name: str,
-        ring: SplitDriver,
+        ring: DriverRing,
         buffers: PacketPool,
         small: PacketPool,
         collected: Fifo,
@@ -198,28 +140,7 @@ class Receiveq:
         self.mergeable = mergeable
         self.disables_in_poll = disables_in_poll
         self.refill_above = min(NAPI_WEIGHT, ring.layout.size) // 2
-        self.cells = state.add(RxCells, f"{name}.rx")
-
-    def schedule(self) -> bool:
-        """Schedule the queue's NAPI instance; if it is scheduled already, note that somebody asked; answer False."""
-        mine = self.cells
-        if mine.scheduled:
-            if not mine.missed:
-                mine.missed = 1
-            return False
-        mine.scheduled = 1
-        self.cpu.schedule_poll(self.napi)
-        return True
-
-    def complete(self) -> str:
-        """Take the NAPI instance off the list: `done`; if somebody asked for it meanwhile, put it back: `missed`."""
-        mine = self.cells
-        if mine.missed:
-            mine.missed = 0
-            self.cpu.schedule_poll(self.napi)
-            return "missed"
-        mine.scheduled = 0
-        return "done"
+        self.cells: RxCells = state.add(RxCells, f"{name}.rx")
 
 
 class ReceiveRoutine(Routine):
@@ -233,18 +154,13 @@ class ReceiveRoutine(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give what the driver's texts speak of."""
-        mine, poll = self.mine, self.q.cells
+        poll = self.q.cells
         return {
-            "head": mine.head,
-            "written": mine.written,
-            "asked": _asked(self.ring),
-            "last_used": mine.last_used_idx,
-            "num_free": mine.num_free,
+            **words_of(self.ring),
             "threshold": self.q.refill_above,
             "missing": poll.missing,
             "length": poll.length,
             "done": poll.done,
-            "wish": _wish(self.ring),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import (
@@ -9,8 +10,9 @@ from virtviz.engine.effects import (
     DROPPED,
 )
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.paths.napi import EndOfPoll
 from virtviz.paths.virtio_net import NAPI_WEIGHT, Receiveq, ReceiveRoutine
-from virtviz.spec.citation import CORE_DEV, CORE_GRO, VIRTIO_NET, VIRTIO_RING, VIRTIO_RING_H
+from virtviz.spec.citation import CORE_DEV, CORE_GRO, VIRTIO_NET, VIRTIO_RING
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -68,13 +70,17 @@ class ReceiveDone(ReceiveRoutine):
         return "scheduled"
 
 
-class PollReceive(ReceiveRoutine):
+class PollReceive(EndOfPoll, ReceiveRoutine):
     """NAPI for a receive queue: virtnet_poll, rows 2 to 8 of G-RX.
 
     Args:
         clean: tidies the transmit queue; runs `read_used_idx` after it.
         refill, deliver: as named.
     """
+
+    first = "begin"
+    rows = MappingProxyType({"end": "G-RX.8"})
+    q: Receiveq
 
     def __init__(
         self, name: str, place: Place, queue: Receiveq, clean: Routine, refill: Routine, deliver: Routine
@@ -338,45 +344,6 @@ class PollReceive(ReceiveRoutine):
 
     @op(
         "G-RX.8",
-        "end the poll",
-        "napi_complete_done",
-        CORE_DEV,
-        text={
-            "done": "The NAPI instance leaves the poll list; from now on an interrupt may schedule it again.",
-            "missed": "An interrupt came while the poll was at work: the instance stays on the list, and polls again.",
-        },
-        to={"done": goto("mb_before_last_look"), "missed": goto("disable_again")},
-        private=True,
-    )
-    def leave_poll_list(self, me: Context) -> str:
-        return self.q.complete()
-
-    @op(
-        "G-RX.8",
-        "keep interrupts off",
-        "virtqueue_disable_cb",
-        VIRTIO_RING,
-        spec="2.7.7",
-        text="The wish for an interrupt is withdrawn: the poll goes on at once.",
-        to=RETURN,
-    )
-    def disable_again(self, me: Context) -> None:
-        self.ring.disable_callbacks()
-
-    @op(
-        "G-RX.8",
-        "full barrier",
-        "virtio_mb",
-        VIRTIO_RING_H,
-        spec="2.7.14",
-        text="The wish for an interrupt must be visible before the last look.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_last_look(self, me: Context) -> None: ...
-
-    @op(
-        "G-RX.8",
         "look at used.idx one last time",
         "virtqueue_poll_split",
         VIRTIO_RING,
@@ -389,11 +356,7 @@ class PollReceive(ReceiveRoutine):
         cost="ring cold",
     )
     def last_look(self, me: Context) -> str:
-        if self.mine.broken or not self.ring.more_used():
-            return "nothing"
-        if self.q.schedule():
-            self.ring.disable_callbacks()
-        return "more"
+        return self.look_again()
 
 
 class PollReceiveAlone(PollReceive):

@@ -57,7 +57,7 @@ class Refill(ReceiveRoutine):
         text="The next slot of the available ring gets the head, {head}.",
     )
     def write_avail_ring(self, me: Context) -> None:
-        self.ring.write_avail_ring()
+        self.ring.list_head()
 
     @op(
         "G-RX.6",
@@ -69,7 +69,7 @@ class Refill(ReceiveRoutine):
         to=goto("post_buffer"),
     )
     def publish_avail_idx(self, me: Context) -> None:
-        self.ring.publish_avail_idx()
+        self.ring.publish()
 
     @op(
         "G-RX.7",

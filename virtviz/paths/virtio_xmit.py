@@ -23,7 +23,7 @@ PLAIN_HEADER = bytes(VIRTIO_NET_HDR_BYTES)
 """A virtio-net header that asks for nothing: no checksum, no segmentation, num_buffers 0."""
 
 
-class _Xmit(TransmitRoutine):
+class Xmit(TransmitRoutine):
     """What start_xmit does with and without NAPI for the transmit queue: all but the beginning."""
 
     def __init__(
@@ -72,8 +72,12 @@ class _Xmit(TransmitRoutine):
         if self.mine.num_free >= self.q.threshold:
             return "room"
         self.q.tx.cells.driver_off = 1
-        self.ring.enable_callbacks_delayed()
+        self.ask_late_after_stop()
         return "stopped"
+
+    def ask_late_after_stop(self) -> None:
+        """Ask for a late interrupt, which opens the queue again."""
+        self.ring.enable_callbacks_delayed()
 
     @op(
         "G-TX.11",
@@ -135,7 +139,7 @@ class _Xmit(TransmitRoutine):
         return "kick" if self.ring.kick_needed() else "no kick"
 
 
-class StartXmit(_Xmit):
+class StartXmit(Xmit):
     """Send one packet: start_xmit, with NAPI for the transmit queue."""
 
     first = "disable_callbacks"
@@ -228,7 +232,7 @@ class StartXmit(_Xmit):
         return "too late"
 
 
-class StartXmitWithoutNapi(_Xmit):
+class StartXmitWithoutNapi(Xmit):
     """Send one packet with napi_tx=0: nothing is asked for, and the packet is given up as soon as it is in the ring."""
 
     first = "begin"

@@ -21,7 +21,9 @@ from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX, enter_gu
 from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
+from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split_device import SplitDevice
+from virtviz.ring.split_driver import SplitDriver
 from virtviz.spec.kernels import what_a_worker_is
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.rings import DeviceRing
     from virtviz.ring.verdicts import BackEnd
 
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
@@ -67,7 +70,7 @@ class VhostBackend:
         self.tap = self.pairs[0].tap
         self.flows = TapFlows(parts.state, self.tap.name, len(machine)) if len(machine) > 1 else None
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each pair's receive and transmit queue."""
         return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
 
@@ -182,7 +185,9 @@ class VhostPair:
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
-        waiting = pending(self.guest.tx_driver.cells.avail_idx_shadow, self.tx_device.cells.last_avail_idx)
+        driver = self.guest.tx_driver
+        assert isinstance(driver, SplitDriver), "vhost-net has no packed queues"
+        waiting = pending(driver.cells.avail_idx_shadow, self.tx_device.cells.last_avail_idx)
         return len(self.tap.queue) + len(self.tap.taken) + waiting
 
     def kick_exits(self) -> list[Routine]:
@@ -281,6 +286,7 @@ class VhostPair:
             (RX, "rx", guest.rx_name, self.rx, qemu.pairs[0].rx_device, watch),
             (TX, "tx", guest.tx_name, self.tx, qemu.pairs[0].tx_device, writable),
         ):
+            assert isinstance(mine, QemuDevice), "vhost-net has no packed queues, and so QEMU in its place has none"
             calls |= {
                 f"detach_{which}": vhost_link.Detach(f"{name}.detach", VHOST_NET, queue, bit, mine),
                 f"base_{which}": vhost_link.GetBase(f"{name}.get_base", VHOST_NET, queue, bit, mine),

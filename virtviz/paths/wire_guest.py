@@ -29,15 +29,14 @@ from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_timer import GuestTimer
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.knobs import INDIRECT, MERGEABLE
 from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
 from virtviz.paths.traffic import vm_endpoint
-from virtviz.ring.dpdk_driver import PollingDriver
-from virtviz.ring.split import SplitLayout
-from virtviz.ring.split_driver import SplitDriver
+from virtviz.paths.wire_rings import make_driver, routine_kind
+from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.guest_config import ConfigWork
     from virtviz.paths.parts import Parts
+    from virtviz.ring.rings import DriverRing, Layout
 
 PAGE = 4096
 TX_SLOT_BYTES = 2048
@@ -65,8 +65,8 @@ class GuestMemory(Struct):
     """Where things lie in a guest's memory: rings, the program's two pages, packets, receive buffers."""
 
     region: Region
-    rx_layout: SplitLayout
-    tx_layout: SplitLayout
+    rx_layout: Layout
+    tx_layout: Layout
     send_page: int
     receive_page: int
     skbs: PacketPool
@@ -102,8 +102,8 @@ class Guest(Struct):
     queues: tuple[str, str]
     rx_name: str
     tx_name: str
-    rx_driver: SplitDriver
-    tx_driver: SplitDriver
+    rx_driver: DriverRing
+    tx_driver: DriverRing
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
     program: Program
@@ -159,13 +159,10 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     socket = Socket(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
     bql = world.on("guest_bql") and world.on("napi_tx")
     tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
-    event_idx, start, indirect = world.has(EVENT_IDX), world.number("queue.start"), world.has(INDIRECT)
     port = parts.port(thread, memory.region)
-    driver_class, program_class = (PollingDriver, DpdkProgram) if world["guest"] == "dpdk" else (SplitDriver, Program)
-    rx_driver = driver_class(state, rx_name, port, memory.rx_layout, event_idx=event_idx, start=start)
-    tx_driver = driver_class(
-        state, tx_name, port, memory.tx_layout, event_idx=event_idx, indirect=indirect, start=start
-    )
+    rx_driver = make_driver(parts, rx_name, port, memory.rx_layout, indirect=False)
+    tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
+    program_class = DpdkProgram if world["guest"] == "dpdk" else Program
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -207,7 +204,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         change_class = ChangeWorld if parts.traffic.has_links else ChangeRing
         outside.start = change_class(state, outside.name, program, memory.region, layouts)
     if not world.on("napi_tx"):
-        _turn_callbacks_off(tx_driver, memory.region)
+        tx_driver.begin_silenced()
     return Guest(
         name,
         number,
@@ -238,17 +235,18 @@ def tag_of(machine: str, pair: int) -> str:
 
 
 def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
-    """Lay out a guest's memory pair after pair, with all rings at the index they begin at."""
+    """Lay out a guest's memory pair after pair, with all rings at the place they begin at."""
     world, state = parts.world, parts.state
     size, start, buffer_bytes = world.number("queue.size"), world.number("queue.start"), world.number("rx_buffer")
+    packed = world["queue.format"] == "packed"
     # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
     skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
     buffer_slots = size + SPARE_SLOTS
-    plans: list[tuple[SplitLayout, SplitLayout, int, int]] = []
+    plans: list[tuple[Layout, Layout, int, int]] = []
     end = PAGE
     for _ in range(world.number("queues")):
-        rx_layout = SplitLayout.at(_next_page(end), size)
-        tx_layout = SplitLayout.at(_next_page(rx_layout.end), size)
+        rx_layout = layout_at(_next_page(end), size, packed=packed)
+        tx_layout = layout_at(_next_page(rx_layout.end), size, packed=packed)
         send_page = _next_page(tx_layout.end)
         buffer_base = send_page + 2 * PAGE + skb_slots * TX_SLOT_BYTES
         end = buffer_base + buffer_slots * buffer_bytes
@@ -259,8 +257,7 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         queues = (f"{name}.receiveq{pair + 1}", f"{name}.transmitq{pair + 1}")
         for layout, queue in zip((rx_layout, tx_layout), queues, strict=True):
             layout.name_fields(region, queue)
-            for address in (layout.avail_idx, layout.used_idx, layout.used_event, layout.avail_event):
-                region.plain_u16[address // 2] = start
+            layout.begin_at(region, start)
         tag, skb_base = tag_of(name, pair), send_page + 2 * PAGE
         skbs = PacketPool(state, f"{tag}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
         buffers = PacketPool(state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
@@ -271,13 +268,6 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
 
 def _next_page(address: int) -> int:
     return -(-address // PAGE) * PAGE
-
-
-def _turn_callbacks_off(driver: SplitDriver, memory: Region) -> None:
-    """Begin where a driver without transmit NAPI is once its very first completion has interrupted it."""
-    driver.cells.avail_flags_shadow = driver.cells.event_triggered = 1
-    if not driver.event_idx:
-        memory.plain_u16[driver.layout.avail_flags // 2] = 1
 
 
 def wire_guest(
@@ -306,9 +296,13 @@ def wire_guest(
     }
     deliver = _deliver(parts, guest, stack, machine)
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
-    refill = virtio_refill.Refill(f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX])
+    refill = routine_kind(world, virtio_refill.Refill)(
+        f"{guest.rx_name}.refill", guest.driver_place, guest.rxq, notify[RX]
+    )
     poll_rx_class = virtio_receive.PollReceive if world.on("napi_tx") else virtio_receive.PollReceiveAlone
-    poll_rx = poll_rx_class(f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver)
+    poll_rx = routine_kind(world, poll_rx_class)(
+        f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver
+    )
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
     polls = dict(zip(guest.queues, (poll_rx, poll_tx), strict=True))
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
@@ -374,16 +368,17 @@ def _deliver_all(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Gue
 def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Routine, Routine, Routine]:
     """Make what works on the transmit queue: start_xmit, its NAPI poll, and what the receive poll tidies it with."""
     place, queue, name = guest.driver_place, guest.txq, guest.tx_name
+    world = parts.world
     reclaim = {
-        row: virtio_done.Reclaim(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
+        row: routine_kind(world, virtio_done.Reclaim)(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
         for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
     }
-    add = virtio_add.AddBuffer(f"{name}.add", place, queue, notify)
-    xmit_class = virtio_xmit.StartXmit if parts.world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
+    add = routine_kind(world, virtio_add.AddBuffer)(f"{name}.add", place, queue, notify)
+    xmit_class = virtio_xmit.StartXmit if world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
     return (
-        xmit_class(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
-        virtio_done.PollTransmit(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),
-        virtio_done.CleanTransmit(f"{name}.clean", place, queue, reclaim["G-RX.2"]),
+        routine_kind(world, xmit_class)(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
+        routine_kind(world, virtio_done.PollTransmit)(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),
+        routine_kind(world, virtio_done.CleanTransmit)(f"{name}.clean", place, queue, reclaim["G-RX.2"]),
     )
 
 
@@ -408,12 +403,13 @@ def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
 
 def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine, work: LookAtLink | None) -> None:
     """Make what may interrupt the vCPU between its steps, and the work that an interrupt may schedule, if any."""
-    name, vcpu = guest.tag, guest.vcpu
-    done_class = virtio_done.TransmitDone if parts.world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
+    name, vcpu, world = guest.tag, guest.vcpu, parts.world
+    done_class = virtio_done.TransmitDone if world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
+    receive_done, transmit_done = routine_kind(world, virtio_receive.ReceiveDone), routine_kind(world, done_class)
     rx, tx = guest.queues
     handlers: dict[str, Routine] = {
-        rx: virtio_receive.ReceiveDone(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
-        tx: done_class(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
+        rx: receive_done(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
+        tx: transmit_done(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
     }
     take_class = TakeInterrupt
     if work is not None:

@@ -26,7 +26,7 @@ from virtviz.paths import (
     qemu_vcpu,
 )
 from virtviz.paths.guest_config import ConfigWork
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.knobs import MERGEABLE
 from virtviz.paths.outside import ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
@@ -42,7 +42,7 @@ from virtviz.paths.tap_queues import (
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
 from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
-from virtviz.ring.qemu_device import QemuDevice
+from virtviz.paths.wire_rings import make_qemu_ring, routine_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
-    from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.rings import DeviceRing
 
 QEMU = Place("qemu", Domain.HOST_USER, "QEMU")
 QEMU_VCPU = Place("qemu.vcpu", Domain.HOST_USER, "QEMU's vCPU thread", Role.VCPU_USER)
@@ -118,7 +118,7 @@ class QemuBackend:
 
     # What others do with it
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each pair's receive and transmit queue."""
         return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
 
@@ -206,16 +206,7 @@ class QemuPair:
         self.kicks = process.kicks[2 * pair : 2 * pair + 2]
         self.tap = tap = process.taps[pair]
         self.tx_device, self.rx_device = (
-            QemuDevice(
-                state,
-                f"{process.name}.{queue}.ring",
-                port,
-                layout,
-                back_end="qemu",
-                event_idx=world.has(EVENT_IDX),
-                indirect=world.has(INDIRECT),
-                start=world.number("queue.start"),
-            )
+            make_qemu_ring(parts, f"{process.name}.{queue}.ring", port, layout)
             for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
         name = f"{process.name}.q{pair + 1}" if pair else process.name
@@ -280,7 +271,7 @@ class QemuPair:
         deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
         serve: dict[int, Routine] = {
             RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
-            TX: qemu_vcpu.ServeTxKickFromVcpu(
+            TX: routine_kind(self.parts.world, qemu_vcpu.ServeTxKickFromVcpu)(
                 f"{guest.tx_name}.kicked", QEMU_VCPU, nic, self._drop(QEMU_VCPU, nic), write
             ),
         }
@@ -309,9 +300,10 @@ class QemuPair:
         guest, nic, tap, pair = self.guest, self.nic, self.tap, self.guest.number
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
         read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
-        serve_tx = qemu_tx.ServeTxKick(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
+        serve_tx_kind = routine_kind(self.parts.world, qemu_tx.ServeTxKick)
+        serve_tx = serve_tx_kind(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
-        send = qemu_tx.SendQueued(
+        send = routine_kind(self.parts.world, qemu_tx.SendQueued)(
             f"{guest.tx_name}.send",
             QEMU,
             nic,
@@ -344,7 +336,7 @@ class QemuPair:
         """Make what the monitor's request to change the link leads to; see `QemuBackend.wire`."""
         guest, nic, name = self.guest, self.nic, f"{self.qemu.name}.set_link"
         error = self._error(QEMU, nic, f"{guest.tx_name}.link", "CONFIG.6")
-        return qemu_link.SetLink(
+        return routine_kind(self.parts.world, qemu_link.SetLink)(
             name,
             QEMU,
             nic,
@@ -364,13 +356,15 @@ class QemuPair:
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
         who, queue = place.name.replace(".", "_") + why, self.guest.rx_name
         error = self._error(place, nic, f"{queue}{why}", "Q-RX.5")
-        return qemu_deliver.Deliver(name, place, nic, self._signal_msi(queue, RX, who), error)
+        kind = routine_kind(self.parts.world, qemu_deliver.Deliver)
+        return kind(name, place, nic, self._signal_msi(queue, RX, who), error)
 
     def _drop(self, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
         who = f"{place.name.replace('.', '_')}_to_drop{why}"
         queue = self.guest.tx_name
         signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop{why}", "CONFIG.12")
-        return qemu_link.DropQueued(f"{queue}.drop{why}_by_{place.name}", place, nic, signal, error)
+        kind = routine_kind(self.parts.world, qemu_link.DropQueued)
+        return kind(f"{queue}.drop{why}_by_{place.name}", place, nic, signal, error)
 
     def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
         name = f"{queue}.error_in_{place.name}"

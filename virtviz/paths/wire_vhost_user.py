@@ -19,6 +19,7 @@ from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
 from virtviz.paths.vhost_user_send import SendBatch
 from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
 from virtviz.ring.dpdk_device import DpdkDevice
+from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
-    from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.rings import DeviceRing
 
 PMD: Final = "pmd0"
 NIC: Final = "dpdk0"
@@ -59,6 +60,9 @@ class VhostUserBackend:
         self.place = Place(self.name, Domain.HOST_USER, "vhost-user port")
         world, state, memory = parts.world, parts.state, guest.memory
         port = parts.port(pmd_thread(parts), memory.region)
+        tx_layout, rx_layout = memory.tx_layout, memory.rx_layout
+        assert isinstance(tx_layout, SplitLayout), "packed queues are under QEMU's own back-end only"
+        assert isinstance(rx_layout, SplitLayout), "as the other queue"
         self.tx_device, self.rx_device = (
             DpdkDevice(
                 state,
@@ -70,7 +74,7 @@ class VhostUserBackend:
                 indirect=world.has(INDIRECT),
                 start=world.number("queue.start"),
             )
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            for queue, layout in (("transmitq1", tx_layout), ("receiveq1", rx_layout))
         )
         for device in (self.tx_device, self.rx_device):
             device.never_ask_for_kicks()
@@ -79,7 +83,7 @@ class VhostUserBackend:
             for use in ("kick", "call")
         )
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of the receive and of the transmit queue."""
         return [(self.rx_device, self.tx_device)]
 

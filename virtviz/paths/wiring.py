@@ -41,15 +41,13 @@ if TYPE_CHECKING:
     from virtviz.paths.traffic import Traffic
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
-    from virtviz.ring.split import SplitLayout
-    from virtviz.ring.split_device import SplitDevice
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
 
 class Backend(Protocol):
     """What serves a virtual machine's queues: the device's side of a data path."""
 
-    def devices(self) -> list[tuple[SplitDevice, SplitDevice]]:
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
 
     def kick_exits(self) -> list[list[Routine]]:
@@ -120,12 +118,12 @@ class Pair(Struct):
     """
 
     program: Program
-    tx_layout: SplitLayout
-    rx_layout: SplitLayout
-    tx_driver: SplitDriver
-    rx_driver: SplitDriver
-    tx_device: SplitDevice
-    rx_device: SplitDevice
+    tx_layout: Layout
+    rx_layout: Layout
+    tx_driver: DriverRing
+    rx_driver: DriverRing
+    tx_device: DeviceRing
+    rx_device: DeviceRing
     vcpu: Thread
     skbs: PacketPool
     buffers: PacketPool
@@ -152,32 +150,32 @@ class Vm(Struct):
         return self.pairs[0].vcpu
 
     @property
-    def tx_layout(self) -> SplitLayout:
+    def tx_layout(self) -> Layout:
         """Where the first transmit queue lies."""
         return self.pairs[0].tx_layout
 
     @property
-    def rx_layout(self) -> SplitLayout:
+    def rx_layout(self) -> Layout:
         """Where the first receive queue lies."""
         return self.pairs[0].rx_layout
 
     @property
-    def tx_driver(self) -> SplitDriver:
+    def tx_driver(self) -> DriverRing:
         """The driver's side of the first transmit queue."""
         return self.pairs[0].tx_driver
 
     @property
-    def rx_driver(self) -> SplitDriver:
+    def rx_driver(self) -> DriverRing:
         """The driver's side of the first receive queue."""
         return self.pairs[0].rx_driver
 
     @property
-    def tx_device(self) -> SplitDevice:
+    def tx_device(self) -> DeviceRing:
         """The device's side of the first transmit queue."""
         return self.pairs[0].tx_device
 
     @property
-    def rx_device(self) -> SplitDevice:
+    def rx_device(self) -> DeviceRing:
         """The device's side of the first receive queue."""
         return self.pairs[0].rx_device
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.ring.index import U16, need_event
-from virtviz.ring.packed import DESC_BYTES, OFFSET, USED, is_available
+from virtviz.ring.packed import DESC_BYTES, OFFSET, USED, is_available, position_of
 from virtviz.ring.pieces import Pieces
 from virtviz.ring.split_device import IOV_MAX
 from virtviz.spec.virtio import (
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from virtviz.ring.packed import PackedLayout
     from virtviz.ring.verdicts import BackEnd, Malformed
 
-_LEN_AND_ID: Final = struct.Struct("<IH")
-_LEN_ID_FLAGS: Final = struct.Struct("<IHH")
+_LEN: Final = struct.Struct("<I")
 
 
 @cells
@@ -113,6 +112,7 @@ class PackedDevice:
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_RING_F_INDIRECT_DESC was negotiated.
         in_order: VIRTIO_F_IN_ORDER was negotiated; then a batch of buffers that were only read comes back as one.
+        start: descriptors that have gone through the ring already; see `position_of`.
     """
 
     def __init__(
@@ -126,26 +126,42 @@ class PackedDevice:
         event_idx: bool,
         indirect: bool,
         in_order: bool = False,
+        start: int = 0,
     ) -> None:
         self.name = name
         self.layout = layout
-        self.memory = memory
         self.back_end = back_end
         self.event_idx = event_idx
         self.indirect = indirect
         self.in_order = in_order
-        self.cells = state.add(PackedDeviceCells, name, address=[0] * IOV_MAX, length=[0] * IOV_MAX)
-        self._found = Pieces(self.cells, memory, back_end)
+        slot, wrap = position_of(start, layout.size)
+        self.cells = state.add(
+            PackedDeviceCells,
+            name,
+            next_avail=slot,
+            avail_wrap=wrap,
+            next_used=slot,
+            used_wrap=wrap,
+            signalled_used=slot,
+            filled=slot,
+            filled_wrap=wrap,
+            address=[0] * IOV_MAX,
+            length=[0] * IOV_MAX,
+        )
         self._size = layout.size
         self._ring = layout.ring
+        # Where the flags of the descriptors lie in `u16`, and the device's event suppression structure.
+        self._flags = (layout.ring + 14) // 2
+        self._event_place, self._event_flags = layout.device_event // 2, layout.device_event // 2 + 1
+        self.reach_by(memory)
+
+    def reach_by(self, memory: Port) -> None:
+        """Reach guest memory in another way from now on."""
+        self.memory, self._u16 = memory, memory.u16
+        self._found = Pieces(self.cells, memory, self.back_end)
         self._read_desc = memory.reader(VIRTQ_PACKED_DESC)
         self._read_event = memory.reader(VIRTQ_PACKED_EVENT)
-        self._write_event = memory.writer(VIRTQ_PACKED_EVENT)
-        self._write_len_and_id = memory.writer(_LEN_AND_ID)
-        self._write_used = memory.writer(_LEN_ID_FLAGS)
-        # Where the flags of the descriptors lie in `u16`.
-        self._u16 = memory.u16
-        self._flags = (layout.ring + 14) // 2
+        self._write_len = memory.writer(_LEN)
 
     # Taking buffers (2.8.21, seen from the other side)
 
@@ -318,11 +334,12 @@ class PackedDevice:
             if length and self.back_end != "qemu":
                 # QEMU never sets it; nobody minds.
                 flags |= VIRTQ_DESC_F_WRITE
-            at = self._ring + DESC_BYTES * slot + 8
+            # QEMU's order: id, length, flags.
+            self._u16[self._flags - 1 + 8 * slot] = handle & U16
+            self._write_len(self._ring + DESC_BYTES * slot + 8, length)
             if mine.hidden:
-                self._write_used(at, length, handle & U16, flags)
+                self._u16[self._flags + 8 * slot] = flags
             else:
-                self._write_len_and_id(at, length, handle & U16)
                 mine.hidden, mine.hidden_slot, mine.hidden_flags = 1, slot, flags
             slots = handle >> 16
             mine.in_flight -= slots
@@ -330,6 +347,9 @@ class PackedDevice:
             if slot >= self._size:
                 slot -= self._size
                 mine.used_wrap = 1 - wrap
+                if self.back_end == "qemu":
+                    # Slots of two laps cannot be compared, so that QEMU gives up comparing once a lap.
+                    mine.signalled_used_valid = 0
             mine.next_used = slot
 
     def publish(self) -> None:
@@ -342,14 +362,15 @@ class PackedDevice:
     def interrupt_wanted(self) -> bool:
         """Decide whether what was published has to be told (2.8.10).
 
-        The slots are made into a running count before they are compared, as DPDK does it; QEMU compares them as they
-        are, and so interrupts now and then without need after the ring has wrapped.
+        The slots are made into a running count before they are compared, as DPDK does it. QEMU takes flags that mean
+        nothing for a wish by descriptor, and, once a lap, sends an interrupt to whoever wishes by descriptor.
         """
         mine = self.cells
         off_wrap, flags = self._read_event(self.layout.driver_event)
         old, valid, new = mine.signalled_used, mine.signalled_used_valid, mine.next_used
         mine.signalled_used, mine.signalled_used_valid = new, 1
-        if flags != RING_EVENT_FLAGS_DESC:
+        meaning_nothing = self.back_end == "qemu" and flags > RING_EVENT_FLAGS_DESC
+        if flags != RING_EVENT_FLAGS_DESC and not meaning_nothing:
             return flags != RING_EVENT_FLAGS_DISABLE
         if new <= old:
             old -= self._size
@@ -359,21 +380,30 @@ class PackedDevice:
     # Asking for kicks, or not (2.8.10)
 
     def disable_kicks(self) -> bool:
-        """Stop asking for kicks; answers whether memory was written."""
+        """Stop asking for kicks; answers whether they were on. Memory is written in either case."""
         mine = self.cells
-        if mine.kicks_off:
-            return False
-        mine.kicks_off = 1
-        self._u16[self.layout.device_event // 2 + 1] = RING_EVENT_FLAGS_DISABLE
-        return True
+        were_on = not mine.kicks_off
+        if were_on:
+            mine.kicks_off = 1
+        self._u16[self._event_flags] = RING_EVENT_FLAGS_DISABLE
+        return were_on
 
     def enable_kicks(self) -> bool:
         """Ask for the next kick; the caller then has to look once more. Answers False if they were on already."""
+        was_off = bool(self.cells.kicks_off)
+        self.place_kick_event()
+        self.want_kicks()
+        return was_off or self.event_idx
+
+    def place_kick_event(self) -> bool:
+        """Say where a kick is wanted: behind what is known to be there. Without EVENT_IDX nothing is written."""
         mine = self.cells
-        was_off, mine.kicks_off = mine.kicks_off, 0
         if self.event_idx:
-            off_wrap = mine.filled | mine.filled_wrap << 15
-            self._write_event(self.layout.device_event, off_wrap, RING_EVENT_FLAGS_DESC)
-        elif was_off:
-            self._u16[self.layout.device_event // 2 + 1] = RING_EVENT_FLAGS_ENABLE
-        return bool(was_off) or self.event_idx
+            self._u16[self._event_place] = mine.filled | mine.filled_wrap << 15
+        return self.event_idx
+
+    def want_kicks(self) -> None:
+        """Say that kicks are wanted; after the place, for the driver must not see flags that refer to an older one."""
+        if self.cells.kicks_off:
+            self.cells.kicks_off = 0
+        self._u16[self._event_flags] = RING_EVENT_FLAGS_DESC if self.event_idx else RING_EVENT_FLAGS_ENABLE

@@ -13,9 +13,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.ring.driver import FREE, Driver
 from virtviz.ring.index import U16, need_event
-from virtviz.ring.packed import AVAILABLE, DESC_BYTES, OFFSET, is_used
-from virtviz.ring.split_driver import FREE
+from virtviz.ring.packed import AVAILABLE, DESC_BYTES, OFFSET, is_used, position_of
 from virtviz.spec.virtio import (
     RING_EVENT_FLAGS_DESC,
     RING_EVENT_FLAGS_DISABLE,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from virtviz.engine.memory import Port
     from virtviz.engine.state import State
+    from virtviz.ring.driver import Segment
     from virtviz.ring.packed import PackedLayout
-    from virtviz.ring.split_driver import Segment
     from virtviz.ring.verdicts import DriverMalformed
 
 _ALL_BUT_FLAGS: Final = struct.Struct("<QIH")
@@ -102,7 +102,7 @@ class PackedDriverCells(Cells):
     order: list[int]
 
 
-class PackedDriver:
+class PackedDriver(Driver):
     """Driver side of one packed virtqueue; it is a `DriverRing`.
 
     Args:
@@ -113,7 +113,10 @@ class PackedDriver:
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_RING_F_INDIRECT_DESC was negotiated.
         in_order: VIRTIO_F_IN_ORDER was negotiated.
+        start: descriptors that have gone through the ring already; see `position_of`.
     """
+
+    cells: PackedDriverCells
 
     def __init__(
         self,
@@ -125,18 +128,21 @@ class PackedDriver:
         event_idx: bool,
         indirect: bool = False,
         in_order: bool = False,
+        start: int = 0,
     ) -> None:
+        super().__init__(name, memory, event_idx=event_idx, indirect=indirect)
         size = layout.size
-        self.name = name
         self.layout = layout
-        self.memory = memory
-        self.event_idx = event_idx
-        self.indirect = indirect
         self.in_order = in_order
+        slot, wrap = position_of(start, size)
         self.cells = state.add(
             PackedDriverCells,
             name,
             num_free=size,
+            next_avail=slot,
+            avail_wrap=wrap,
+            last_used=slot,
+            used_wrap=wrap,
             next=[(i + 1) % size for i in range(size)],
             chain=[0] * size,
             last=[0] * size,
@@ -156,14 +162,6 @@ class PackedDriver:
         self._off_wrap, self._event_flags = layout.driver_event // 2, layout.driver_event // 2 + 1
 
     # Offering buffers (2.8.21)
-
-    def fits(self, descriptors: int) -> bool:
-        """Say whether a buffer of that many descriptors can be added."""
-        return self.cells.num_free >= descriptors
-
-    def uses_indirect(self, segments: int) -> bool:
-        """Say whether a buffer of that many pieces goes into an indirect table, as Linux decides it."""
-        return self.indirect and segments > 1 and self.cells.num_free > 0
 
     def write_chain(self, segments: Sequence[Segment], writable: int, token: int) -> int:
         """Write a buffer's descriptors into the ring; answers its id. The device cannot see it yet.
@@ -336,6 +334,22 @@ class PackedDriver:
         mine.batch_written = written
         return mine.room[buffer_id], buffer_id
 
+    def peek_used(self) -> list[tuple[int, int]]:
+        """Give token and length of all buffers that have come back and were not yet taken. For people only."""
+        mine, memory = self.cells, self.memory
+        slot, wrap = mine.last_used, mine.used_wrap
+        found: list[tuple[int, int]] = []
+        while len(found) < self._size:
+            desc = memory.read(self._ring + DESC_BYTES * slot, DESC_BYTES)
+            _, written, buffer_id, flags = VIRTQ_PACKED_DESC.unpack(desc)
+            if not is_used(flags, wrap) or buffer_id >= self._size or mine.tokens[buffer_id] == FREE:
+                break
+            found.append((mine.tokens[buffer_id], written))
+            slot += mine.chain[buffer_id]
+            if slot >= self._size:
+                slot, wrap = slot - self._size, 1 - wrap
+        return found
+
     def peek_token(self) -> int:
         """Give the token of the next used buffer without taking it; 0 if it is nonsense. For people only."""
         at = self._ring + DESC_BYTES * self.cells.last_used + 12
@@ -343,11 +357,6 @@ class PackedDriver:
         return self.cells.tokens[buffer_id] if buffer_id < self._size else FREE
 
     # Asking for interrupts, or not (2.8.10)
-
-    def note_interrupt(self) -> None:
-        """An interrupt came with work: with EVENT_IDX the device will not send another until it is asked."""
-        if self.event_idx and not self.cells.event_triggered:
-            self.cells.event_triggered = 1
 
     def disable_callbacks(self) -> str:
         """Ask not to be interrupted; answers `flag` or `nothing`, by what was written."""
@@ -362,15 +371,37 @@ class PackedDriver:
 
     def enable_callbacks(self) -> None:
         """Ask to be interrupted at the next used descriptor; the caller then has to look once more."""
-        self._ask_at(self.cells.last_used, self.cells.used_wrap)
+        self.place_event()
+        self.want_callbacks()
 
     def enable_callbacks_delayed(self) -> None:
         """Ask to be interrupted when three quarters of the descriptors that are outstanding have come back."""
+        self.place_event_late()
+        self.want_callbacks()
+
+    def place_event(self) -> bool:
+        """Say where an interrupt is wanted: at the next used descriptor. Without EVENT_IDX nothing is written."""
+        mine = self.cells
+        return self._place(mine.last_used, mine.used_wrap)
+
+    def place_event_late(self) -> bool:
+        """The same: where three quarters of the descriptors that are outstanding have come back."""
+        return self._place(*self.late())
+
+    def late(self) -> tuple[int, int]:
+        """Give the slot at which three quarters of what is outstanding have come back, and its wrap counter."""
         mine = self.cells
         slot, wrap = mine.last_used + (self._size - mine.num_free) * 3 // 4, mine.used_wrap
-        if slot >= self._size:
-            slot, wrap = slot - self._size, 1 - wrap
-        self._ask_at(slot, wrap)
+        return (slot, wrap) if slot < self._size else (slot - self._size, 1 - wrap)
+
+    def want_callbacks(self) -> bool:
+        """Say that interrupts are wanted, if the flags said the contrary; answers whether they were written."""
+        mine = self.cells
+        if mine.event_flags_shadow != RING_EVENT_FLAGS_DISABLE:
+            return False
+        mine.event_flags_shadow = RING_EVENT_FLAGS_DESC if self.event_idx else RING_EVENT_FLAGS_ENABLE
+        self._u16[self._event_flags] = mine.event_flags_shadow
+        return True
 
     def move_used_event(self) -> bool:
         """While callbacks are on, ask again after each buffer taken back; answers whether that was written."""
@@ -380,13 +411,23 @@ class PackedDriver:
         self._u16[self._off_wrap] = mine.last_used | mine.used_wrap << 15
         return True
 
-    def _ask_at(self, slot: int, wrap: int) -> None:
-        mine = self.cells
-        if mine.event_triggered:
-            mine.event_triggered = 0
+    def _place(self, slot: int, wrap: int) -> bool:
         # The place first: the device must not see flags that refer to an older one.
+        if self.cells.event_triggered:
+            self.cells.event_triggered = 0
         if self.event_idx:
             self._u16[self._off_wrap] = slot | wrap << 15
-        if mine.event_flags_shadow == RING_EVENT_FLAGS_DISABLE:
-            mine.event_flags_shadow = RING_EVENT_FLAGS_DESC if self.event_idx else RING_EVENT_FLAGS_ENABLE
-            self._u16[self._event_flags] = mine.event_flags_shadow
+        return self.event_idx
+
+    def begin_silenced(self) -> None:
+        """Begin where a driver is that no longer wants interrupts, once its very first has come.
+
+        With EVENT_IDX Linux then writes nothing, for it counts on the device not to interrupt again; but the flags,
+        never written, still say ENABLE, and so it does.
+        """
+        mine = self.cells
+        mine.event_flags_shadow = RING_EVENT_FLAGS_DISABLE
+        if self.event_idx:
+            mine.event_triggered = 1
+        else:
+            self._u16[self._event_flags] = RING_EVENT_FLAGS_DISABLE

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtviz.engine.memory import Bytes, Port
-    from virtviz.ring.split_driver import Segment
+    from virtviz.ring.driver import Segment
     from virtviz.ring.verdicts import DriverMalformed, Malformed
 
 
@@ -31,10 +31,12 @@ class DriverRingCells(Protocol):
         head: the buffer being added or just taken back.
         written: length the device reported for the buffer just taken back.
         token: what the driver had noted for it.
+        event_triggered: 1 from an interrupt until callbacks are enabled again.
     """
 
     num_free: int
     broken: int
+    event_triggered: int
     head: int
     written: int
     token: int
@@ -46,11 +48,25 @@ class DriverRing(Protocol):
     Adding a buffer is `write_chain` (or `write_single`, or `write_indirect` and `write_indirect_desc`), then
     `list_head`, then `publish`; taking one back is `more_used`, then `take_used`. In a packed ring `list_head` has
     nothing to do.
+
+    Attributes:
+        name: the queue's name, such as `vm1.transmitq1`.
+        memory: guest memory.
+        event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
     """
+
+    name: str
+    memory: Port
+    event_idx: bool
 
     @property
     def cells(self) -> DriverRingCells:
         """The driver's own state."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """Where the queue lies."""
         ...
 
     def fits(self, descriptors: int) -> bool:
@@ -101,6 +117,14 @@ class DriverRing(Protocol):
         """Take a buffer back; False if what the device returned is impossible."""
         ...
 
+    def peek_token(self) -> int:
+        """Give the token of the next used buffer without taking it; 0 if it is nonsense. For people only."""
+        ...
+
+    def peek_used(self) -> list[tuple[int, int]]:
+        """Give token and length of all buffers that have come back and were not yet taken. For people only."""
+        ...
+
     def broken_by(self) -> tuple[DriverMalformed, int]:
         """Say what was wrong with the id that broke the queue, and which it was."""
         ...
@@ -125,6 +149,10 @@ class DriverRing(Protocol):
         """While callbacks are on, ask again after each buffer taken back."""
         ...
 
+    def begin_silenced(self) -> None:
+        """Begin where a driver is that no longer wants interrupts, once its very first has come."""
+        ...
+
 
 class DeviceRingCells(Protocol):
     """What can be seen of a device's own state.
@@ -133,12 +161,19 @@ class DeviceRingCells(Protocol):
         fields: every cell's value at the beginning.
         head: what names the buffer just read.
         readable, writable: its pieces of either kind.
+        address: where they lie, readable ones first.
+        seen, expected: numbers of the last thing found wrong, for its message.
+        overlooked: place in `verdicts.NAMES`, from 1, of the last state that was let pass; 0 for none.
     """
 
     fields: ClassVar[dict[str, int | None]]
     head: int
     readable: int
     writable: int
+    address: list[int]
+    seen: int
+    expected: int
+    overlooked: int
 
 
 class DeviceRing(Protocol):
@@ -149,11 +184,18 @@ class DeviceRing(Protocol):
     ring.
     """
 
+    name: str
     memory: Port
+    event_idx: bool
 
     @property
     def cells(self) -> DeviceRingCells:
         """The device's own state."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """Where the queue lies."""
         ...
 
     def waiting(self) -> bool:
@@ -213,9 +255,68 @@ class RoomyRing(DeviceRing, Protocol):
         ...
 
 
+class QemuRing(RoomyRing, Protocol):
+    """A device's side as QEMU's virtio-net uses it."""
+
+    @property
+    def wants_kicks(self) -> bool:
+        """Whether kicks are on."""
+        ...
+
+    def through(self, memory: Port) -> QemuRing:
+        """Give the same device side as another thread of QEMU has it: what it keeps is one, the way to memory another.
+
+        Args:
+            memory: guest memory, as that thread's CPU reaches it.
+        """
+        ...
+
+    def find(self) -> Literal["known", "new", "empty"] | Malformed:
+        """See whether a buffer is available; memory is read only if none is known to wait."""
+        ...
+
+    def take_unread(self) -> None:
+        """Take the buffer begun with, without looking what it consists of (virtqueue_drop_all)."""
+        ...
+
+    def let_go(self, heads: Sequence[int]) -> None:
+        """Forget buffers that were taken and are never returned (virtqueue_detach_element)."""
+        ...
+
+    def mark(self) -> int:
+        """Give what is known of how far the ring is filled, for `more_since`."""
+        ...
+
+    def more_since(self, mark: int) -> bool:
+        """Read memory: say whether the driver has added to the ring since."""
+        ...
+
+    def peek_address(self) -> int:
+        """Give the address in the first descriptor of the buffer begun with. For people only."""
+        ...
+
+    def peek_next_address(self) -> int:
+        """Give the address in the first descriptor of the next buffer, -1 if that is nonsense. For people only."""
+        ...
+
+
+Layout = SplitLayout | PackedLayout
+"""Where the parts of a queue lie."""
+
+
+def layout_at(address: int, size: int, *, packed: bool) -> Layout:
+    """Lay a queue's parts out one behind the other, from a multiple of 16 on."""
+    return PackedLayout.at(address, size) if packed else SplitLayout.at(address, size)
+
+
+def layout_of(size: int, desc: int, driver: int, device: int, *, packed: bool) -> Layout:
+    """Make the layout of a queue from the addresses of its three areas; see `lay_out`."""
+    return PackedLayout(size, desc, driver, device) if packed else SplitLayout(size, desc, driver, device)
+
+
 def lay_out(
     memory: Port, size: int, desc: int, driver: int, device: int, *, packed: bool
-) -> SplitLayout | PackedLayout | Literal["queue not allowed"]:
+) -> Layout | Literal["queue not allowed"]:
     """Make the layout of a queue from what a driver says of it.
 
     Args:
@@ -230,7 +331,7 @@ def lay_out(
     if not all(memory.holds(at, length) for at, length in zip((desc, driver, device), lengths, strict=True)):
         return "queue not allowed"
     try:
-        return PackedLayout(size, desc, driver, device) if packed else SplitLayout(size, desc, driver, device)
+        return layout_of(size, desc, driver, device, packed=packed)
     except ValueError:
         return "queue not allowed"
 

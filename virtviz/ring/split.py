@@ -67,6 +67,11 @@ class SplitLayout(Struct, frozen=True):
         return self.used + 6 + USED_ELEM_BYTES * self.size
 
     @property
+    def areas(self) -> tuple[int, int, int]:
+        """Addresses of Descriptor Area, Driver Area and Device Area."""
+        return self.desc, self.avail, self.used
+
+    @property
     def avail_flags(self) -> int:
         """Address of the available ring's flags (u16)."""
         return self.avail
@@ -132,6 +137,16 @@ class SplitLayout(Struct, frozen=True):
         if part == "avail.ring" and within is None:
             return self.avail_ring(int(slot)), 2
         raise ValueError(f"a ring has no such field; it has {FIELDS}")
+
+    def begin_at(self, memory: Region, start: int) -> None:
+        """Let a queue begin at an index.
+
+        Args:
+            memory: guest memory, before the first step.
+            start: the index, u16.
+        """
+        for address in (self.avail_idx, self.used_idx, self.used_event, self.avail_event):
+            memory.plain_u16[address // 2] = start
 
     def name_fields(self, memory: Region, queue: str) -> None:
         """Tell a region how the queue's fields are called, for people."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.ring.driver import FREE, Driver
 from virtviz.ring.index import U16, need_event
 from virtviz.ring.split import DESC_BYTES, USED_ELEM_BYTES
 from virtviz.spec.virtio import (
@@ -29,14 +30,9 @@ if TYPE_CHECKING:
 
     from virtviz.engine.memory import Port
     from virtviz.engine.state import State
+    from virtviz.ring.driver import Segment
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.verdicts import DriverMalformed
-
-Segment = tuple[int, int]
-"""Address and length of one piece of a buffer."""
-
-FREE = 0
-"""In `tokens`: this descriptor is not the head of an outstanding buffer."""
 
 
 @cells
@@ -76,8 +72,8 @@ class DriverCells(Cells):
     tokens: list[int]
 
 
-class SplitDriver:
-    """Driver side of one split virtqueue.
+class SplitDriver(Driver):
+    """Driver side of one split virtqueue; it is a `DriverRing`.
 
     Args:
         state: where its cells are made.
@@ -88,6 +84,8 @@ class SplitDriver:
         indirect: VIRTIO_RING_F_INDIRECT_DESC was negotiated.
         start: the index to begin at, u16.
     """
+
+    cells: DriverCells
 
     def __init__(
         self,
@@ -100,12 +98,9 @@ class SplitDriver:
         indirect: bool = False,
         start: int = 0,
     ) -> None:
+        super().__init__(name, memory, event_idx=event_idx, indirect=indirect)
         size = layout.size
-        self.name = name
         self.layout = layout
-        self.memory = memory
-        self.event_idx = event_idx
-        self.indirect = indirect
         self.cells = state.add(
             DriverCells,
             name,
@@ -127,14 +122,6 @@ class SplitDriver:
         self._avail_flags, self._used_flags = layout.avail_flags // 2, layout.used_flags // 2
 
     # Offering buffers (2.7.13)
-
-    def fits(self, descriptors: int) -> bool:
-        """Say whether a buffer of that many descriptors can be added."""
-        return self.cells.num_free >= descriptors
-
-    def uses_indirect(self, segments: int) -> bool:
-        """Say whether a buffer of that many pieces goes into an indirect table, as Linux decides it."""
-        return self.indirect and segments > 1 and self.cells.num_free > 0
 
     def write_chain(self, segments: Sequence[Segment], writable: int, token: int) -> int:
         """Write a chain of descriptors into the table; answers its head. The device cannot see it yet.
@@ -277,6 +264,16 @@ class SplitDriver:
         head = int.from_bytes(self.memory.read(element, 4), "little")
         return self.cells.tokens[head] if head <= self._mask else FREE
 
+    def peek_used(self) -> list[tuple[int, int]]:
+        """Give token and length of all buffers that have come back and were not yet taken. For people only."""
+        mine, layout, memory = self.cells, self.layout, self.memory
+        used, found = int.from_bytes(memory.read(layout.used_idx, 2), "little"), []
+        for ahead in range(min(used - mine.last_used_idx & U16, layout.size)):
+            element = memory.read(layout.used_ring(mine.last_used_idx + ahead & self._mask), USED_ELEM_BYTES)
+            head, written = VIRTQ_USED_ELEM.unpack(element)
+            found.append((mine.tokens[head] if head <= self._mask else FREE, written))
+        return found
+
     def broken_by(self) -> tuple[DriverMalformed, int]:
         """Say what is wrong with the next used element's id, and which it is. For people only."""
         element = self.layout.used_ring(self.cells.last_used_idx & self._mask)
@@ -284,11 +281,6 @@ class SplitDriver:
         return "used id out of range" if seen > self._mask else "used id not outstanding", seen
 
     # Asking for interrupts, or not (2.7.7)
-
-    def note_interrupt(self) -> None:
-        """An interrupt came with work: with EVENT_IDX the device will not send another until it is asked."""
-        if self.event_idx and not self.cells.event_triggered:
-            self.cells.event_triggered = 1
 
     def disable_callbacks(self) -> str:
         """Ask not to be interrupted; answers `event`, `flag` or `nothing`, by what was written.
@@ -337,3 +329,9 @@ class SplitDriver:
             mine.avail_flags_shadow &= ~VIRTQ_AVAIL_F_NO_INTERRUPT & U16
             if not self.event_idx:
                 self._u16[self._avail_flags] = mine.avail_flags_shadow
+
+    def begin_silenced(self) -> None:
+        """Begin where a driver is that no longer wants interrupts, once its very first has come."""
+        self.cells.avail_flags_shadow = self.cells.event_triggered = 1
+        if not self.event_idx:
+            self._u16[self._avail_flags] = VIRTQ_AVAIL_F_NO_INTERRUPT

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from virtviz.lesson.conditions import is_called
-from virtviz.ring.split import SplitLayout
 
 if TYPE_CHECKING:
     from virtviz.paths.describe import QueueInfo
@@ -17,13 +16,11 @@ if TYPE_CHECKING:
 
 _OF_RING: Final = re.compile(
     r"^(?:(?P<queue>.+)\.)?"
-    r"(?P<field>(?:avail|used)\.(?:flags|idx)|used_event|avail_event|(?:desc|avail\.ring|used\.ring)\[\d{1,5}\](?:\.\w+)?)$"
+    r"(?P<field>(?:avail|used)\.(?:flags|idx)|used_event|avail_event|(?:driver|device)_event\.\w+"
+    r"|(?:desc|avail\.ring|used\.ring)\[\d{1,5}\](?:\.\w+)?)$"
 )
-_WITH_SLOT: Final = re.compile(r"^(desc|avail\.ring|used\.ring)\[(\d+)\](?:\.(\w+))?$")
-_DESC_PARTS: Final = {"addr": (0, 8), "len": (8, 4), "flags": (12, 2), "next": (14, 2)}
-"""Offset and bytes of a descriptor's parts. Source: virtio 1.4, 2.7.5."""
-_USED_PARTS: Final = {"id": (0, 4), "len": (4, 4)}
-"""Offset and bytes of a used element's parts. Source: virtio 1.4, 2.7.8."""
+_INDICES: Final = frozenset({"avail.idx", "used.idx", "used_event", "avail_event"})
+"""Fields that are free-running indices: those of a split queue."""
 
 
 class Field(Struct, frozen=True):
@@ -86,26 +83,8 @@ def _cell(run: Run, name: str) -> Field | None:
 
 
 def _in_queue(queue: QueueInfo, name: str) -> Field | None:
-    """Find a field of a queue, by the names of virtio 1.4, 2.7."""
-    layout = SplitLayout(queue.size, queue.desc, queue.avail, queue.used)
-    words = {
-        "avail.flags": layout.avail_flags,
-        "avail.idx": layout.avail_idx,
-        "used_event": layout.used_event,
-        "used.flags": layout.used_flags,
-        "used.idx": layout.used_idx,
-        "avail_event": layout.avail_event,
-    }
-    if name in words:
-        return Field(queue, addr=words[name], size=2, is_index=not name.endswith("flags"))
-    match = _WITH_SLOT.match(name)
-    if match is None or int(match[2]) >= queue.size:
-        return None
-    part, slot, inner = match[1], int(match[2]), match[3] or ""
-    if part == "avail.ring":
-        return None if inner else Field(queue, addr=layout.avail_ring(slot), size=2)
-    base, parts = (layout.desc + 16 * slot, _DESC_PARTS) if part == "desc" else (layout.used_ring(slot), _USED_PARTS)
-    if inner not in parts:
-        return None
-    offset, size = parts[inner]
-    return Field(queue, addr=base + offset, size=size)
+    """Find a field of a queue, by the names of virtio 1.4, 2.7 and 2.8."""
+    with suppress(ValueError):
+        addr, size = queue.layout.field_place(name)
+        return Field(queue, addr=addr, size=size, is_index=name in _INDICES)
+    return None

@@ -34,8 +34,10 @@ _PARTS: Final = (
     "used.idx",
     "used.ring",
     "avail_event",
+    "driver_event",
+    "device_event",
 )
-"""The fields of a split ring in the order in which they lie in memory."""
+"""The fields of a split ring, and then those a packed one has, in the order in which they lie in memory."""
 _BRACKETS: Final = re.compile(r"\[(\d+)\]")
 
 
@@ -82,8 +84,12 @@ def ring_fields(right: str, written: Iterable[str], queue: QueueInfo) -> list[st
     written = list(written)
     slots = [slot for field in (right, *written) for slot in _BRACKETS.findall(field)]
     slot = slots[0] if slots else "0"
-    usual = ["avail.idx", f"avail.ring[{slot}]", "used.idx", f"desc[{slot}]", f"used.ring[{slot}]"]
-    usual += ["avail_event", "used_event"] if queue.event_idx else ["avail.flags", "used.flags"]
+    if queue.format == "packed":
+        usual = [f"desc[{slot}].flags", "driver_event.flags", f"desc[{slot}].id", "device_event.flags"]
+        usual += ["driver_event.desc", "device_event.desc"] if queue.event_idx else []
+    else:
+        usual = ["avail.idx", f"avail.ring[{slot}]", "used.idx", f"desc[{slot}]", f"used.ring[{slot}]"]
+        usual += ["avail_event", "used_event"] if queue.event_idx else ["avail.flags", "used.flags"]
     # Two of what is written soon, the rest from those that everybody knows.
     near = [field for field in dict.fromkeys(written) if field != right][:2]
     return sorted(with_others(right, [*near, *usual]), key=_place_in_ring)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.trace import MEM
-from virtviz.spec.virtio import VIRTQ_USED_ELEM, used_element
+from virtviz.spec.virtio import in_parts, is_used_element
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,9 +112,12 @@ def _change(access: Access) -> str:
     """Say what was written: a number as it was and is, a used element by its parts, and of more bytes only where."""
     if not isinstance(access.new, int):
         return access.field
-    if access.field.startswith("used.ring[") and access.size == VIRTQ_USED_ELEM.size:
-        return f"{access.field} -> {used_element(access.new)}"
-    return f"{access.field} {access.old} -> {access.new}"
+    old = in_parts(access.field, access.size, access.old) if isinstance(access.old, int) else ""
+    new = in_parts(access.field, access.size, access.new)
+    # What was in the slot before belongs to another buffer.
+    return (
+        f"{access.field} -> {new}" if is_used_element(access.field, access.size) else f"{access.field} {old} -> {new}"
+    )
 
 
 def _effect_mark(effect: Effect) -> str:

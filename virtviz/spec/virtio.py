@@ -28,6 +28,11 @@ VIRTQ_PACKED_DESC: Final = struct.Struct("<QIHH")
 RING_EVENT_FLAGS_ENABLE: Final = 0
 RING_EVENT_FLAGS_DISABLE: Final = 1
 RING_EVENT_FLAGS_DESC: Final = 2
+RING_EVENT_FLAG_NAMES: Final = {
+    RING_EVENT_FLAGS_ENABLE: "ENABLE",
+    RING_EVENT_FLAGS_DISABLE: "DISABLE",
+    RING_EVENT_FLAGS_DESC: "DESC",
+}
 VIRTQ_PACKED_EVENT: Final = struct.Struct("<HH")
 """An event suppression structure: offset and wrap counter, flags (2.8.14)."""
 
@@ -109,7 +114,24 @@ class Feature(IntEnum):
     F_IN_ORDER = 35
 
 
-def used_element(value: int) -> str:
-    """Give a used element, read as one little-endian number, by its parts: `id 0, len 110`."""
-    head, written = VIRTQ_USED_ELEM.unpack(value.to_bytes(VIRTQ_USED_ELEM.size, "little"))
-    return f"id {head}, len {written}"
+def is_used_element(field: str, size: int) -> bool:
+    """Say whether a field of a ring, by its name and length, is a whole used element."""
+    return field.startswith("used.ring[") and size == VIRTQ_USED_ELEM.size
+
+
+def in_parts(field: str, size: int, value: int) -> str:
+    """Give the value of a ring's field for people: what has parts by its parts, the rest as a number.
+
+    A used element is `id 0, len 110`; the place in an event suppression structure is `slot 3 w1`, with wrap counter 1.
+
+    Args:
+        field: its name, such as `used.ring[3]`.
+        size: bytes that were read or written.
+        value: they, as one little-endian number.
+    """
+    if is_used_element(field, size):
+        head, written = VIRTQ_USED_ELEM.unpack(value.to_bytes(size, "little"))
+        return f"id {head}, len {written}"
+    if field.endswith("_event.desc"):
+        return f"slot {value & 0x7FFF} w{value >> 15}"
+    return str(value)

@@ -21,7 +21,8 @@ from virtviz.ui.draw.panels import (
     sentence_rows,
 )
 from virtviz.ui.draw.question import Asking, draw_question, rows_beyond
-from virtviz.ui.draw.ring import draw_ring, slots_for
+from virtviz.ui.draw.ring import draw_ring
+from virtviz.ui.draw.ring_parts import slots_for
 from virtviz.ui.draw.stage import draw_stage
 from virtviz.ui.grid import Grid
 from virtviz.ui.plan import LEAST_HEIGHT, LEAST_WIDTH, Rect, make_plan, make_tiles

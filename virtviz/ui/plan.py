@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from virtviz.ui.draw.lists import LANE_NAME
 from virtviz.ui.draw.panels import COUNTERS_WIDTH
-from virtviz.ui.draw.ring import FULL_ROWS, LABEL, SMALL_ROWS
+from virtviz.ui.draw.ring_parts import FULL_ROWS, LABEL, SMALL_ROWS
 from virtviz.view.stage import BOX
 from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT
 

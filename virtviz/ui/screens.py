@@ -28,6 +28,8 @@ _SIGNS: Final = (
     ("drv dev usd", "who may touch a descriptor: driver, device, or used: given back and not taken yet"),
     ("(next 1)", "stands in memory, and means nothing as the flag N (NEXT) is not set: there is no chain"),
     ("↑dr ↑de ↑", "where the driver (↑driver), the device (↑device) or both go on in a ring"),
+    ("A- -U AU", "in a packed ring, which of the flags AVAIL and USED a descriptor has"),
+    ("!w1", "in a packed ring, the slot at which a side wants to be told, and the wrap counter"),
     ("+1", "what the step added to a counter"),
     ("evfd", "eventfd signals, in the last line of the counters, beside upcalls of Open vSwitch and drops"),
     ("ev up dr", "the same beside large numbers; xl and xh then are light and heavy VM exits"),

@@ -9,11 +9,13 @@ from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
 from virtviz.view.fold import Fold, FoldState, step_counts
 from virtviz.view.frame import CounterFrame, Frame, PacketFrame, ThreadFrame
+from virtviz.view.packed_ring import packed_ring_frame
 from virtviz.view.ring import ring_frame
 
 if TYPE_CHECKING:
     from virtviz.engine.trace import Step
-    from virtviz.view.frame import Source
+    from virtviz.paths.describe import QueueInfo
+    from virtviz.view.frame import PackedRingFrame, RingFrame, Source
 
 _WAKING: Final = frozenset({EffectKind.WAKEUP, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ})
 _folds: WeakKeyDictionary[Source, Fold] = WeakKeyDictionary()
@@ -58,7 +60,7 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
         threads=_threads(source, state, step),
         packets=_packets(source, state),
         counters=_counters(state, step),
-        ring=ring_frame(source, position, infos[shown], slots, state.descs.get(shown, -1), state.slots.get(shown, -1)),
+        ring=_ring(source, position, infos[shown], slots, state),
         rings=tuple(
             (q.name, tuple(p.number for p in state.packets.values() if p.where == q.name and p.waiting))
             for q in header.queues
@@ -67,6 +69,13 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
         machine=state.machine,
         where_next=str(step.crossings[-1].target) if step and step.crossings else "",
     )
+
+
+def _ring(source: Source, position: int, queue: QueueInfo, slots: int, state: FoldState) -> RingFrame | PackedRingFrame:
+    desc, slot = state.descs.get(queue.name, -1), state.slots.get(queue.name, -1)
+    if queue.format == "packed":
+        return packed_ring_frame(source, position, queue, slots, desc)
+    return ring_frame(source, position, queue, slots, desc, slot)
 
 
 def _entries(step: Step | None) -> int:

@@ -184,6 +184,97 @@ class RingFrame(Struct, frozen=True):
         return self.queue.rpartition(".")[2]
 
 
+class PackedSlotFrame(Struct, frozen=True):
+    """One column of a packed ring: a descriptor.
+
+    Attributes:
+        slot: its number.
+        addr, len, id: fields of the descriptor.
+        flags: AVAIL and USED, then the others as letters, such as `A-W`.
+        owner: who may touch it: `driver`, `device` (available or being worked on), `used` (given back, not yet taken).
+        packet: number of the packet the descriptor is for, 0 if none.
+        is_avail_next: the driver's next available descriptor goes here.
+        is_device_next: the device takes its next descriptor from here.
+        is_used_next: the device's next used descriptor goes here.
+        is_driver_next: the driver takes its next used descriptor from here.
+        driver_event, device_event: wrap counter of an event suppression structure that names this slot; -1 if it does
+            not, or if its flags do not refer to its place.
+    """
+
+    slot: int
+    addr: Cell
+    len: Cell
+    id: Cell
+    flags: Cell
+    owner: str
+    packet: int
+    is_avail_next: bool
+    is_device_next: bool
+    is_used_next: bool
+    is_driver_next: bool
+    driver_event: int
+    device_event: int
+
+    @property
+    def desc(self) -> int:
+        """The descriptor's number, which is that of its slot."""
+        return self.slot
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its fields in memory."""
+        return (self.addr, self.len, self.id, self.flags)
+
+
+class EventFrame(Struct, frozen=True):
+    """An event suppression structure of a packed queue.
+
+    Attributes:
+        place: slot and wrap counter, such as `3 w1`; it means something only with the flags DESC.
+        flags: `ENABLE`, `DISABLE`, `DESC`, or a number that means nothing.
+    """
+
+    place: Cell
+    flags: Cell
+
+
+class PackedRingFrame(Struct, frozen=True):
+    """A window on one packed virtqueue.
+
+    Attributes:
+        queue, direction, size, slots, desc, event_idx, num_free, changed: as of `RingFrame`.
+        driver_event, device_event: what each side wishes to be told of.
+        avail_wrap, next_avail: the driver's wrap counter, and the slot at which it goes on.
+        used_wrap, last_used: the wrap counter with which the driver reads what comes back, and where.
+        device_wrap, device_next: the wrap counter with which the device reads what is available, and where.
+        device_used_wrap, device_used: the device's wrap counter, and where it returns the next buffer.
+    """
+
+    queue: str
+    direction: str
+    size: int
+    slots: tuple[PackedSlotFrame, ...]
+    desc: int
+    event_idx: bool
+    driver_event: EventFrame
+    device_event: EventFrame
+    avail_wrap: Cell
+    next_avail: Cell
+    used_wrap: Cell
+    last_used: Cell
+    device_wrap: Cell
+    device_next: Cell
+    device_used_wrap: Cell
+    device_used: Cell
+    num_free: Cell
+    changed: bool
+
+    @property
+    def title(self) -> str:
+        """The queue's name without its machine's."""
+        return self.queue.rpartition(".")[2]
+
+
 class CounterFrame(Struct, frozen=True):
     """A counter: its name and title as in `COUNTERS`, its value at this position, and what the last step added."""
 
@@ -229,7 +320,7 @@ class Frame(Struct, frozen=True):
     threads: tuple[ThreadFrame, ...]
     packets: tuple[PacketFrame, ...]
     counters: tuple[CounterFrame, ...]
-    ring: RingFrame
+    ring: RingFrame | PackedRingFrame
     rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
     machine: str

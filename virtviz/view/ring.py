@@ -32,7 +32,7 @@ def flag_letters(flags: int) -> str:
     return "".join(letter for bit, letter in _FLAG_LETTERS if flags & bit) or "-"
 
 
-class _Marks:
+class Marks:
     """Which addresses a step wrote and read in one region."""
 
     def __init__(self, step: Step | None, region: str) -> None:
@@ -56,7 +56,7 @@ class _Marks:
 
 
 def ring_frame(source: Source, position: int, queue: QueueInfo, slots: int, desc: int, slot: int) -> RingFrame:
-    """Decode a window on a queue.
+    """Decode a window on a split queue.
 
     Args:
         source: where bytes and cells come from.
@@ -70,7 +70,7 @@ def ring_frame(source: Source, position: int, queue: QueueInfo, slots: int, desc
     slots = min(slots, size)
     desc = desc if desc < size else -1
     step = source.step(position) if position else None
-    marks = _Marks(step, queue.region)
+    marks = Marks(step, queue.region)
     at = SplitLayout(size, queue.desc, queue.avail, queue.used)
 
     def word(address: int) -> int:
@@ -135,7 +135,7 @@ def _start(source: Source) -> int:
 
 
 def _descriptor(
-    source: Source, position: int, queue: QueueInfo, at: SplitLayout, number: int, marks: _Marks
+    source: Source, position: int, queue: QueueInfo, at: SplitLayout, number: int, marks: Marks
 ) -> dict[str, Cell]:
     address = at.desc + _DESC.size * number
     addr, length, flags, following = _DESC.unpack(source.memory(position, queue.region, address, _DESC.size))
@@ -156,7 +156,7 @@ def _entries(
     queue: QueueInfo,
     at: SplitLayout,
     slot: int,
-    marks: _Marks,
+    marks: Marks,
     indices: tuple[int, int, int, int, int],
 ) -> dict[str, Cell]:
     """Decode one slot of the available and of the used ring.

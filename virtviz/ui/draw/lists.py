@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.trace import MEM, Access, Crossing
-from virtviz.spec.virtio import VIRTQ_USED_ELEM, used_element
+from virtviz.spec.virtio import in_parts, is_used_element
 from virtviz.ui.draw.stage import tone
 from virtviz.ui.grid import Grid, fit, wrap
 from virtviz.view.words import cost_name, domain_name
@@ -132,10 +132,9 @@ def _access(access: Access) -> str:
     name = f"{access.owner.rpartition('.')[2]} {access.field}".strip() or f"{access.region} at {access.addr:#x}"
     if isinstance(access.new, str) or isinstance(access.old, str) or access.new is None:
         return f"{name}, {access.size} bytes"
-    if access.field.startswith("used.ring[") and access.size == VIRTQ_USED_ELEM.size:
-        return f"{name} = {used_element(access.new)}"
-    if access.old is None:
-        return f"{name} = {access.new}"
+    new = in_parts(access.field, access.size, access.new)
+    if access.old is None or is_used_element(access.field, access.size):
+        return f"{name} = {new}"
     if access.old == access.new:
-        return f"{name} = {access.new}, as before"
-    return f"{name} {access.old} → {access.new}"
+        return f"{name} = {new}, as before"
+    return f"{name} {in_parts(access.field, access.size, access.old)} → {new}"

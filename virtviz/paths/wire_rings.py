@@ -1,0 +1,76 @@
+"""Making the two sides of a world's queues, and their routines, for the layout that driver and device agreed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from virtviz.engine.ops import Routine
+from virtviz.paths.knobs import EVENT_IDX, INDIRECT
+from virtviz.paths.qemu_packed import OVER_PACKED as DEVICE_OVER_PACKED
+from virtviz.paths.virtio_packed import OVER_PACKED as DRIVER_OVER_PACKED
+from virtviz.ring.dpdk_driver import PollingDriver
+from virtviz.ring.packed import PackedLayout
+from virtviz.ring.packed_driver import PackedDriver
+from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
+from virtviz.ring.split_driver import SplitDriver
+
+if TYPE_CHECKING:
+    from virtviz.engine.memory import Port
+    from virtviz.paths.knobs import World
+    from virtviz.paths.parts import Parts
+    from virtviz.ring.rings import DriverRing, Layout, QemuRing
+
+R = TypeVar("R", bound=Routine)
+
+_OVER_PACKED = {**DRIVER_OVER_PACKED, **DEVICE_OVER_PACKED}
+
+
+def routine_kind(world: World, kind: type[R]) -> type[R]:
+    """Give the class of a routine that works on a queue, for the layout of this world's queues.
+
+    Args:
+        world: checked settings.
+        kind: the class for split queues.
+    """
+    return _OVER_PACKED.get(kind, kind) if world["queue.format"] == "packed" else kind  # type: ignore[return-value]
+
+
+def make_driver(parts: Parts, name: str, memory: Port, layout: Layout, *, indirect: bool) -> DriverRing:
+    """Make the driver's side of a queue.
+
+    Args:
+        parts: the world in the making.
+        name: the queue's name.
+        memory: guest memory, as the driver's CPU reaches it.
+        layout: where the queue lies.
+        indirect: the queue may use indirect tables; Linux does not where it keeps a context for each buffer.
+    """
+    split_kind = PollingDriver if parts.world["guest"] == "dpdk" else SplitDriver
+    kind = PackedDriver if isinstance(layout, PackedLayout) else split_kind
+    event_idx, start = parts.world.has(EVENT_IDX), parts.world.number("queue.start")
+    made: DriverRing = kind(parts.state, name, memory, layout, event_idx=event_idx, indirect=indirect, start=start)  # type: ignore[arg-type]
+    return made
+
+
+def make_qemu_ring(parts: Parts, name: str, memory: Port, layout: Layout) -> QemuRing:
+    """Make QEMU's side of a queue.
+
+    Args:
+        parts: the world in the making.
+        name: such as `qemu-4002.transmitq1.ring`.
+        memory: guest memory, as the CPU of QEMU's main loop reaches it.
+        layout: where the queue lies.
+    """
+    world = parts.world
+    kind = QemuPackedDevice if isinstance(layout, PackedLayout) else QemuDevice
+    made: QemuRing = kind(
+        parts.state,
+        name,
+        memory,
+        layout,  # type: ignore[arg-type]
+        back_end="qemu",
+        event_idx=world.has(EVENT_IDX),
+        indirect=world.has(INDIRECT),
+        start=world.number("queue.start"),
+    )
+    return made
