@@ -24,10 +24,11 @@ WORLDS = [{"path": path} for path in KNOBS["path"].choices] + [
     {"profile": "recorded"},
     {"vcpu": "halted"},
 ]
-ONCE = 300_000
+ONCE = 700_000
 """Steps after which whatever is made once, such as blocks, has been made."""
+MORE = 200_000
 BYTES_MORE = 100_000
-"""What the same number of steps again may leave: a block made late, nothing that grows with a step or a packet."""
+"""What so many more steps may leave: a block made late, nothing that grows with a step or a packet."""
 
 
 def machine_for(items, settings, rounds):
@@ -43,12 +44,12 @@ def test_ten_times_the_packets_are_ten_times_the_steps(settings):
 
 @pytest.mark.parametrize("settings", WORLDS, ids=str)
 def test_a_long_run_is_counted_in_flat_memory(settings):
-    machine = machine_for(BULK, settings, 30_000)
+    machine = machine_for(BULK, settings, 100_000)
     assert machine.run(ONCE) == ONCE
     gc.collect()
     tracemalloc.start()
     try:
-        assert machine.run(ONCE) == ONCE
+        assert machine.run(MORE) == MORE
         gc.collect()
         held = tracemalloc.get_traced_memory()[0]
     finally:

@@ -38,11 +38,13 @@ GAP = "..."
 EXITS = {
     "npf": [
         "npf: MMIO write, handled in the kernel (ioeventfd)",
+        "npf: MMIO write, handled in the kernel",
+        "npf: MMIO read, handled in user space (QEMU)",
         "npf: MMIO write, handled in user space (QEMU)",
     ],
     "interrupt": ["interrupt: kick IPI for a device interrupt"],
     "vintr": ["vintr: window opened for a waiting device interrupt"],
-    "msr": ["msr: x2APIC EOI write", "msr: msr 3b"],
+    "msr": ["msr: x2APIC EOI write", "msr: x2APIC read", "msr: msr 3b"],
     "hlt": ["hlt (guest idle)"],
 }
 """Reason of an exit -> its entries in counts.yaml, without those marked as no packet work."""
@@ -155,13 +157,14 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     pairs |= _exits(recorded, functions)
     for call in ("poll", "recvmsg", "sendmsg"):
         pair("syscalls", f"handler: {call}", sum(n for f, n in functions.items() if f.startswith(f"{call}:ret")))
-    for key, simulated in _qemu_calls(functions).items():
+    for key, simulated in _qemu_calls(projection).items():
         pair("syscalls", key, simulated)
     for source in ("ioeventfd_write", "vhost_tx_batch", "handle_rx"):
         pair("eventfd_signals", source, signals[source])
     pairs |= _wakeups(recorded, functions)
     injected = sum(n for key, n in recorded["interrupt_injections"].items() if "device" in key and "re-" not in key)
     pairs["interrupt_injections: device"] = (injected, functions["kvm_inj_virq"])
+    pair("guest_interrupts", "eth0", sum(step.op == "read_icr" for step in steps))
     for number in range(len(simulation.vms[0].pairs)):
         pair("guest_interrupts", f"virtio0-input.{number}", by_queue[f"receiveq{number + 1}"])
         pair("guest_interrupts", f"virtio0-output.{number}", by_queue[f"transmitq{number + 1}"])
@@ -178,17 +181,23 @@ def _counts(case: Case, simulation: Any, trace: Any, begin: int, projection: Pro
     return pairs
 
 
-def _qemu_calls(functions: Counter[str]) -> dict[str, int]:
+def _qemu_calls(projection: Projection) -> dict[str, int]:
     """Count the system calls of QEMU's threads; one that sleeps at the end has not returned, and is not counted."""
-    main_loop, vcpu = "qemu-system-x86", "CPU 0/KVM"
+    calls = {
+        "ppoll": ("ppoll:ret=0", "ppoll:ret=1", "ppoll:ret=data"),
+        "read eventfd": ("read:eventfd",),
+        "read tap": ("read:tap",),
+        "write eventfd": ("write:eventfd",),
+        "writev tap": ("writev:tap",),
+        "ioctl KVM_SIGNAL_MSI": ("ioctl:KVM_SIGNAL_MSI",),
+        "ioctl KVM_IRQ_LINE_STATUS": ("ioctl:KVM_IRQ_LINE_STATUS",),
+        "ioctl KVM_RUN": ("kvm_userspace_exit",),
+    }
+    lines = Counter(projection.lines)
     return {
-        f"{main_loop}: ppoll": functions["ppoll:ret=0"] + functions["ppoll:ret=1"],
-        f"{main_loop}: read eventfd": functions["read:eventfd"],
-        f"{main_loop}: read tap": functions["read:tap"],
-        f"{main_loop}: writev tap": functions["writev:tap"],
-        f"{main_loop}: ioctl KVM_SIGNAL_MSI": functions["ioctl:KVM_SIGNAL_MSI"],
-        f"{vcpu}: write eventfd": functions["write:eventfd"],
-        f"{vcpu}: ioctl KVM_RUN": functions["kvm_userspace_exit"],
+        f"{recorded}: {call}": sum(lines[thread, function] for function in functions)
+        for recorded, thread in (("qemu-system-x86", MAIN_LOOP), ("CPU 0/KVM", VCPU))
+        for call, functions in calls.items()
     }
 
 

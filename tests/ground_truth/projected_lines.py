@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.trace import Step, Trace
 
-XMIT = ["dev_hard_start_xmit", "start_xmit"]
+XMIT = ["{virtio}dev_hard_start_xmit", "{virtio}start_xmit"]
 WAKEUP = ["vhost_poll_wakeup", "vhost_work_queue"]
 CLEAN = ["virtqueue_disable_cb", "free_old_xmit_skbs"]
 OUTPUT = ["ovs_execute_actions", "do_output", "ovs_vport_send", "__dev_queue_xmit"]
@@ -37,6 +37,7 @@ TAP = ["sch_direct_xmit", "dev_hard_start_xmit", "tun_net_xmit"]
 UPCALL = ["queue_userspace_packet", "skb_zerocopy"]
 INJECT = ["svm_inject_irq", "kvm_inj_virq", "kvm_entry"]
 READ_TAP = ["tun_chr_read_iter", "tun_do_read"]
+TO_QEMU = ["kvm_userspace_exit", "ioctl:ret=0", "QEMU kvm_run_exit"]
 RECEIVE = ["skb_copy_datagram_iter", "recvmsg:ret=data"]
 
 LINES: dict[str, list[str] | dict[str, list[str]]] = {
@@ -69,6 +70,45 @@ LINES: dict[str, list[str] | dict[str, list[str]]] = {
     "WriteEventfd.write": ["eventfd_write"],
     "WriteEventfd.finish": ["write:ret=data"],
     "HandleMmio.release_lock": ["ioctl:KVM_RUN"],
+    # (a) e1000: KVM, QEMU's vCPU thread, the interrupt line, the guest
+    "LeaveForDeviceAmd.exit_npf": ["kvm_exit:npf"],
+    "LeaveForDevice.emulate": ["x86_emulate_instruction", "kvm_mmio"],
+    "StoreInQemu.find_nobody": ["kvm_io_bus_write"],
+    "StoreInQemu.return_to_qemu": TO_QEMU,
+    "LoadInQemu.return_to_qemu": TO_QEMU,
+    "LoadInQemu.complete": ["x86_emulate_instruction", "kvm_mmio"],
+    "StoreLater.park": ["kvm_io_bus_write"],
+    "ServeAccess.catch_up": {"parked": ["QEMU memory_region_ops_write"]},
+    "ServeAccess.dispatch": ["QEMU memory_region_ops_write"],
+    "ServeAccess.release_lock": ["ioctl:KVM_RUN"],
+    "ServeLoad.dispatch": [],
+    "ServeLoad.release_lock": ["QEMU memory_region_ops_read", "ioctl:KVM_RUN"],
+    "SendRing.send": ["writev:tap"],
+    "UpdateLine.notify": {"asleep": ["write:eventfd"]},
+    "TakeBuffers.notify": {"asleep": ["write:eventfd"]},
+    "TellKvm.tell": ["ioctl:KVM_IRQ_LINE_STATUS"],
+    "TellKvmQ35.tell_pic": ["ioctl:KVM_IRQ_LINE_STATUS"],
+    "TellKvmQ35.tell_ioapic": ["ioctl:KVM_IRQ_LINE_STATUS"],
+    "IrqLine.take_level": ["kvm_vm_ioctl_irq_line", "kvm_set_irq"],
+    "IrqLine.finish": ["kvm_ioapic_set_irq", "ioctl:ret=0"],
+    "OtherIrqLine.take_level": ["kvm_vm_ioctl_irq_line", "kvm_set_irq"],
+    "OtherIrqLine.finish": ["kvm_ioapic_set_irq", "ioctl:ret=0"],
+    "ReadTmr.exit_msr": ["kvm_exit:msr", "kvm_msr"],
+    "LevelEoiByMsr.exit_msr": ["kvm_exit:msr"],
+    "LevelEoi.update_pin": ["kvm_ack_irq", "kvm_msr"],
+    "PpollUntil.wait": {
+        "ready": ["ppoll:ret=1"],
+        "frame": ["ppoll:ret=1"],
+        "both": ["ppoll:ret=data"],
+        "timeout": ["ppoll:ret=0"],
+    },
+    "PpollAtOnce.look": {"nothing": ["ppoll:ret=0"], "ready": ["ppoll:ret=1"], "both": ["ppoll:ret=data"]},
+    "XmitFrame.pad": ["e1000_xmit_frame"],
+    "Interrupt.read_icr": ["irq_handler_entry", "e1000_intr"],
+    "Poll.begin": ["e1000_clean"],
+    "Poll.end_of_sent": ["e1000_clean_rx_irq"],
+    "RefillRing.begin": {"buffers": ["e1000_alloc_rx_buffers"]},
+    "Poll.finish": {"complete": ["napi_complete_done"]},
     # Q-TX
     "WakePoller.wake_main_loop": {"woke": ["wake QEMU main loop"]},
     "PpollWait.wait": {"ready": ["ppoll:ret=1"], "frame": ["ppoll:ret=1"]},
@@ -239,6 +279,7 @@ RESULTS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """What a traced function returned, by outcome."""
 
+NOT_TRACED = "-"
 HOST_ROUTINES_OF_THE_VCPU = ("HandleKick", "EnterGuest", "LeaveForInterrupt", "EoiExit", "HaltVcpu", "PollWakeup")
 
 
@@ -267,9 +308,13 @@ def project(trace: Trace, begin: int, protocol: str, begins_with: str, *, qemu_e
         qemu_events: QEMU's own events were recorded too.
     """
     projection = Projection()
+    hidden = NOT_TRACED if qemu_events else (NOT_TRACED, "QEMU ")
     switches = _Switches(thread.name for thread in trace.machine.threads if thread.kind != "vcpu")
     # What a ping's packet is queued by is traced; UDP's counterpart is not.
     words = {"protocol": protocol, "socket": "ping_rcv" if protocol == "icmp" else ""}
+    # Not traced where the driver is another one.
+    has_virtio = any(type(op.routine).__name__.startswith("StartXmit") for op in trace.machine.program.ops)
+    words["virtio"] = "" if has_virtio else NOT_TRACED
     began = False
     for n in range(1, len(trace) + 1):
         step, arc = trace.step(n), trace.machine.arc_at(n - 1)
@@ -281,7 +326,7 @@ def project(trace: Trace, begin: int, protocol: str, begins_with: str, *, qemu_e
             began = True
             lines = lines[lines.index(begins_with) :]
         if began:
-            wanted = [name for name in lines if name and (qemu_events or not name.startswith("QEMU "))]
+            wanted = [name for name in lines if name and not name.startswith(hidden)]
             projection.lines += [(where, name) for name in wanted]
             for name, value in _results(arc.op.routine, step):
                 projection.results.setdefault(name, []).append(value)
@@ -333,7 +378,7 @@ def _thread_of(step: Step, routine: str) -> str:
         return HOST_SOFTIRQ
     if step.domain.startswith("host") or routine == "LeaveForInterrupt":
         return VCPU
-    if routine.removesuffix("ThenWork") in ("TakeInterrupt", "Sendmsg") and step.outcome == "softirq":
+    if routine.removesuffix("ThenWork").startswith(("Take", "Sendmsg")) and step.outcome == "softirq":
         return GUEST_SOFTIRQ
     return {"process": GUEST_PROCESS, "softirq": GUEST_SOFTIRQ, "hardirq": GUEST_HARDIRQ}[step.context]
 

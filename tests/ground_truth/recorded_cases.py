@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recorded_lines import GUEST_HARDIRQ, GUEST_SOFTIRQ, HANDLER, PAIR, SECOND, VCPU, WORKER
+from recorded_lines import GUEST_HARDIRQ, GUEST_SOFTIRQ, HANDLER, MAIN_LOOP, PAIR, SECOND, VCPU, WORKER
 
 from virtviz.engine.trace import Trace
 from virtviz.paths.knobs import make_world
@@ -37,6 +37,7 @@ KNOWN = {"flows": "known"}
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off"}
 BRIDGE = {"switch": "bridge"}
+E1000 = {"path": "e1000"}
 PAIRS = {"queues": 2}
 OFF, HALTED, NIC = {"guest_if": "off"}, {"vcpu": "halted"}, {"far_port": "nic"}
 
@@ -51,6 +52,9 @@ TX_SIGNALLED = ("vhost", "kick_vcpu")
 WORKER_DONE = ("vhost", "")
 QEMU_DONE = ("qemu", "")
 HANDLER_DONE = ("handler1", "")
+HANDLER_2_DONE = ("handler2", "")
+TO_ICR = ("vcpu", "read_icr")
+TIMER_OVER = ("vm1.mitigation", "")
 
 Reasons = Mapping[tuple[str, str], tuple[int, str]]
 TIMER_FIRST = {
@@ -63,6 +67,19 @@ TIMER_FIRST = {
 TIMER_TWICE = {key: (2, why) for key, (_, why) in TIMER_FIRST.items()}
 VCPU_B = VCPU + SECOND
 OTHER_TIMER = "guest B's timer, kept by the host, wakes its vCPU once more"
+ENDS_BEFORE_MAIN_LOOP = {
+    (MAIN_LOOP, name): (1, "the recording ends before the main loop has looked why it was woken last")
+    for name in (
+        "switch in",
+        "ppoll:ret=1",
+        "read:eventfd",
+        "eventfd_read",
+        "read:ret=data",
+        "ppoll:enter",
+        "switch out",
+    )
+}
+LOCK_CONTENDED = "the main loop had to wait for the Big QEMU Lock, which the vCPU's thread held"
 WAKES_UP = ("switch in", "kvm_vcpu_wakeup", "kvm_entry")
 HALTS = ("kvm_exit:hlt", "kvm_vcpu_halt", "kvm_vcpu_block", "switch out")
 IDLE_TIMER = "the timer of vCPU 0, kept by the host, wakes it, although it has nothing to do with the packet"
@@ -91,6 +108,22 @@ RECEIVE_FIRST = {
 OTHER_HANDLER = (
     "the scheduler ran handler1 where upcalls are handler2's; here a handler stays on its CPU and takes both"
 )
+TWO_HANDLERS = {
+    (HANDLER, name): (count, OTHER_HANDLER)
+    for name, count in {
+        "wake OVS handler": 1,
+        "switch in": 1,
+        "poll:ret=1": 1,
+        "recvmsg:enter": 2,
+        "recvmsg:ret=-11": 2,
+        "poll:enter": 3,
+        "poll:ret=0": 2,
+        "switch out": 1,
+    }.items()
+}
+ONE_HANDLER = {
+    (HANDLER, name): (1, OTHER_HANDLER) for name in ("recvmsg:enter", "recvmsg:ret=-11", "poll:enter", "poll:ret=0")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +164,9 @@ class Case:
     def begins_with(self) -> str:
         """The line the recorded window begins with."""
         first = next(i for i in self.items if isinstance(i, Item) and i.id == "packet")
-        return "start_xmit" if first.outgoing else "softirq_entry"
+        if not first.outgoing:
+            return "softirq_entry"
+        return "e1000_xmit_frame" if self.settings.get("path") == "e1000" else "start_xmit"
 
 
 CASES = (
@@ -404,23 +439,8 @@ CASES = (
         "the answer's interrupt comes while the guest polls its transmit queue",
         TIMER_TWICE
         | {(GUEST_SOFTIRQ, "softirq_entry"): (1, "the softirq ran in ksoftirqd, which leaves it and takes it up again")}
-        | {
-            (HANDLER, name): (count, OTHER_HANDLER)
-            for name, count in {
-                "wake OVS handler": 1,
-                "switch in": 1,
-                "poll:ret=1": 1,
-                "recvmsg:enter": 2,
-                "recvmsg:ret=-11": 2,
-                "poll:enter": 3,
-                "poll:ret=0": 2,
-                "switch out": 1,
-            }.items()
-        },
-        {
-            (HANDLER, name): (1, OTHER_HANDLER)
-            for name in ("recvmsg:enter", "recvmsg:ret=-11", "poll:enter", "poll:ret=0")
-        },
+        | TWO_HANDLERS,
+        ONE_HANDLER,
     ),
     Case(
         "virtio-qemu-noioeventfd-tap-ovs.tx1-hit",
@@ -436,6 +456,79 @@ CASES = (
         (TO_ENTRY, QEMU_DONE),
         "the same with interrupts off: a vintr exit",
     ),
+    Case(
+        "e1000-tap-ovs.tx1-hit",
+        ONE_OUT,
+        KNOWN | E1000,
+        (TO_REST,),
+        "the main loop's ppoll returns while the guest is in its interrupt: the timer's 128 µs are over by then",
+    ),
+    Case(
+        "e1000-tap-ovs.tx1-hit.with-qemu-events",
+        ONE_OUT,
+        KNOWN | E1000,
+        (TO_REST,),
+        "as tx1-hit",
+    ),
+    Case(
+        "e1000-tap-ovs.rx1-hit",
+        ONE_IN,
+        KNOWN | E1000 | HALTED,
+        (TO_REST,),
+        "kvm_vcpu_wakeup: the vCPU had halted",
+        {
+            (VCPU, "wake QEMU main loop"): (1, LOCK_CONTENDED),
+            (MAIN_LOOP, "switch out"): (1, LOCK_CONTENDED),
+            (MAIN_LOOP, "switch in"): (1, LOCK_CONTENDED),
+        },
+    ),
+    Case(
+        "e1000-tap-ovs.rx1-hit.with-qemu-events",
+        ONE_IN,
+        KNOWN | E1000 | HALTED,
+        (TO_REST,),
+        "as rx1-hit",
+        extra=ENDS_BEFORE_MAIN_LOOP,
+    ),
+    Case(
+        "e1000-tap-ovs.ping-hit",
+        PING,
+        KNOWN | E1000,
+        (TO_ICR, TIMER_OVER, QEMU_DONE),
+        "ppoll returns 2, for eventfd and TAP, and the answer is there before ICR is read: one interrupt for both",
+    ),
+    Case(
+        "e1000-tap-ovs.ping-hit.with-qemu-events",
+        PING,
+        KNOWN | E1000,
+        (TO_ICR, TIMER_OVER, QEMU_DONE),
+        "as ping-hit",
+    ),
+    Case(
+        "e1000-tap-ovs.ping-first",
+        PING_FIRST,
+        E1000,
+        (TO_REST, HANDLER_2_DONE, TIMER_OVER, QEMU_DONE),
+        (
+            "the main loop gets to run when the answer has come. The timer is over but not run: the frame raises no "
+            "line, and the timer does"
+        ),
+        {
+            (VCPU, "kvm_exit:vintr"): (1, "the guest is at work with interrupts off when the answer's comes"),
+            (VCPU, "kvm_entry"): (1, "after that exit"),
+        }
+        | TWO_HANDLERS,
+        ENDS_BEFORE_MAIN_LOOP | ONE_HANDLER,
+    ),
+    Case(
+        "e1000-tap-ovs.ping-first.with-qemu-events",
+        PING_FIRST,
+        E1000 | HALTED,
+        (TO_REST,),
+        "the vCPU halts, and sleeps until the answer's interrupt",
+        TIMER_FIRST | TWO_HANDLERS,
+        ONE_HANDLER,
+    ),
 )
 
 
@@ -446,7 +539,7 @@ def run(case: Case) -> tuple[Simulation, Trace, int]:
     packet = simulation.traffic.packet_called("packet")
     vcpu = simulation.vms[0].pairs[simulation.traffic.item_of(packet)[1].vcpu].vcpu
     # The warm-up, as it comes.
-    if case.begins_with == "start_xmit":
+    if case.begins_with != "softirq_entry":
         while machine.step() and vcpu.me.packet != packet:
             pass
     begin = machine.position

@@ -181,7 +181,11 @@ def _second(name: str) -> str:
 
 
 def _packet_work(lines: Iterable[Line]) -> Iterator[Line]:
-    """Drop the guest's timer, host ticks and double lines."""
+    """Drop the guest's timer, host ticks, double lines, and what is injected once more because of a tick."""
+    lines = list(lines)
+    again = {i for i, line in enumerate(lines) if line.name == "kvm_inj_virq" and "[reinjected]" in line.detail}
+    again |= {i - 1 for i in again if lines[i - 1].name == "svm_inject_irq"}
+    lines = [line for i, line in enumerate(lines) if i not in again]
     # The virtual machines whose vCPU was kicked, and those whose next entry ends a tick.
     kicked: set[str] = set()
     ticked: set[str] = set()
@@ -279,7 +283,7 @@ class _HostThreads:
 
 def _guest_thread(line: Line, base: str) -> str:
     if (
-        line.name in ("irq_handler_entry", "vring_interrupt")
+        line.name in ("irq_handler_entry", "vring_interrupt", "e1000_intr")
         or line.name.startswith("skb_")
         or line.caller.startswith("skb_")
     ):
@@ -288,8 +292,12 @@ def _guest_thread(line: Line, base: str) -> str:
         line.caller + line.detail
     ):
         return GUEST_SOFTIRQ
-    if line.name.startswith("virtnet_poll"):
+    if line.name.startswith(("virtnet_poll", "e1000_clean", "e1000_alloc")):
         return GUEST_SOFTIRQ
-    if "start_xmit" in line.name + line.caller + line.detail or line.name in ("virtqueue_notify", "vp_notify"):
+    if "start_xmit" in line.name + line.caller + line.detail or line.name in (
+        "virtqueue_notify",
+        "vp_notify",
+        "e1000_xmit_frame",
+    ):
         return GUEST_PROCESS
     return base

@@ -186,6 +186,7 @@ def test_a_long_run_gives_every_buffer_back():
         ({"guest": "dpdk", "features": "event_idx"}, "features", "set features=indirect,mergeable"),
         ({"guest": "dpdk", "vcpu": "halted"}, "vcpu", "set vcpu=running"),
         ({"guest": "dpdk", "queues": 2}, "queues", "set queues=1"),
+        ({"guest": "dpdk", "path": "virtio-qemu", "queue.format": "packed"}, "queue.format", "use split"),
     ],
 )
 def test_what_does_not_go_together_says_what_to_set(settings, knob, says):

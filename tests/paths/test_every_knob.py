@@ -27,6 +27,7 @@ NO_LIMIT = {"socket_sndbuf": 1 << 24}
 QEMU = {"path": "virtio-qemu"}
 NO_APICV = {"apicv": "off"}
 OLD = {"guest_bql": "off"}
+E1000 = {"path": "e1000"}
 HALTED = {"vcpu": "halted"}
 POLLED = {"path": "vhost-user", "switch": "ovs-dpdk"}
 BAD_HEAD = [OUT, Poke("transmitq1", "avail.ring[0]", 999)]
@@ -126,6 +127,7 @@ EFFECTS: dict[str, Effect] = {
     "queue.start": Effect({}, {"queue.start": 65535}, [OUT], written("avail.idx"), ([1], [0])),
     "queue.show": Effect({}, {"queue.show": 16}, [OUT], drawn_slots, (8, 16)),
     "vms": Effect({}, {"vms": 2}, PING, lambda world: len(world.simulation.vms), (1, 2)),
+    "machine": Effect(E1000, E1000 | {"machine": "q35"}, [OUT], counter("host_syscalls"), (6, 10)),
     "guest": Effect(POLLED, POLLED | {"guest": "dpdk"}, [IN], counter("interrupts"), (1, 0)),
     "queues": Effect({}, {"queues": 2}, [OUT], workers, (1, 2)),
     "rx_buffer": Effect({}, {"rx_buffer": 64}, [Item(outgoing=False)], written("used.idx"), ([1], [2])),

@@ -38,6 +38,7 @@ EFFECTS = {
     "vms": ({}, {"vms": 2}, PING),
     "queues": ({}, {"queues": 2}, PING),
     "path": ({}, {"path": "virtio-qemu"}, PING),
+    "machine": ({"path": "e1000"}, {"path": "e1000", "machine": "q35"}, PING),
     "ioeventfd": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "ioeventfd": "off"}, PING),
     "switch": ({}, {"switch": "bridge"}, PING),
     "flows": ({}, {"flows": "known"}, PING),
@@ -306,3 +307,32 @@ def test_flags_instead_of_event_indices_are_written():
     written = {write.field for step in steps for write in step.writes}
     assert {"avail.flags", "used.flags"} <= written
     assert "avail_event" not in written
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ioeventfd": "off"},
+        {"features": "event_idx"},
+        {"queue.start": 5},
+        {"rx_buffer": 64},
+        {"napi_tx": "off"},
+        {"tx_stop_threshold": 40},
+        {"guest_bql": "off"},
+        {"tx_batch": 4},
+        {"weight": 8},
+        {"device_checks": "qemu"},
+    ],
+    ids=str,
+)
+def test_settings_of_virtio_mean_nothing_for_an_e1000_and_are_refused_with_what_to_do(setting):
+    (name,) = setting
+    with pytest.raises(KnobError) as caught:
+        make_world({"path": "e1000"} | setting)
+    assert name in str(caught.value)
+    assert "or set path=vhost-net or path=virtio-qemu" in str(caught.value)
+
+
+def test_the_ring_of_an_e1000_is_not_smaller_than_linux_makes_it():
+    with pytest.raises(KnobError, match=r"set queue\.size=64 or more"):
+        make_world({"path": "e1000", "queue.size": 32})

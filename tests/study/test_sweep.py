@@ -73,7 +73,7 @@ def test_a_value_of_several_words_is_joined_with_plus():
         (["burst=many"], "burst is a whole number from 1 to 10000, not 'many'"),
         (["queue.size=64,64"], "has a value twice"),
         (["queue.size=64", "queue.size=128"], "--sweep queue.size is there twice"),
-        (["queue.size=64,100"], "queue.size=100: queue.size is a power of two"),
+        (["queue.size=64,100"], "queue.size=100: a split ring has a power of two"),
         (["queue.size=16,64", "vcpu=halted"], "queue.size=16, vcpu=halted: a transmit queue of 16 descriptors"),
         (
             [f"queue.start={','.join(map(str, range(400)))}", f"burst={','.join(map(str, range(1, 400)))}"],
@@ -179,7 +179,7 @@ def test_a_failing_run_names_its_settings_wherever_it_runs():
     bad = Point("vhost-net", (("queue.size", "100"),), ({"queue.size": "100"},), Frames(), timed=False)
     for jobs in (1, 2):
         with pytest.raises(
-            LearnerError, match=r"the run with vhost-net, queue.size=100 failed: KnobError: queue.size is"
+            LearnerError, match=r"the run with vhost-net, queue.size=100 failed: KnobError: a split ring"
         ):
             run_all([*good, bad], jobs)
 

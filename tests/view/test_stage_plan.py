@@ -31,6 +31,8 @@ WORLDS = {
     "vhost-user": POLLED,
     "dpdk": POLLED | {"guest": "dpdk"},
     "dpdk kicks": {"guest": "dpdk"},
+    "e1000": {"path": "e1000", "flows": "unknown"},
+    "e1000 and tunnel": {"path": "e1000"} | TUNNEL,
 }
 
 

@@ -23,6 +23,7 @@ class EffectKind(StrEnum):
     DMA = "dma"
     UPCALL = "upcall"
     DROP = "drop"
+    TIMER = "timer"
 
 
 WOKE = "woke"
@@ -38,6 +39,7 @@ DMA_READ = "read by dma"
 DMA_WRITTEN = "written by dma"
 UPCALLED = "upcalled"
 DROPPED = "dropped"
+TIMER_SET = "timer set"
 
 EFFECT_OF_OUTCOME: dict[str, tuple[EffectKind, str | None]] = {
     WOKE: (EffectKind.WAKEUP, None),
@@ -53,5 +55,7 @@ EFFECT_OF_OUTCOME: dict[str, tuple[EffectKind, str | None]] = {
     DMA_WRITTEN: (EffectKind.DMA, None),
     UPCALLED: (EffectKind.UPCALL, None),
     DROPPED: (EffectKind.DROP, None),
+    TIMER_SET: (EffectKind.TIMER, "mitigation"),
 }
-"""Outcome word -> the effect it stands for, and the way it was done where there are several (interrupts)."""
+"""Outcome word -> the effect it stands for, and the way it was done where there are several (interrupts; timers, by
+which the cost profile knows how long they run)."""

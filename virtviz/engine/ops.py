@@ -119,7 +119,7 @@ class OpSpec(Struct, frozen=True):
         cost: key of the cost profile for the op's own work.
         cause: why the crossing that follows happens; empty: the title.
         size: name of a method that, given the registers after the op, says how many bytes a copy or DMA moved.
-        target: attribute holding the thread or threads that a wake-up or interrupt of this op reaches.
+        target: attribute holding the thread that a wake-up, an interrupt or a timer of this op reaches.
         fence: a full memory barrier: the thread's earlier stores are visible before anything after it.
         private: touches nothing that another thread could see; exploration need not branch here.
         guard: name of a method without arguments; the op can run only while it answers True.

@@ -29,8 +29,9 @@ EFFECT = 16
 """Set in an arc's kind when it has an effect that moves clocks (a wake-up, an interrupt, a copy)."""
 
 _IDLE = (lambda self, me: None).__code__  # noqa: ARG005 - what a method without a body compiles to
-_TARGETED = (EffectKind.WAKEUP, EffectKind.ALREADY_AWAKE, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ)
-_TIMED = (EffectKind.WAKEUP, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ, EffectKind.COPY, EffectKind.DMA)
+_REACHING = (EffectKind.WAKEUP, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ, EffectKind.TIMER)
+_TARGETED = (*_REACHING, EffectKind.ALREADY_AWAKE)
+_TIMED = (*_REACHING, EffectKind.COPY, EffectKind.DMA)
 
 Function = Callable[["Registers"], str | None]
 Step = tuple[Function, Mapping[str | None, tuple[int, int, int, int]]]

@@ -53,10 +53,10 @@ class PlaceLine(Line):
 
 
 class QueueLine(Line):
-    """A virtqueue: where its parts lie, and under which names its two sides keep their cells.
+    """A queue: where its parts lie, and under which names its two sides keep their cells.
 
     Of a packed one `desc` is the descriptor ring, `avail` the driver's and `used` the device's event suppression
-    structure.
+    structure. An e1000's has only descriptors.
     """
 
     name: str
@@ -69,7 +69,7 @@ class QueueLine(Line):
     event_idx: bool
     driver: str
     device: str
-    format: Literal["split", "packed"] = "split"
+    format: Literal["split", "packed", "e1000"] = "split"
 
 
 class PacketLine(Line):

@@ -80,6 +80,8 @@ def build(
 
 def _check_link_can_change(world: World) -> None:
     """Refuse worlds in which a change of a virtual machine's link is not followed."""
+    if world["path"] == "e1000":
+        raise KnobError("path", "the link of an e1000 is always up here; set path=vhost-net or path=virtio-qemu")
     if world.number("queues") > 1:
         raise KnobError("queues", "a link can be changed with one queue pair only; set queues=1")
     if world["path"] == "vhost-user":
@@ -95,6 +97,12 @@ def _fit_pokes(lesson: Lesson, world: World) -> None:
     layout = _layout(world)
     for event in lesson.scenario:
         if isinstance(event.poke, PokeEvent):
+            if world["path"] == "e1000":
+                raise KnobError(
+                    "path",
+                    f"the scenario changes {shown(event.poke.field)} of a virtqueue, and an e1000 has no virtqueues; "
+                    "set path=vhost-net or path=virtio-qemu",
+                )
             try:
                 layout.field_place(event.poke.field)
             except ValueError as error:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from virtviz.engine.ops import pick
 from virtviz.lesson.conditions import is_field
+from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS
 
 if TYPE_CHECKING:
     from virtviz.engine.program import Arc
@@ -30,9 +31,17 @@ RING_FIELDS: Final = {
         *("desc", "desc.addr", "desc.len", "desc.id", "desc.flags"),
         *("driver_event.desc", "driver_event.flags", "device_event.desc", "device_event.flags"),
     ),
+    "e1000": ("desc", *(f"desc.{field}" for field in {**TX_FIELDS, **RX_FIELDS})),
 }
-"""Fields of a virtqueue by its format, without the slot. Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8, 2.8.13, 2.8.14."""
-_WRITTEN_WHOLE: Final = {"split": ("desc.", "used.ring."), "packed": ("desc.addr",)}
+"""Fields of a queue by its format, without the slot.
+
+Source: virtio 1.4, 2.7.5, 2.7.6, 2.7.8, 2.8.13, 2.8.14; Intel's 8254x manual.
+"""
+_WRITTEN_WHOLE: Final = {
+    "split": ("desc.", "used.ring."),
+    "packed": ("desc.addr",),
+    "e1000": ("desc.length", "desc.cmd", "desc.special", "desc.errors"),
+}
 """Beginnings of fields that are part of a record; steps write the whole record."""
 
 
@@ -57,8 +66,8 @@ class Names(Struct, frozen=True):
         threads, queues, packets: by their full names; packets in the order of their numbers.
         cells: names of cells with a value of their own, without index.
         pools: names of packet memories, whose fields are called `slot[n]`.
-        size: slots of the virtqueues.
-        format: their format, `split` or `packed`.
+        size: slots of the queues.
+        format: their format: `split`, `packed` or `e1000`.
     """
 
     arrows: tuple[Arrow, ...]

@@ -22,7 +22,6 @@ from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
 from virtviz.spec.tunnels import OUTER_BYTES
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -212,7 +211,7 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
 
 def _in_pair(pair: Pair, packet: int) -> list[Callable[[], bytes]]:
     """Give the ways to look for a packet in a virtual machine's memory, where one of its queue pairs has it."""
-    return [lambda: _in_pool(pair.skbs, packet), lambda: _in_receive_buffers(pair, packet)]
+    return [lambda: _in_pool(pair.skbs, packet), lambda: pair.received_bytes(packet)]
 
 
 def _side(step: Step) -> Side:
@@ -257,26 +256,3 @@ def _slots_of(pool: PacketPool, packet: int) -> list[int]:
     slots = [slot for slot, number in enumerate(mine.packet) if number == packet and mine.length[slot]]
     free = set(mine.free[: mine.free_count])
     return [slot for slot in slots if slot not in free] or slots
-
-
-def _in_receive_buffers(pair: Pair, packet: int) -> bytes:
-    """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
-    buffers, driver = pair.buffers, pair.rx_driver.cells
-    slots = buffers.cells
-    found = bytearray()
-    parts: list[tuple[int, int]] = []
-    chain: set[int] = set()
-    for first in (slot for slot, number in enumerate(slots.packet) if number == packet and slots.skip[slot]):
-        found += buffers.data(first)
-        slot = first
-        while slot:
-            chain.add(slot)
-            slot = slots.link[slot]
-    if driver.token not in chain:
-        parts.append((driver.token, driver.written))
-    parts += pair.rx_driver.peek_used()
-    for slot, written in parts:
-        if slots.packet[slot] == packet:
-            skip = 0 if found else VIRTIO_NET_HDR_BYTES
-            found += buffers.memory.bytes[buffers.at[slot] + skip : buffers.at[slot] + written]
-    return bytes(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from virtviz.ring.e1000 import RX_FIELDS, TX_FIELDS, E1000Layout
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.rings import layout_of
 from virtviz.spec.frames import summary
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.machine import Machine
+    from virtviz.engine.memory import Region
     from virtviz.paths.wiring import Simulation
-    from virtviz.ring.rings import Layout
+    from virtviz.ring.e1000 import E1000Ring
+    from virtviz.ring.rings import DriverRing, Layout
 
 NAMED_PACKETS_MAX = 1000
 """Packets that a header lists; a scenario of more repeats what it lists."""
@@ -42,19 +45,20 @@ class PlaceInfo(Struct, frozen=True):
 
 
 class QueueInfo(Struct, frozen=True):
-    """A virtqueue and where it lies.
+    """A queue between driver and device, and where it lies.
 
     Attributes:
         name: such as `vm1.transmitq1`.
+        format: `split` for a split virtqueue, `e1000` for a descriptor ring of an e1000.
         direction: `out` or `in`, from the guest's point of view.
         region: the memory region it lies in.
         size: descriptors.
         desc, avail, used: addresses of its three parts; of a packed queue, of its descriptor ring and of the driver's
-            and the device's event suppression structure.
+            and the device's event suppression structure; an e1000's has only descriptors.
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
-            `<device>.last_avail_idx`.
-        format: `split` or `packed`.
+            `<device>.last_avail_idx`; of an e1000 `<driver>.next_to_use`, `<device>.tdh`.
+        format: `split`, `packed` or `e1000`.
     """
 
     name: str
@@ -70,8 +74,10 @@ class QueueInfo(Struct, frozen=True):
     format: str = "split"
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | E1000Layout:
         """Where its parts lie."""
+        if self.format == "e1000":
+            return E1000Layout(self.desc, self.size, TX_FIELDS if self.direction == "out" else RX_FIELDS)
         return layout_of(self.size, self.desc, self.avail, self.used, packed=self.format == "packed")
 
 
@@ -132,7 +138,7 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
         departures=tuple(simulation.world.departures()),
         threads=tuple(ThreadInfo(t.name, t.kind, t.start.place.name) for t in machine.threads),
         places=tuple(places[name] for name in sorted(places)),
-        queues=_queues(simulation),
+        queues=tuple(queue for vm in simulation.vms for pair in vm.pairs for queue in pair.queues),
         packets=tuple(
             PacketInfo(n, item.id, item.outgoing, traffic.length(n), summary(traffic.frame(n)))
             for n, item in enumerate(traffic.items[:NAMED_PACKETS_MAX], 1)
@@ -141,30 +147,38 @@ def describe(simulation: Simulation, *, lesson: str = "", title: str = "", seed:
     )
 
 
-def _queues(simulation: Simulation) -> tuple[QueueInfo, ...]:
-    found: list[QueueInfo] = []
-    for memory, pair in [(vm.memory, pair) for vm in simulation.vms for pair in vm.pairs]:
-        sides = (
-            ("out", pair.tx_layout, pair.tx_driver, pair.tx_device),
-            ("in", pair.rx_layout, pair.rx_driver, pair.rx_device),
-        )
-        for direction, layout, driver, device in sides:
-            found.append(
-                QueueInfo(
-                    name=driver.name,
-                    direction=direction,
-                    region=memory.name,
-                    size=layout.size,
-                    desc=layout.areas[0],
-                    avail=layout.areas[1],
-                    used=layout.areas[2],
-                    event_idx=driver.event_idx,
-                    driver=driver.name,
-                    device=device.name,
-                    format="packed" if isinstance(layout, PackedLayout) else "split",
-                )
-            )
-    return tuple(found)
+def virtqueue(direction: str, region: Region, layout: Layout, driver: DriverRing, device: str) -> QueueInfo:
+    """Describe a virtqueue; `device` is the name of the cells that the device's side keeps."""
+    return QueueInfo(
+        name=driver.name,
+        direction=direction,
+        region=region.name,
+        size=layout.size,
+        desc=layout.areas[0],
+        avail=layout.areas[1],
+        used=layout.areas[2],
+        event_idx=driver.event_idx,
+        driver=driver.name,
+        device=device,
+        format="packed" if isinstance(layout, PackedLayout) else "split",
+    )
+
+
+def e1000_queue(direction: str, region: Region, ring: E1000Ring, device: str) -> QueueInfo:
+    """Describe a descriptor ring of an e1000; `device` is the name of the device's registers."""
+    return QueueInfo(
+        name=ring.name,
+        direction=direction,
+        region=region.name,
+        size=ring.size,
+        desc=ring.layout.desc,
+        avail=0,
+        used=0,
+        event_idx=False,
+        driver=ring.name,
+        device=device,
+        format="e1000",
+    )
 
 
 def initial_state(machine: Machine) -> InitialState:

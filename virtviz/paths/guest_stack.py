@@ -123,6 +123,15 @@ class TxQueue:
             mine.stack_off = 1
         return True
 
+    def count_sent(self, length: int) -> None:
+        """Account for a packet given to the device, and stop the stack at the limit (netdev_sent_queue)."""
+        if not self.bql:
+            return
+        mine = self.cells
+        mine.queued = queued = mine.queued + length
+        if mine.adjusted < queued and not mine.stack_off:
+            mine.stack_off = 1
+
     def completed(self, length: int) -> None:
         """Account for bytes the device has done (netdev_tx_completed_queue), and let the stack go on if there is room.
 

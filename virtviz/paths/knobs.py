@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from virtviz.errors import KnobError
 from virtviz.paths.costs import BASE, ENDING, load_costs, profile_names
+from virtviz.spec.e1000 import DESCRIPTORS_MIN
 from virtviz.spec.tunnels import VNI_MAX
 
 Value = int | str | frozenset[str]
@@ -97,14 +98,14 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "path",
             "vhost-net",
-            "The data path between the guest and the switch: in the kernel (vhost-net), in QEMU's main loop, or in a "
-            "polling thread of OVS-DPDK (vhost-user).",
-            choices=("vhost-net", "virtio-qemu", "vhost-user"),
+            "The data path between the guest and the switch: virtio in the kernel (vhost-net), in QEMU's main loop, or "
+            "in a polling thread of OVS-DPDK (vhost-user); or a network card that QEMU emulates (e1000).",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000"),
         ),
         Knob(
             "guest",
             "kernel",
-            "What drives the device in the guest: the kernel's virtio-net, or a program that polls, with DPDK.",
+            "What drives the device in the guest: the kernel's driver, or a program that polls, with DPDK.",
             choices=("kernel", "dpdk"),
         ),
         Knob(
@@ -215,6 +216,14 @@ KNOBS: dict[str, Knob] = {
             "on",
             "Whether the guest has interrupts enabled when it kicks.",
             choices=ON_OFF,
+        ),
+        Knob(
+            "machine",
+            "direct",
+            "How an e1000's interrupt line is wired: to the IOAPIC alone, as costs are counted here, or as on QEMU's "
+            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line.",
+            choices=("direct", "pc", "q35"),
+            recorded="q35",
         ),
         Knob(
             "pv_eoi",
@@ -474,6 +483,9 @@ def find_knob(name: str) -> Knob:
 
 def _contradictions(world: World) -> Iterable[tuple[str, str]]:
     """Find combinations that do not exist, with the reason and the way out."""
+    if world["path"] == "e1000":
+        yield from _contradictions_of_e1000(world)
+        return
     if world["queue.format"] == "packed" and world["path"] == "vhost-net":
         yield (
             "queue.format",
@@ -512,13 +524,58 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
-    if world["cpu"] == "amd" and world.on("apicv"):
-        yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+    yield from _contradictions_of_processors(world)
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
         yield (
             "guest_bql",
             "virtio-net has byte queue limits since Linux 6.11; set guest_bql=off with guest_kernel=6.1",
         )
+
+
+def _contradictions_of_processors(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what every data path runs on."""
+    if world["cpu"] == "amd" and world.on("apicv"):
+        yield ("apicv", "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off")
+
+
+_NOT_OF_E1000 = {
+    "guest": "the program that polls, with DPDK, drives a virtio-net device",
+    "ioeventfd": "a store to a register of an e1000 always has to go to QEMU",
+    "features": "an e1000 is no virtio device, and agrees on no features",
+    "queue.format": "the rings of an e1000 have a form of their own",
+    "queue.start": "the rings of an e1000 are counted by slots, from 0, and have no indices that run on",
+    "queues": "an e1000 has one ring for each direction",
+    "rx_buffer": "Linux gives an e1000 receive buffers of 2048 bytes",
+    "napi_tx": "the e1000 driver frees sent packets in its one NAPI poll, always",
+    "tx_stop_threshold": "the e1000 driver stops below 24 free descriptors",
+    "guest_bql": "the e1000 driver has used byte queue limits in every kernel here",
+    "tx_batch": "QEMU sends the frames of an e1000 one by one",
+    "weight": "QEMU sends all that is in the ring of an e1000, without giving way",
+    "device_checks": "the rings of an e1000 are no virtqueues, and nobody checks them",
+    "pv_eoi": "the end of an interrupt that comes from the IOAPIC always has to be told",
+    "fast_mmio": "a store to a register of an e1000 has no eventfd to find",
+    "device": "an e1000 sends and receives Ethernet frames, which only a TAP carries",
+}
+"""Knob of virtio-net or vhost-net -> why it means nothing for an e1000."""
+
+
+def _contradictions_of_e1000(world: World) -> Iterable[tuple[str, str]]:
+    """Find settings that are about virtio: whoever sets one for an e1000 expects what will not happen."""
+    for name, why in _NOT_OF_E1000.items():
+        usual = PROFILES[world.profile][name]
+        if world[name] != usual:
+            usual = ",".join(sorted(usual)) if isinstance(usual, frozenset) else usual
+            yield (name, f"{why}; leave {name} at {usual}, or set path=vhost-net or path=virtio-qemu")
+    size = world.number("queue.size")
+    if size < DESCRIPTORS_MIN:
+        yield (
+            "queue.size",
+            (
+                f"a ring of an e1000 has at least 48 descriptors on Linux, so {DESCRIPTORS_MIN} as a power of two; set "
+                f"queue.size={DESCRIPTORS_MIN} or more"
+            ),
+        )
+    yield from _contradictions_of_processors(world)
 
 
 def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
@@ -566,6 +623,11 @@ def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
     """The same for a guest whose program polls."""
     if world["guest"] == "dpdk" and world.has(EVENT_IDX):
         yield ("features", "DPDK's virtio driver does not negotiate event_idx; set features=indirect,mergeable")
+    if world["guest"] == "dpdk" and world["queue.format"] == "packed":
+        yield (
+            "queue.format",
+            "DPDK's driver has packed rings as well, but only split ones are modelled here; use split",
+        )
     if world["guest"] == "dpdk" and world["vcpu"] == "halted":
         yield ("vcpu", "a guest whose program polls is never idle, so its vCPU never halts; set vcpu=running")
     if world["guest"] == "dpdk" and world.number("queues") > 1:
@@ -575,6 +637,8 @@ def _contradictions_of_guests(world: World) -> Iterable[tuple[str, str]]:
 def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
     """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
+    if by_socket and world["queue.format"] == "packed":
+        yield ("queue.format", "DPDK serves packed rings as well, but only split ones are modelled here; use split")
     if by_socket and world.number("queues") > 1:
         yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
     if by_socket and not by_pmd:

@@ -7,7 +7,7 @@ QEMU, so for one somebody has to ask QEMU, and its main loop is woken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, WOKE
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.guest_program import Program
     from virtviz.paths.qemu import Qemu
-    from virtviz.ring.rings import Layout
+
+
+class Layout(Protocol):
+    """Where the fields of a queue lie."""
+
+    def field_place(self, field: str) -> tuple[int, int]:
+        """Give address and length in bytes of a field by its name."""
+
 
 OUTSIDE = Place("outside", Domain.HARDWARE, "outside")
 WORD = 2

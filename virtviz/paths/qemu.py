@@ -31,13 +31,14 @@ REQUEST: Final = "request"
 """What serves a request of the monitor's; there is such only where somebody changes a link."""
 PAIRS_MAX: Final = 4
 """Queue pairs that a device can have here."""
-BITS: Final = 6
+BITS: Final = 7
 """Bits of `Ready` for each queue pair; only the first pair's group has the ones that there are but once."""
 
 
 class Ready(IntFlag):
     """What the main loop can find to do, as bits; what belongs to a queue pair, `BITS` further for each pair."""
 
+    TIMER = 64
     REQUEST = 32
     BOTTOM_HALF = 16
     OWN_EVENTFD = 8
@@ -126,7 +127,7 @@ class Qemu:
 
     Args:
         kicks: the eventfd of each queue's kick, pair by pair, receive queue first; without ioeventfd nobody signals
-            them.
+            them. None for a card without kicks.
         taps: the queues of the TAP it holds, for each pair one.
         shares_tap: vhost has the TAP as well.
 
@@ -155,7 +156,7 @@ class Qemu:
         self.taps = taps
         self.shares_tap = shares_tap
         self.handlers = handlers(len(taps))
-        self._pairs = list(zip(kicks[::2], kicks[1::2], taps, strict=True))
+        self._kicks = list(zip(kicks[::2], kicks[1::2], strict=True))
 
     def watch_taps(self, watched: int) -> None:
         """Note which queues of the TAP ppoll() waits for, as bits by queue pair."""
@@ -171,11 +172,12 @@ class Qemu:
         """Give which descriptors are ready, as bits of `Ready`."""
         found, polled = (int(Ready.OWN_EVENTFD) if self.own.counter else 0), self.cells.read_poll
         kicks = self.cells.kick_poll
-        for pair, (rx, tx, tap) in enumerate(self._pairs):
+        for pair, (rx, tx) in enumerate(self._kicks):
             if kicks and tx.counter:
                 found |= Ready.TX_KICK << BITS * pair
             if kicks and rx.counter:
                 found |= Ready.RX_KICK << BITS * pair
+        for pair, tap in enumerate(self.taps):
             if polled >> pair & 1 and tap.queue:
                 found |= Ready.TAP << BITS * pair
         return found

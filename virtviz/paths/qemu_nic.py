@@ -10,12 +10,12 @@ A malformed ring is an error of the guest's: QEMU marks the device broken and se
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine
 from virtviz.paths.ring_words import device_words_of
-from virtviz.ring.rings import readable_bytes
+from virtviz.ring.rings import read_buffer, readable_bytes
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -86,6 +86,63 @@ class NicCells(Cells):
     written: list[int]
 
 
+class FrameCells(Protocol):
+    """What every device of QEMU's that is behind a TAP keeps; see `NicCells`."""
+
+    frame: int
+    got: int
+    read: int
+    refused: int
+
+
+class TapClient(Protocol):
+    """A device of QEMU's, as the TAP behind it sees it.
+
+    Attributes:
+        title: how people call it.
+        rx_name: name of the ring that frames from the TAP go into.
+        pair: number of the queue pair that it is, from 0.
+        header_bytes: length of the virtio-net header that goes with every frame through the TAP.
+        sent_from: whose memory a frame is sent from, for people.
+        copies_out: a sentence about how often it has been copied then.
+        memory: where QEMU keeps frames between reading and delivering them.
+    """
+
+    title: str
+    rx_name: str
+    pair: int
+    header_bytes: int
+    sent_from: str
+    copies_out: str
+    memory: PacketPool
+
+    @property
+    def qemu(self) -> Qemu:
+        """Its process."""
+
+    @property
+    def cells(self) -> FrameCells:
+        """What it keeps."""
+
+    def outgoing(self) -> bytes | bytearray:
+        """Give the frame being sent, header included."""
+
+    def outgoing_length(self) -> int:
+        """Give its length, header included."""
+
+    def outgoing_packet(self) -> int:
+        """Give its number; for people only."""
+
+    def keep(self, slot: int, frame: bytes) -> None:
+        """Put a frame into QEMU's memory."""
+
+    def kept_length(self) -> int:
+        """Give the length of the frame in hand and its header; 0 if there is none."""
+
+    def drops_kept(self) -> bool:
+        """Drop the frame in hand if the device's link is down; says whether it was."""
+
+
 class Nic:
     """QEMU's virtio-net device, as one of its queue pairs has it.
 
@@ -102,6 +159,10 @@ class Nic:
         device: all pairs of the device, set by the wiring: they are broken together.
     """
 
+    title = "virtio-net device"
+    header_bytes = VIRTIO_NET_HDR_BYTES
+    sent_from = "guest memory"
+    copies_out = "With the flow known, it is the host's only copy."
     device: Sequence[Nic]
 
     def __init__(
@@ -138,6 +199,18 @@ class Nic:
         other.tx, other.rx = self.tx.through(memory), self.rx.through(memory)
         return other
 
+    def outgoing(self) -> bytes | bytearray:
+        """Give the frame being sent, header included, from the guest's buffers."""
+        return read_buffer(self.tx)
+
+    def outgoing_length(self) -> int:
+        """Give its length, header included."""
+        return readable_bytes(self.tx)
+
+    def outgoing_packet(self) -> int:
+        """Give its number; for people only."""
+        return self.skbs.packet_at(self.tx.cells.address[0])
+
     def keep(self, slot: int, frame: bytes) -> None:
         """Put a frame into QEMU's memory, behind a virtio-net header."""
         memory = self.memory
@@ -168,6 +241,13 @@ class Nic:
         self.memory.release(mine.frame)
         mine.frame = 0
         mine.unlinked += 1
+
+    def drops_kept(self) -> bool:
+        """Drop the frame in hand if the link is down; says whether it was."""
+        if self.status.cells.config_status:
+            return False
+        self.drop_kept()
+        return True
 
     def next_out(self) -> int:
         """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""

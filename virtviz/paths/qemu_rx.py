@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
-    from virtviz.paths.qemu_nic import Nic
+    from virtviz.paths.qemu_nic import Nic, TapClient
 
 
 class RxRoutine(NicRoutine):
@@ -34,18 +34,24 @@ class RxRoutine(NicRoutine):
         return self.nic.kept_length()
 
 
-class ReadTap(RxRoutine):
+class ReadTap(Routine):
     """The handler of the TAP's descriptor: read and deliver, until there is nothing to read (tap_send).
 
     Args:
+        nic: the device that the frames are for.
         read: read() of the TAP.
         deliver: delivers the frame that was read.
     """
 
-    def __init__(self, name: str, place: Place, nic: Nic, read: Routine, deliver: Routine) -> None:
-        super().__init__(name, place, nic)
+    def __init__(self, name: str, place: Place, nic: TapClient, read: Routine, deliver: Routine) -> None:
+        super().__init__(name, place, nic.rx_name)
+        self.nic = nic
         self.read = read
         self.deliver = deliver
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the device; give the frame's length and the limit."""
+        return {"device": self.nic.title, "length": self.nic.kept_length(), "limit": TAP_BURST}
 
     @op(
         "Q-RX.2",
@@ -69,7 +75,7 @@ class ReadTap(RxRoutine):
         "qemu_send_packet_async",
         QEMU_NET,
         text={
-            "frame": "A frame of {length} bytes, header included, is offered to the virtio-net device.",
+            "frame": "A frame of {length} bytes, header included, is offered to the {device}.",
             "nothing": "EAGAIN: the TAP has been emptied.",
             DROPPED: "The link of the device is down: QEMU takes the frame for delivered, and drops it.",
         },
@@ -81,10 +87,7 @@ class ReadTap(RxRoutine):
         if not mine.got:
             return "nothing"
         mine.read += 1
-        if self.nic.status.cells.config_status:
-            return "frame"
-        self.nic.drop_kept()
-        return DROPPED
+        return DROPPED if self.nic.drops_kept() else "frame"
 
     @op(
         {"kept": "Q-RX.3", "": "Q-RX.11"},
@@ -99,7 +102,7 @@ class ReadTap(RxRoutine):
         text={
             "more": "The frame is done with: QEMU reads again, until read() finds nothing.",
             "enough": "{limit} frames were read in a row: other descriptors have a turn.",
-            "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until the guest kicks.",
+            "kept": "The frame waits in QEMU: the TAP is taken off what ppoll() waits for, until there are buffers.",
             "failed": "The device has failed to take the frame: QEMU leaves the TAP for this turn.",
         },
         to={"more": call("read", "look_at_result"), "enough": RETURN, "kept": RETURN, "failed": RETURN},
@@ -112,10 +115,6 @@ class ReadTap(RxRoutine):
         if not mine.got:
             return "failed"
         return "enough" if mine.read >= TAP_BURST else "more"
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Give the limit too."""
-        return {**super().words(me), "limit": TAP_BURST}
 
 
 class ServeRxKick(RxRoutine):

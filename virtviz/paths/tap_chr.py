@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.host_net import softirq_waits
-from virtviz.ring.rings import read_buffer, readable_bytes
 from virtviz.spec.citation import SOFTIRQ, TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.host_net import Backlog
-    from virtviz.paths.qemu_nic import Nic
+    from virtviz.paths.qemu_nic import TapClient
     from virtviz.paths.tap import Tap
 
 
@@ -37,7 +35,7 @@ class TapWrite(Routine):
 
     links: Mapping[str, str] = {"let_softirqs_run": "finish"}
 
-    def __init__(self, name: str, place: Place, tap: Tap, nic: Nic, port: int, receive: Routine) -> None:
+    def __init__(self, name: str, place: Place, tap: Tap, nic: TapClient, port: int, receive: Routine) -> None:
         super().__init__(name, place)
         self.tap = tap
         self.nic = nic
@@ -46,7 +44,8 @@ class TapWrite(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the TAP and the length."""
-        return {"tap": self.tap.name, "length": self.length(me)}
+        nic = self.nic
+        return {"tap": self.tap.name, "length": self.length(me), "memory": nic.sent_from, "copies": nic.copies_out}
 
     @op(
         "Q-TX.7",
@@ -56,8 +55,7 @@ class TapWrite(Routine):
         spec="5.1.9.2",
         text={
             COPIED: (
-                "The kernel copies header and frame, {length} bytes, out of guest memory into a socket buffer. With "
-                "the flow known, it is the host's only copy."
+                "The kernel copies header and frame, {length} bytes, out of {memory} into a socket buffer. {copies}"
             ),
             DROPPED: (
                 "The frame is shorter than an Ethernet header, or the host has no memory for it: writev() fails, and "
@@ -69,21 +67,21 @@ class TapWrite(Routine):
         cost="tap",
     )
     def copy_packet(self, me: Context) -> str:
-        ring, pool = self.nic.tx, self.tap.pool
-        data = read_buffer(ring)
-        frame_bytes = len(data) - VIRTIO_NET_HDR_BYTES
+        nic, pool = self.nic, self.tap.pool
+        data = nic.outgoing()
+        frame_bytes = len(data) - nic.header_bytes
         if frame_bytes < ETH_HEADER_BYTES or not pool.cells.free_count:
-            self.nic.cells.refused += 1
+            nic.cells.refused += 1
             return DROPPED
-        me.packet = packet = self.nic.skbs.packet_at(ring.cells.address[0])
+        me.packet = packet = nic.outgoing_packet()
         me.skb = slot = pool.take(packet, frame_bytes)
         # The header lies in front of the frame, in the slot's headroom.
-        pool.memory.write(pool.at[slot] - VIRTIO_NET_HDR_BYTES, data)
+        pool.memory.write(pool.at[slot] - nic.header_bytes, data)
         return COPIED
 
     def length(self, me: Context) -> int:
         """Give the bytes of the packet in hand, header included."""
-        return readable_bytes(self.nic.tx)
+        return self.nic.outgoing_length()
 
     @op(
         "Q-TX.8",
@@ -126,7 +124,7 @@ class TapWriteWithSoftirqs(TapWrite):
         name: str,
         place: Place,
         tap: Tap,
-        nic: Nic,
+        nic: TapClient,
         port: int,
         receive: Routine,
         softirq: Routine,
@@ -155,7 +153,7 @@ class TapWriteWithSoftirqs(TapWrite):
 class TapRead(Routine):
     """read(): a frame for the guest is copied out of the TAP's queue into QEMU's memory. Rows 2 and 11 of Q-RX."""
 
-    def __init__(self, name: str, place: Place, tap: Tap, nic: Nic) -> None:
+    def __init__(self, name: str, place: Place, tap: Tap, nic: TapClient) -> None:
         super().__init__(name, place)
         self.tap = tap
         self.nic = nic
@@ -193,7 +191,7 @@ class TapRead(Routine):
         self.nic.keep(own, bytes(data))
         tap.pool.release(slot)
         mine.frame = own
-        mine.got = VIRTIO_NET_HDR_BYTES + len(data)
+        mine.got = self.nic.header_bytes + len(data)
         return COPIED
 
     def length(self, me: Context) -> int:

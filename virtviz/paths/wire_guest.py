@@ -37,6 +37,7 @@ from virtviz.paths.queues import Fifo
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_rings import make_driver, routine_kind
 from virtviz.ring.rings import layout_at
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +74,8 @@ class GuestMemory(Struct):
     buffers: PacketPool
 
 
-class Guest(Struct):
-    """A vCPU of a virtual machine with the queue pair that is bound to it, seen from inside and from KVM.
+class AnyGuest(Struct):
+    """A vCPU of a virtual machine, with whatever network card, seen from inside and from KVM.
 
     Attributes:
         name: the virtual machine's.
@@ -82,6 +83,28 @@ class Guest(Struct):
         tag: what names of its own begin with: the machine's name for the first one, with the vCPU's for the others.
         thread: its thread.
         vcpu, cpu: what KVM and what the guest's kernel keep for that vCPU.
+    """
+
+    name: str
+    number: int
+    tag: str
+    thread: Thread
+    vcpu: kvm.Vcpu
+    cpu: GuestCpu
+    socket: Socket
+    tx_queue: TxQueue
+    collected: Fifo
+    program: Program
+
+    def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
+        """Name a place of this virtual machine."""
+        return Place(f"{self.name}.{part}", domain, title, role)
+
+
+class Guest(AnyGuest):
+    """One with a virtio-net device, and the queue pair of it that is bound to this vCPU.
+
+    Attributes:
         queues: short names of its virtqueues, receive queue first.
         rx_name, tx_name: their whole names.
         outside: the thread of who changes rings and links; None where nobody does.
@@ -89,16 +112,7 @@ class Guest(Struct):
         config: what looks at a changed configuration of it; None where no back-end changes it.
     """
 
-    name: str
-    number: int
-    tag: str
     memory: GuestMemory
-    thread: Thread
-    vcpu: kvm.Vcpu
-    cpu: GuestCpu
-    socket: Socket
-    tx_queue: TxQueue
-    collected: Fifo
     queues: tuple[str, str]
     rx_name: str
     tx_name: str
@@ -106,14 +120,9 @@ class Guest(Struct):
     tx_driver: DriverRing
     rxq: virtio_net.Receiveq
     txq: virtio_net.Transmitq
-    program: Program
     outside: Thread | None
     device: DeviceStatus
     config: ConfigWork | None = None
-
-    def place(self, part: str, domain: Domain, title: str, role: Role = Role.PLAIN) -> Place:
-        """Name a place of this virtual machine."""
-        return Place(f"{self.name}.{part}", domain, title, role)
 
     def index_of(self, queue: int) -> int:
         """Give the number of a virtqueue on the device: pair k, from 0, has queues 2k (receive) and 2k+1 (transmit)."""
@@ -206,26 +215,26 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     if not world.on("napi_tx"):
         tx_driver.begin_silenced()
     return Guest(
-        name,
-        number,
-        tag,
-        memory,
-        thread,
-        vcpu,
-        cpu,
-        socket,
-        tx_queue,
-        collected,
-        queues,
-        rx_name,
-        tx_name,
-        rx_driver,
-        tx_driver,
-        rxq,
-        txq,
-        program,
-        outside,
-        device,
+        name=name,
+        number=number,
+        tag=tag,
+        thread=thread,
+        vcpu=vcpu,
+        cpu=cpu,
+        socket=socket,
+        tx_queue=tx_queue,
+        collected=collected,
+        program=program,
+        memory=memory,
+        queues=queues,
+        rx_name=rx_name,
+        tx_name=tx_name,
+        rx_driver=rx_driver,
+        tx_driver=tx_driver,
+        rxq=rxq,
+        txq=txq,
+        outside=outside,
+        device=device,
     )
 
 
@@ -306,19 +315,51 @@ def wire_guest(
     run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
     polls = dict(zip(guest.queues, (poll_rx, poll_tx), strict=True))
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
-    idle = _idle(parts, guest, kernel)
     work = None
     if guest.config is not None and config_load is not None:
         work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
     _interrupt_gates(parts, guest, kernel, softirq, work)
-    program = guest.program
-    sendmsg_class = SendmsgOnPair if len(machine) > 1 else Sendmsg if work is None else SendmsgThenWork
+    skbs = guest.memory.skbs
+    pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
+    wire_program(parts, guest, skbs, pools, start_xmit, run_queue, softirq, alone=len(machine) == 1, work=work)
+    guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, guest.program)
+
+
+def wire_program(
+    parts: Parts,
+    guest: AnyGuest,
+    skbs: PacketPool,
+    pools: Sequence[PacketPool],
+    start_xmit: Routine,
+    run_queue: Routine,
+    softirq: Routine,
+    *,
+    alone: bool = True,
+    work: LookAtLink | None = None,
+) -> None:
+    """Make the two system calls of the program on a vCPU.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU.
+        skbs: where packets lie that it sends.
+        pools: where packets can lie that it receives.
+        start_xmit: sends a packet.
+        run_queue: sends those that wait.
+        softirq: runs softirqs that were held off.
+        alone: whether the machine has no other vCPU.
+        work: what a system call may have to do before it ends; None for nothing.
+    """
+    name, cpu, program = guest.tag, guest.cpu, guest.program
+    stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
+    idle = _idle(parts, guest, guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"))
+    sendmsg_class = SendmsgOnPair if not alone else Sendmsg if work is None else SendmsgThenWork
     program.sendmsg = sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
         program,
         guest.socket,
-        guest.memory.skbs,
+        skbs,
         guest.tx_queue,
         cpu,
         start_xmit,
@@ -328,9 +369,7 @@ def wire_guest(
     )
     if isinstance(sendmsg, SendmsgThenWork) and work is not None:
         sendmsg.config, sendmsg.work = work.work, work
-    pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
     program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, pools, cpu, idle)
-    guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, program)
 
 
 def _deliver(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Guest]) -> Routine:
@@ -382,12 +421,12 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
     )
 
 
-def enter_guest(guest: Guest, row: str, what: str, after: str) -> Routine:
+def enter_guest(guest: AnyGuest, row: str, what: str, after: str) -> Routine:
     """Make the last step of an exit: how the guest is entered again."""
     return kvm.EnterGuest(f"{guest.tag}.enter_after_{what}", KVM, guest.vcpu, row, after)
 
 
-def _idle(parts: Parts, guest: Guest, kernel: Place) -> Routine:
+def _idle(parts: Parts, guest: AnyGuest, kernel: Place) -> Routine:
     """Make what the guest does when it has nothing to run."""
     gives_up = guest.program.gives_up
     enter, nanoseconds = enter_guest(guest, "IRQ.4", "halt", "The halt is over."), parts.world.number("halt_poll_ns")
@@ -427,9 +466,21 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
     for take in takes:
         if isinstance(take, TakeInterruptThenWork) and work is not None:
             take.config, take.work = work.work, work
+    open_gates(guest, modes, takes)
+
+
+def open_gates(guest: AnyGuest, modes: Sequence[tuple[str, Place]], takes: Sequence[Routine]) -> None:
+    """Set what may interrupt the vCPU.
+
+    Args:
+        guest: the virtual machine.
+        modes: name of each mode and the CPU in it: user mode first, then kernel mode.
+        takes: for each mode, how an interrupt is taken in it.
+    """
+    vcpu = guest.vcpu
     exits = [
         kvm.LeaveForInterrupt(
-            f"{name}.exit_from_{mode}",
+            f"{guest.tag}.exit_from_{mode}",
             place,
             vcpu,
             enter_guest(guest, "IRQ.4", f"exit_from_{mode}", "There was nothing to emulate."),
@@ -442,7 +493,30 @@ def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine
     guest.thread.intercept = vcpu.intercept
 
 
-def msi_delivery(parts: Parts, guest: Guest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
+def in_receive_buffers(guest: Guest, packet: int) -> bytes:
+    """Give a received packet's bytes: what the driver has joined or just taken, and what lies behind the used ring."""
+    buffers, driver = guest.memory.buffers, guest.rx_driver.cells
+    slots = buffers.cells
+    found = bytearray()
+    parts: list[tuple[int, int]] = []
+    chain: set[int] = set()
+    for first in (slot for slot, number in enumerate(slots.packet) if number == packet and slots.skip[slot]):
+        found += buffers.data(first)
+        slot = first
+        while slot:
+            chain.add(slot)
+            slot = slots.link[slot]
+    if driver.token not in chain:
+        parts.append((driver.token, driver.written))
+    parts += guest.rx_driver.peek_used()
+    for slot, written in parts:
+        if slots.packet[slot] == packet:
+            skip = 0 if found else VIRTIO_NET_HDR_BYTES
+            found += buffers.memory.bytes[buffers.at[slot] + skip : buffers.at[slot] + written]
+    return bytes(found)
+
+
+def msi_delivery(parts: Parts, guest: AnyGuest, name: str, queue_name: str, bit: int) -> kvm_msi.MsiDelivery:
     """Make what delivers an interrupt to a vCPU, such as a queue's, as the processor can."""
     if guest.vcpu.apicv:
         return kvm_msi.PostedMsi(name, KVM, guest.vcpu, queue_name, bit)

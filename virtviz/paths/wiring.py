@@ -1,8 +1,8 @@
 """Putting a simulated world together: from settings and traffic to a machine that stands just before its first step.
 
-A virtual machine, a back-end and a switch with its far port are each made by a module of their own (`wire_*.py`); a
-data path is the choice of which are joined. What happens before the first packet (filling the receive queue, putting
-workers to sleep) is run like everything else, and then forgotten.
+A virtual machine, what serves its network card, and a switch with its far port are each made by a module of their own
+(`wire_*.py`); a data path is the choice of which are joined. What happens before the first packet (filling the receive
+queue, putting workers to sleep) is run like everything else, and then forgotten.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.schedule import BySimulatedTime
 from virtviz.engine.timed import TimedMachine
 from virtviz.paths.costs import load_costs
+from virtviz.paths.describe import e1000_queue, virtqueue
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
-from virtviz.paths.wire_guest import make_guests, wire_guest
+from virtviz.paths.wire_e1000 import E1000Backend
+from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
+from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
@@ -33,19 +36,22 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
+    from virtviz.paths.describe import QueueInfo
     from virtviz.paths.guest_program import Program
     from virtviz.paths.host_net import Wire
     from virtviz.paths.knobs import World
     from virtviz.paths.packets import PacketPool
+    from virtviz.paths.qemu_e1000 import E1000
     from virtviz.paths.tap import Tap
     from virtviz.paths.traffic import Traffic
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.ring.e1000 import E1000Ring
     from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
 
 class Backend(Protocol):
-    """What serves a virtual machine's queues: the device's side of a data path."""
+    """What serves the queues of a virtual machine's virtio-net device: the device's side of a data path."""
 
     def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each queue pair: of the receive queue, and of the transmit queue."""
@@ -57,8 +63,8 @@ class Backend(Protocol):
         """Make what a load from the device's configuration leads to; None where nothing ever changes in it."""
 
 
-class TapBackend(Backend, Protocol):
-    """A back-end whose frames go through a TAP.
+class TapBackend(Protocol):
+    """What serves a virtual machine's network card, whichever it is, where frames go through a TAP.
 
     Attributes:
         threads: the threads that carry the guest's frames to its TAP.
@@ -75,18 +81,11 @@ class TapBackend(Backend, Protocol):
         """Make everything that its threads do."""
 
 
-BACKENDS: Final[Mapping[str, Callable[[Parts, Sequence[Guest], int], Backend]]] = {
-    "vhost-net": VhostBackend,
-    "virtio-qemu": QemuBackend,
-    "vhost-user": VhostUserBackend,
-}
-"""Values of the knob `path`."""
-
 GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
     "kernel": wire_guest,
     "dpdk": wire_dpdk_guest,
 }
-"""Values of the knob `guest`."""
+"""Values of the knob `guest`, for a virtio-net device."""
 
 
 def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
@@ -111,22 +110,34 @@ JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
 
 
 class Pair(Struct):
-    """A queue pair of a virtual machine, with the vCPU that it is bound to and the program that runs there.
+    """A vCPU of a virtual machine with the queue pair that is bound to it and the program that runs there.
 
     Attributes:
         skbs, buffers: where that vCPU keeps packets, and the receive queue's buffers.
+        queues: for readers.
+        empty_buffers: counts the receive buffers that the driver has not offered yet; it takes more steps than that
+            until the interface is up.
+        received_bytes: gives a received packet's bytes where they lie in receive buffers, by its number.
     """
 
     program: Program
+    vcpu: Thread
+    skbs: PacketPool
+    buffers: PacketPool
+    queues: tuple[QueueInfo, ...]
+    empty_buffers: Callable[[], int]
+    received_bytes: Callable[[int], bytes]
+
+
+class VirtioPair(Pair):
+    """One of a virtio-net device: its rings, from both sides."""
+
     tx_layout: Layout
     rx_layout: Layout
     tx_driver: DriverRing
     rx_driver: DriverRing
     tx_device: DeviceRing
     rx_device: DeviceRing
-    vcpu: Thread
-    skbs: PacketPool
-    buffers: PacketPool
 
 
 class Vm(Struct):
@@ -137,7 +148,7 @@ class Vm(Struct):
 
     name: str
     memory: Region
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
 
     @property
     def program(self) -> Program:
@@ -148,6 +159,12 @@ class Vm(Struct):
     def vcpu(self) -> Thread:
         """The first vCPU."""
         return self.pairs[0].vcpu
+
+
+class VirtioVm(Vm):
+    """One with a virtio-net device."""
+
+    pairs: list[VirtioPair]
 
     @property
     def tx_layout(self) -> Layout:
@@ -178,6 +195,84 @@ class Vm(Struct):
     def rx_device(self) -> DeviceRing:
         """The device's side of the first receive queue."""
         return self.pairs[0].rx_device
+
+
+class E1000Vm(Vm):
+    """One with an e1000: the driver's side of its rings, and the device."""
+
+    tx: E1000Ring
+    rx: E1000Ring
+    device: E1000
+
+
+def _with_virtio(
+    make_backend: Callable[[Parts, Sequence[Guest], int], Backend],
+) -> Callable[[Parts, int], tuple[VirtioVm, Backend]]:
+    """Give what makes a virtual machine with a virtio-net device, by what serves its queues."""
+
+    def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
+        guests = make_guests(parts, number)
+        backend = make_backend(parts, guests, number)
+        config_load = backend.config_load()
+        for guest, exits in zip(guests, backend.kick_exits(), strict=True):
+            GUESTS[parts.world.word("guest")](parts, guest, exits, guests, config_load)
+        pairs = [_virtio_pair(guest, *devices) for guest, devices in zip(guests, backend.devices(), strict=True)]
+        return VirtioVm(name=guests[0].name, memory=guests[0].memory.region, pairs=pairs), backend
+
+    return make
+
+
+def _virtio_pair(guest: Guest, rx_device: DeviceRing, tx_device: DeviceRing) -> VirtioPair:
+    memory = guest.memory
+    return VirtioPair(
+        program=guest.program,
+        vcpu=guest.thread,
+        skbs=memory.skbs,
+        buffers=memory.buffers,
+        queues=(
+            virtqueue("out", memory.region, memory.tx_layout, guest.tx_driver, tx_device.name),
+            virtqueue("in", memory.region, memory.rx_layout, guest.rx_driver, rx_device.name),
+        ),
+        empty_buffers=lambda: guest.rx_driver.cells.num_free,
+        received_bytes=lambda packet: in_receive_buffers(guest, packet),
+        tx_layout=memory.tx_layout,
+        rx_layout=memory.rx_layout,
+        tx_driver=guest.tx_driver,
+        rx_driver=guest.rx_driver,
+        tx_device=tx_device,
+        rx_device=rx_device,
+    )
+
+
+def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
+    """Make a virtual machine with an e1000 that QEMU emulates."""
+    guest = make_e1000_guest(parts, number)
+    backend = E1000Backend(parts, guest, number)
+    wire_e1000_guest(parts, guest, backend.exits())
+    adapter, memory, device = guest.adapter, guest.memory, backend.device
+    pair = Pair(
+        program=guest.program,
+        vcpu=guest.thread,
+        skbs=memory.skbs,
+        buffers=memory.buffers,
+        queues=(
+            e1000_queue("out", memory.region, adapter.tx, device.name),
+            e1000_queue("in", memory.region, adapter.rx, device.name),
+        ),
+        empty_buffers=adapter.rx.unused,
+        received_bytes=lambda packet: received_bytes(guest, packet),
+    )
+    vm = E1000Vm(name=guest.name, memory=memory.region, pairs=[pair], tx=adapter.tx, rx=adapter.rx, device=device)
+    return vm, backend
+
+
+MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Any]]]] = {
+    "vhost-net": _with_virtio(VhostBackend),
+    "virtio-qemu": _with_virtio(QemuBackend),
+    "vhost-user": _with_virtio(VhostUserBackend),
+    "e1000": _with_e1000,
+}
+"""Value of the knob `path` -> makes a virtual machine, by its number from 0, and what serves its network card."""
 
 
 class Simulation(Struct):
@@ -219,41 +314,15 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    machines: list[tuple[list[Guest], Backend]] = []
-    for number in range(world.number("vms")):
-        guests = make_guests(parts, number)
-        backend = BACKENDS[world.word("path")](parts, guests, number)
-        config_load = backend.config_load()
-        for guest, exits in zip(guests, backend.kick_exits(), strict=True):
-            GUESTS[world.word("guest")](parts, guest, exits, guests, config_load)
-        machines.append((guests, backend))
+    machines = [MACHINES[world.word("path")](parts, number) for number in range(world.number("vms"))]
     wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
     machine = _machine(parts, omit)
-    vms = [_vm(guests, backend) for guests, backend in machines]
+    vms = [vm for vm, _ in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
     for program in programs.values():
         program.programs = programs
     _boot(machine, vms, wire, programs)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
-
-
-def _vm(guests: Sequence[Guest], backend: Backend) -> Vm:
-    pairs = [
-        Pair(
-            guest.program,
-            guest.memory.tx_layout,
-            guest.memory.rx_layout,
-            guest.tx_driver,
-            guest.rx_driver,
-            tx_device,
-            rx_device,
-            guest.thread,
-            guest.memory.skbs,
-            guest.memory.buffers,
-        )
-        for guest, (rx_device, tx_device) in zip(guests, backend.devices(), strict=True)
-    ]
-    return Vm(guests[0].name, guests[0].memory.region, pairs)
 
 
 def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
@@ -295,7 +364,7 @@ def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tup
         others = set(range(len(machine.threads))) - {pair.vcpu.me.index}
         while pair.vcpu.pc != pair.program.entry:
             # An empty buffer takes more than one step, so this never goes too far.
-            if not machine.run(max(1, pair.rx_driver.cells.num_free), held=others):
+            if not machine.run(max(1, pair.empty_buffers()), held=others):
                 # At a fence its stores have to drain.
                 machine.run(held=vcpus)
     machine.run(held=vcpus)

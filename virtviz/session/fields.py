@@ -83,7 +83,7 @@ def _cell(run: Run, name: str) -> Field | None:
 
 
 def _in_queue(queue: QueueInfo, name: str) -> Field | None:
-    """Find a field of a queue, by the names of virtio 1.4, 2.7 and 2.8."""
+    """Find a field of a queue, by the names of virtio 1.4, 2.7 and 2.8, or of an e1000's descriptors."""
     with suppress(ValueError):
         addr, size = queue.layout.field_place(name)
         return Field(queue, addr=addr, size=size, is_index=name in _INDICES)

@@ -87,6 +87,8 @@ def ring_fields(right: str, written: Iterable[str], queue: QueueInfo) -> list[st
     if queue.format == "packed":
         usual = [f"desc[{slot}].flags", "driver_event.flags", f"desc[{slot}].id", "device_event.flags"]
         usual += ["driver_event.desc", "device_event.desc"] if queue.event_idx else []
+    elif queue.format == "e1000":
+        usual = [f"desc[{slot}]", *(f"desc[{slot}].{field}" for field in ("addr", "length", "status", "special"))]
     else:
         usual = ["avail.idx", f"avail.ring[{slot}]", "used.idx", f"desc[{slot}]", f"used.ring[{slot}]"]
         usual += ["avail_event", "used_event"] if queue.event_idx else ["avail.flags", "used.flags"]

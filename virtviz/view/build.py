@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from virtviz.engine.counters import COUNTERS
 from virtviz.engine.effects import EffectKind
+from virtviz.view.e1000_ring import e1000_ring_frame
 from virtviz.view.fold import Fold, FoldState, step_counts
 from virtviz.view.frame import CounterFrame, Frame, PacketFrame, ThreadFrame
 from virtviz.view.packed_ring import packed_ring_frame
@@ -15,7 +16,7 @@ from virtviz.view.ring import ring_frame
 if TYPE_CHECKING:
     from virtviz.engine.trace import Step
     from virtviz.paths.describe import QueueInfo
-    from virtviz.view.frame import PackedRingFrame, RingFrame, Source
+    from virtviz.view.frame import AnyRing, Source
 
 _WAKING: Final = frozenset({EffectKind.WAKEUP, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ})
 _folds: WeakKeyDictionary[Source, Fold] = WeakKeyDictionary()
@@ -71,10 +72,12 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
     )
 
 
-def _ring(source: Source, position: int, queue: QueueInfo, slots: int, state: FoldState) -> RingFrame | PackedRingFrame:
+def _ring(source: Source, position: int, queue: QueueInfo, slots: int, state: FoldState) -> AnyRing:
     desc, slot = state.descs.get(queue.name, -1), state.slots.get(queue.name, -1)
     if queue.format == "packed":
         return packed_ring_frame(source, position, queue, slots, desc)
+    if queue.format == "e1000":
+        return e1000_ring_frame(source, position, queue, slots, desc)
     return ring_frame(source, position, queue, slots, desc, slot)
 
 

@@ -6,7 +6,7 @@ A frame knows neither colours nor widgets; two frames are equal if they would lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -275,6 +275,81 @@ class PackedRingFrame(Struct, frozen=True):
         return self.queue.rpartition(".")[2]
 
 
+class E1000SlotFrame(Struct, frozen=True):
+    """One descriptor of an e1000's ring.
+
+    Attributes:
+        slot: its number.
+        addr, len, status: fields of the descriptor.
+        word: of a transmit descriptor its commands, of a receive descriptor its errors.
+        owner: `device` from head to tail, `used` if it is done and the driver has not taken it yet, else `driver`.
+        packet: number of the packet it is for, 0 if none.
+        is_head, is_tail: the device's registers point here.
+        is_use_next: the driver fills this one next.
+        is_clean_next: the driver takes this one back next.
+    """
+
+    slot: int
+    addr: Cell
+    len: Cell
+    word: Cell
+    status: Cell
+    owner: str
+    packet: int
+    is_head: bool
+    is_tail: bool
+    is_use_next: bool
+    is_clean_next: bool
+
+    @property
+    def desc(self) -> int:
+        """The descriptor's number: that of its slot, for they are the same."""
+        return self.slot
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its fields in memory."""
+        return (self.addr, self.len, self.word, self.status)
+
+
+class E1000RingFrame(Struct, frozen=True):
+    """A window on a descriptor ring of an e1000.
+
+    Attributes:
+        queue: its name.
+        direction: `out` or `in`.
+        size: its descriptors; `slots` shows a window of them.
+        slots: the window, in order of slot number.
+        desc: number of the descriptor that was worked on last; -1 before any was.
+        head, tail: the device's registers.
+        next_to_use, next_to_clean: the driver's positions.
+        unused: descriptors that the driver could fill.
+        changed: the last step worked on this ring.
+    """
+
+    queue: str
+    direction: str
+    size: int
+    slots: tuple[E1000SlotFrame, ...]
+    desc: int
+    head: Cell
+    tail: Cell
+    next_to_use: Cell
+    next_to_clean: Cell
+    unused: int
+    changed: bool
+
+    @property
+    def title(self) -> str:
+        """The ring's name without its machine's."""
+        return self.queue.rpartition(".")[2]
+
+
+AnySlot: TypeAlias = SlotFrame | PackedSlotFrame | E1000SlotFrame
+AnyRing: TypeAlias = RingFrame | PackedRingFrame | E1000RingFrame
+"""Of whatever format the queue is."""
+
+
 class CounterFrame(Struct, frozen=True):
     """A counter: its name and title as in `COUNTERS`, its value at this position, and what the last step added."""
 
@@ -320,7 +395,7 @@ class Frame(Struct, frozen=True):
     threads: tuple[ThreadFrame, ...]
     packets: tuple[PacketFrame, ...]
     counters: tuple[CounterFrame, ...]
-    ring: RingFrame | PackedRingFrame
+    ring: AnyRing
     rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
     machine: str

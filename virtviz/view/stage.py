@@ -156,7 +156,7 @@ class Stage(Struct, frozen=True):
         if source.startswith("guest"):
             return self.gates.get("guest")
         spot = self.places.get(place, "")
-        if spot in ("qemu", "fds", "tap") and "qemu" in self.gates:
+        if spot in ("qemu", "device", "fds", "tap") and "qemu" in self.gates:
             return self.gates["qemu"]
         return self.gates.get("kvm" if spot in ("kvm", "qemu") else "switch")
 

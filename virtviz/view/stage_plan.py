@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from virtviz.view.stage import Point
 
 MIN_WIDTH: Final = 80
+_TUNNEL_WIDTH: Final = 9
+"""Columns that the box of a tunnel takes where no other has to be narrower for it."""
 
 
 class _Rows(Struct, frozen=True):
@@ -66,6 +68,7 @@ _KNOWN: Final = {
     "stack": "stack",
     "virtio_net": "virtio-net",
     "virtio_pmd": "virtio-net",
+    "e1000": "virtio-net",
     "kvm": "kvm",
     "vhost_net": "vhost-net",
     "ovs": "switch",
@@ -75,6 +78,7 @@ _KNOWN: Final = {
     "qemu": "qemu",
     "vcpu": "qemu",
     "vm": "kvm",
+    "device": "device",
     "eventfd": "fds",
     "callfd": "callfd",
     "kickfd": "callfd",
@@ -150,13 +154,20 @@ class _Planner:
         if self.polls:
             self.device = "vhost-user"
         # The guest's driver is its kernel's, or part of a program.
-        self.driver = "DPDK PMD" if "virtio PMD" in titles else "virtio-net"
+        drivers = [p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"]
+        self.in_program = "virtio PMD" in titles
+        self.driver = "DPDK PMD" if self.in_program else next(iter(drivers), "virtio-net")
+        # QEMU is a network card to it, if there is one that it emulates.
+        self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
-        extra = max(width - MIN_WIDTH, 0)
-        self.grow = min(extra // 18, 6)
-        gap, left = divmod(extra - 7 * self.grow, 7)
-        self.gaps = [gap + (1 if i < left else 0) for i in range(7)]
+        # With a tunnel there is one box more, for which there has to be room before all are as wide as without.
+        boxes = 8 if self.tunnel else 7
+        self.narrow = bool(self.tunnel) and width < MIN_WIDTH + _TUNNEL_WIDTH
+        extra = max(width - MIN_WIDTH - (_TUNNEL_WIDTH if self.tunnel and not self.narrow else 0), 0)
+        self.grow = min(extra // (2 * boxes + 4), 6)
+        gap, left = divmod(extra - boxes * self.grow, boxes)
+        self.gaps = [gap + (1 if i < left else 0) for i in range(boxes)]
         self.wall = 0
         # Where the host's user places begin that are drawn beside its kernel places, not above them.
         self.edge = self.guest_edge = 0
@@ -209,7 +220,7 @@ class _Planner:
     def _kernel_places(self) -> None:
         """Place the boxes of both kernels side by side, with the wall between guest and host."""
         grow, gaps, floor = self.grow, self.gaps, self.rows.floor
-        in_program = self.driver != "virtio-net"
+        in_program = self.in_program
         stack = self._box("stack", "kernel" if in_program else "stack", "guest-kernel", 1, floor, 9 + grow)
         x = stack.x + stack.width + (3 if in_program else 2) + gaps[0]
         domain = "guest-user" if in_program else "guest-kernel"
@@ -220,10 +231,6 @@ class _Planner:
             self.ways.append(Way("stack", "virtio-net", (stack.at, driver.at)))
         self.wall = driver.x + driver.width + 1 + gaps[1] // 2
         x = self.wall + 2 + (gaps[1] + 1) // 2
-        if self.tunnel:
-            # There is one box more.
-            gaps = [*gaps[:-1], 0, gaps[-1]]
-            grow -= 1 if grow else 0
         before = driver
         for (name, title, width, after), gap in zip(self._host_row(), gaps[2:], strict=True):
             if name == "vhost-user":
@@ -246,9 +253,11 @@ class _Planner:
                 ("switch", "OVS", 9, 1),
                 ("far", self.far, 9, 1),
             ]
-        narrow = 2 if self.tunnel else 0
+        narrow = 2 if self.narrow else 0
+        # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
+        more = 1 if self.has_model and not self.narrow else 0
         row = [
-            ("kvm", "KVM", 8 - narrow, 1),
+            ("kvm", "KVM", 8 - narrow + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
             ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
             ("tap", self.taps.get(self.machine, "tap0"), 9 - narrow, 1),
@@ -256,7 +265,7 @@ class _Planner:
             ("far", self.far, 9 - narrow, 1),
         ]
         if self.tunnel:
-            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8, 1))
+            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8 if self.narrow else 9, 1))
         return row
 
     def _user_places(self) -> None:
@@ -270,7 +279,11 @@ class _Planner:
             width = 10 + self.grow
             x = kvm.x if self.device == "fds" else kvm.middle - width // 2
             qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
-        if self.device == "fds":
+        if self.has_model:
+            model = self._model(qemu)
+            self.ways.append(Way("qemu", "device", (qemu.at, model.at)))
+            self.ways.append(Way("device", "tap", _bent(model.at, spots["tap"].at)))
+        elif self.device == "fds":
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         below = spots["virtio-net"] if self.guest_edge else stack
         self.ways.append(Way("app", below.name, _bent(app.at, below.at)))
@@ -278,13 +291,25 @@ class _Planner:
             self._vswitchd(switch)
 
     def _qemu_width(self, width: int) -> int:
-        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls."""
-        return self.spots["tap"].middle - self.spots["kvm"].x + 1 if self.device == "fds" else width
+        """Give QEMU's width: where it serves the queues it reaches from KVM to the TAP, both of which it calls.
+
+        The model of a card has the right half of that.
+        """
+        if self.device != "fds":
+            return width
+        whole = self.spots["tap"].middle - self.spots["kvm"].x + 1
+        return max(whole // 2, 14) if self.has_model else whole
+
+    def _model(self, qemu: Spot) -> Spot:
+        """Place the model of a card beside the rest of QEMU."""
+        x, tap = qemu.x + qemu.width, self.spots["tap"]
+        make = self._chip if self.rows is _SMALL else self._box
+        return make("device", "e1000", "host-user", x, _USER_ROW, max(tap.middle - x + 1, 13))
 
     def _vswitchd(self, switch: Spot) -> None:
         """Place the switch's program above it, and the border in between that it is asked through."""
-        qemu = self.spots["qemu"]
-        first = qemu.x + qemu.width + 1
+        left = self.spots.get("device", self.spots["qemu"])
+        first = left.x + left.width + 1
         if self.rows is _SMALL:
             x = max(min(switch.middle - 10, self.width - 32), first)
             width = min(32, self.width - x)
@@ -307,7 +332,7 @@ class _Planner:
         # Where the lines of the device's side go up, and to whom.
         side, beside = device, device.x + (6 if self.polls else 8)
         if self.device == "fds":
-            side, beside = self.spots["qemu"], device.x + device.width
+            side, beside = self.spots["device" if self.has_model else "qemu"], device.x + device.width
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
         # A lane for each direction; the queues of further pairs share it.
         queues = [next(queue for queue in mine if queue.direction == way) for way in ("out", "in")]
@@ -353,13 +378,18 @@ class _Planner:
         """Write the names of the domains into the borders above them."""
         wall, under = self.wall, self.rows.border
         kernel = self.spots["vhost-net"].middle - 2 if self.device == "vhost-net" else self.spots["kvm"].x + 1
+        title = "host kernel"
+        if self.has_model:
+            # KVM's gate is in use all the time: its words need a place of their own.
+            kernel = self._kvm_gate() + 8
+            title = title if self.spots["fds"].middle - kernel > len(title) else "kernel"
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "kernel", (2, under))
             if self.guest_edge
             else ("guest-kernel", "guest kernel", (wall - 12, under)),
             ("host-user", "HOST · user", (wall + 12, 0)),
-            ("host-kernel", "host kernel", (kernel, under)),
+            ("host-kernel", title, (kernel, under)),
         )
         for name, title, (x, y) in names:
             self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
@@ -395,9 +425,13 @@ class _Planner:
             lines.append(Border("hardware", "host", nic.x - before, lane, width - nic.x + before))
         return tuple(lines)
 
+    def _kvm_gate(self) -> int:
+        """Give the column in which KVM_RUN returns to QEMU."""
+        return self.spots["kvm"].x if self.has_model else self.spots["kvm"].middle
+
     def _gates(self) -> dict[str, Gate]:
         wall, under = self.wall, self.rows.border
-        guest, kvm = self.spots["stack"].middle, self.spots["kvm"].middle
+        guest, kvm = self.spots["stack"].middle, self._kvm_gate()
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
         row = self.rows.floor + 1
@@ -407,7 +441,7 @@ class _Planner:
             | {
                 "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
                 "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-                "kvm": Gate((kvm, under), (kvm + 1, under), 8),
+                "kvm": Gate((kvm, under), (kvm + 1, under), 7 if self.has_model else 8),
                 "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
             }
             | aside

@@ -34,6 +34,7 @@ _EFFECTS: Final = {
     EffectKind.DMA: "DMA",
     EffectKind.UPCALL: "upcall",
     EffectKind.DROP: "drop",
+    EffectKind.TIMER: "sets a timer",
 }
 STATES: Final = {"ready": "ready", "waits": "waits", "sleeps": "asleep", "held": "held", "runs": "runs"}
 

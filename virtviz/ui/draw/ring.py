@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtviz.ui.draw.e1000_ring import draw_e1000_ring
 from virtviz.ui.draw.packed_ring import draw_packed_ring
 from virtviz.ui.draw.ring_parts import FULL_ROWS, Drawing
-from virtviz.view.frame import RingFrame, SlotFrame
+from virtviz.view.frame import E1000RingFrame, RingFrame, SlotFrame
 
 if TYPE_CHECKING:
     from virtviz.ui.grid import Grid
-    from virtviz.view.frame import Frame, PackedSlotFrame
+    from virtviz.view.frame import AnySlot, Frame
 
 
 def draw_ring(frame: Frame, width: int, rows: int) -> Grid:
-    """Draw the ring of a frame, split or packed."""
+    """Draw the ring of a frame, of whatever kind."""
+    if isinstance(frame.ring, E1000RingFrame):
+        return draw_e1000_ring(frame, width, rows)
     if not isinstance(frame.ring, RingFrame):
         return draw_packed_ring(frame, width, rows)
     return (_Full if rows >= FULL_ROWS else _Small)(frame, width, rows).draw()
@@ -28,11 +31,11 @@ class _Small(Drawing):
     ring: RingFrame
     fields = ("addr", "len", "flags", "next")
 
-    def shown(self, slot: SlotFrame | PackedSlotFrame, name: str) -> str:
+    def shown(self, slot: AnySlot, name: str) -> str:
         text = super().shown(slot, name)
         return f"({text})" if self.means_nothing(slot, name) else text
 
-    def means_nothing(self, slot: SlotFrame | PackedSlotFrame, name: str) -> bool:
+    def means_nothing(self, slot: AnySlot, name: str) -> bool:
         # `next` may be filled in without being part of a chain.
         return (
             name == "next" and isinstance(slot, SlotFrame) and slot.next.text.isdecimal() and "N" not in slot.flags.text

@@ -1,4 +1,4 @@
-"""What drawings of split and of packed rings share: names at the left, slots to the right, and how marks look."""
+"""What drawings of rings of all kinds share: names at the left, slots to the right, and how marks look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtviz.ui.grid import Grid, fit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtviz.view.frame import Cell, Frame, PackedRingFrame, PackedSlotFrame, RingFrame, SlotFrame
+    from virtviz.view.frame import AnyRing, AnySlot, Cell, Frame
 
 LABEL: Final = 20
 """Width of the names at the left."""
@@ -35,20 +35,20 @@ def cell_width(rows: int) -> int:
 
 
 class Drawing:
-    """A drawing of a window on a virtqueue, row by row.
+    """A drawing of a window on a ring, row by row.
 
     Args:
         frame: what is drawn.
         width, rows: room for it.
     """
 
-    ring: RingFrame | PackedRingFrame
+    ring: AnyRing
     fields: tuple[str, ...]
     """Those of a descriptor."""
 
     def __init__(self, frame: Frame, width: int, rows: int) -> None:
         self.frame, self.ring = frame, frame.ring
-        self.slots: Sequence[SlotFrame | PackedSlotFrame] = frame.ring.slots
+        self.slots: Sequence[AnySlot] = frame.ring.slots
         self.grid = Grid(width, rows)
         self.cell = cell_width(rows)
         self.y = 0
@@ -89,7 +89,7 @@ class Drawing:
             cell: Cell = getattr(slot, name)
             self.put(column, self.shown(slot, name), self.style(cell), self.sign(cell))
 
-    def shown(self, slot: SlotFrame | PackedSlotFrame, name: str) -> str:
+    def shown(self, slot: AnySlot, name: str) -> str:
         """Say how a field of a slot is shown."""
         return str(getattr(slot, name).text)
 
@@ -140,7 +140,8 @@ class Drawing:
             for name in self.fields:
                 cell: Cell = getattr(slot, name)
                 nothing = self.means_nothing(slot, name)
-                at = self.grid.put(at, self.y, f"({name} " if nothing else f"{name} ", "dim")
+                called = self.named(name)
+                at = self.grid.put(at, self.y, f"({called} " if nothing else f"{called} ", "dim")
                 at = self.grid.put(at, self.y, cell.text + self.sign(cell), self.style(cell))
                 at = (self.grid.put(at, self.y, ")", "dim") if nothing else at) + 1
             if at > self.grid.width:
@@ -151,6 +152,10 @@ class Drawing:
                 self.grid.put(at, self.y, fit(f"■{name}", self.grid.width - at) if name else "", "dim")
         self.y += 1
 
-    def means_nothing(self, slot: SlotFrame | PackedSlotFrame, name: str) -> bool:  # noqa: ARG002 - as a split ring's
+    def named(self, name: str) -> str:
+        """Say how a field of a descriptor is called."""
+        return name
+
+    def means_nothing(self, slot: AnySlot, name: str) -> bool:  # noqa: ARG002 - as a split ring's
         """Say whether a field of a descriptor stands in memory, but its flags say that it is not to be read."""
         return False
