@@ -11,6 +11,7 @@ from virtviz.paths.traffic import Poke
 
 PING = [Item(), Item(outgoing=False, answers=0)]
 BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
+BEGIN = {"begin": "power-on"}
 EFFECTS = {
     "features": ({"features": "event_idx"}, {"features": "indirect"}, BURST),
     "queue.size": ({"queue.size": 64}, {"queue.size": 128}, BURST),
@@ -37,6 +38,12 @@ EFFECTS = {
     "txqueuelen": ({}, {"txqueuelen": 4}, burst(20, outgoing=False)),
     "vms": ({}, {"vms": 2}, PING),
     "queues": ({}, {"queues": 2}, PING),
+    "begin": ({}, {"begin": "power-on"}, PING),
+    "eventfd_programs": ({}, {"eventfd_programs": "counter"}, PING),
+    "launcher": (BEGIN, BEGIN | {"launcher": "hand"}, PING),
+    "qemu_version": (BEGIN, BEGIN | {"qemu_version": "7.2"}, PING),
+    "vhost_start": (BEGIN, BEGIN | {"vhost_start": "fails"}, PING),
+    "refuse_features": (BEGIN, BEGIN | {"refuse_features": "on"}, PING),
     "path": ({}, {"path": "virtio-qemu"}, PING),
     "machine": ({"path": "e1000"}, {"path": "e1000", "machine": "q35"}, PING),
     "ioeventfd": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "ioeventfd": "off"}, PING),

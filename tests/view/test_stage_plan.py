@@ -15,6 +15,7 @@ HEIGHTS = (SMALL_HEIGHT, TALL_HEIGHT, GRAND_HEIGHT)
 WIDTHS = (80, 81, 97, 120, 163, 200, 240)
 QEMU = {"path": "virtio-qemu"}
 HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
+BEGIN = {"begin": "power-on", "queue__size": 32}
 POLLED = {"path": "vhost-user", "flows": "unknown"}
 TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
 WORLDS = {
@@ -25,6 +26,10 @@ WORLDS = {
     "bridge": {"switch": "bridge"},
     "qemu": QEMU,
     "no ioeventfd": HEAVY,
+    "power-on": BEGIN,
+    "power-on by hand": BEGIN | {"launcher": "hand"},
+    "power-on, QEMU": BEGIN | QEMU,
+    "power-on, vhost fails": BEGIN | {"vhost_start": "fails"},
     "tunnel": TUNNEL,
     "tunnel under QEMU": TUNNEL | QEMU,
     "tunnel over veth": TUNNEL | {"far_port": "veth"},

@@ -17,7 +17,7 @@ from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Link, Pause, Poke, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic
 from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def build(
     world = make_world(dict(flat(lesson.world)), *settings)
     if frames is None:
         _fit_pokes(lesson, world)
+        _fit_beginning(lesson, world)
     vms = world.number("vms")
     events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
     needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
@@ -76,6 +77,15 @@ def build(
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
+
+
+def _fit_beginning(lesson: Lesson, world: World) -> None:
+    """See that what happens in the scenario can happen where the run begins."""
+    is_early = world["begin"] == "power-on"
+    if not is_early and any(isinstance(event.reset, str) for event in lesson.scenario):
+        raise KnobError("begin", "the scenario has a reset, after which everything is set up anew; set begin=power-on")
+    if is_early and any(isinstance(event.link, LinkEvent) for event in lesson.scenario):
+        raise KnobError("begin", "a link that changes is followed where everything is set up; set begin=running")
 
 
 def _check_link_can_change(world: World) -> None:
@@ -118,9 +128,9 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
-    """Turn the events of a scenario into packets, pauses and changes from outside, in order."""
-    made: list[Item | Pause | Poke | Link] = []
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Reset]:
+    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order."""
+    made: list[Item | Pause | Poke | Link | Reset] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
     for event in scenario:
@@ -161,6 +171,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link]:
             made.append(Poke(poke.queue, poke.field, poke.value, VMS.index(poke.vm)))
         elif isinstance(event.link, LinkEvent):
             made.append(Link(event.link.state == "up", VMS.index(event.link.vm)))
+        elif isinstance(event.reset, str):
+            made.append(Reset(VMS.index(event.reset)))
         else:
             made.append(Pause())
         items += new
@@ -185,11 +197,11 @@ def reply_id(reply: Reply) -> str:
     return reply.id if isinstance(reply.id, str) else f"{reply.to}-reply"
 
 
-def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link]:
+def _captured(frames: Sequence[bytes], vms: int) -> list[Item | Pause | Poke | Link | Reset]:
     if not frames:
         raise CaptureError("the capture holds no frame; give one with at least one Ethernet frame")
     shortest, longest = FRAME_BYTES
-    made: list[Item | Pause | Poke | Link] = []
+    made: list[Item | Pause | Poke | Link | Reset] = []
     for number, frame in enumerate(frames, 1):
         if not shortest <= len(frame) <= longest:
             message = f"frame {number} of the capture has {len(frame)} bytes; a frame here has {shortest} to {longest}"

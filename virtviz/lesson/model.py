@@ -125,6 +125,13 @@ class Event(Model, frozen=True):
     ) = UNSET
     poke: Poke | UnsetType = UNSET
     link: Link | UnsetType = UNSET
+    reset: (
+        Annotated[
+            Literal["vm1"],
+            Meta(description="The virtual machine takes its driver off the device, and sets the device up anew."),
+        ]
+        | UnsetType
+    ) = UNSET
 
     def __post_init__(self) -> None:
         """Refuse none or several of the keys."""
@@ -132,7 +139,7 @@ class Event(Model, frozen=True):
             raise ValueError(f"an event has exactly one of the keys {', '.join(EVENT_KEYS)}")
 
 
-EVENT_KEYS = ("send", "reply", "receive", "pause", "poke", "link")
+EVENT_KEYS = ("send", "reply", "receive", "pause", "poke", "link", "reset")
 
 
 class When(Model, frozen=True):

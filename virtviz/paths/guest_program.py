@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.traffic import END, PAUSE, POKE, RECEIVE, SEND, Act
+from virtviz.paths.traffic import END, PAUSE, POKE, RECEIVE, RESET, SEND, Act
 from virtviz.spec.citation import SCENARIO, X86_ENTRY
 from virtviz.spec.frames import summary
 
@@ -110,7 +110,7 @@ class Program(Routine):
         if act is PAUSE:
             phase = self.phase()
             return any(other.phase() > phase for other in self.programs.values())
-        return act in (SEND, RECEIVE)
+        return act in (SEND, RECEIVE, RESET)
 
     def pause_ends(self) -> bool:
         """Say whether it has something to do after a while, and nobody stops polling before that."""

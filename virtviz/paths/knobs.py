@@ -122,6 +122,44 @@ KNOBS: dict[str, Knob] = {
             members=(EVENT_IDX, INDIRECT, MERGEABLE),
             follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
+        Knob(
+            "begin",
+            "running",
+            "Where a run begins: with everything set up, or at power-on, before the TAP exists.",
+            choices=("running", "power-on"),
+        ),
+        Knob(
+            "launcher",
+            "libvirt",
+            "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
+            choices=("libvirt", "hand"),
+            recorded="hand",
+        ),
+        Knob(
+            "qemu_version",
+            "10.0",
+            "Version of QEMU; decides the order in which it sets a back-end up, and what it tries first.",
+            choices=("7.2", "10.0"),
+            recorded="7.2",
+        ),
+        Knob(
+            "vhost_start",
+            "ok",
+            "From power-on: whether vhost starts, has no /dev/vhost-net, or fails; then QEMU serves the queues.",
+            choices=("ok", "missing", "fails"),
+        ),
+        Knob(
+            "refuse_features",
+            "off",
+            "From power-on: the device insists on ACCESS_PLATFORM, which an old driver does not know.",
+            choices=ON_OFF,
+        ),
+        Knob(
+            "eventfd_programs",
+            "off",
+            "Three programs on the host that share an eventfd of their own: to see what one is.",
+            choices=("off", "counter", "semaphore"),
+        ),
         Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
         Knob(
             "queue.format",
@@ -524,6 +562,7 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
+    yield from _contradictions_of_beginnings(world)
     yield from _contradictions_of_processors(world)
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
         yield (
@@ -596,6 +635,50 @@ def _contradictions_of_shortcuts(world: World) -> Iterable[tuple[str, str]]:
         yield ("fast_mmio", "on an AMD processor KVM decodes every store; set cpu=intel, or fast_mmio=on")
     if not world.on("fast_mmio") and not world.on("ioeventfd"):
         yield ("fast_mmio", "without ioeventfds there is no eventfd to find; set ioeventfd=on, or fast_mmio=on")
+
+
+def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
+    """The same for where a run begins."""
+    if world["begin"] == "running":
+        if world.on("refuse_features"):
+            yield ("refuse_features", "features are negotiated after power-on; set begin=power-on as well")
+        if world["vhost_start"] != "ok":
+            yield ("vhost_start", "vhost is started after power-on; set begin=power-on as well")
+        return
+    yield from _contradictions_of_vhost_start(world)
+    yield from _contradictions_of_power_on(world)
+
+
+def _contradictions_of_power_on(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what cannot be followed from power-on."""
+    if world["path"] not in ("vhost-net", "virtio-qemu"):
+        yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world["queue.format"] != "split":
+        yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
+    if world["guest"] != "kernel":
+        yield ("begin", "from power-on the kernel's own driver can be followed; set guest=kernel, or begin=running")
+    if world.number("queues") > 1:
+        yield ("begin", "from power-on one queue pair can be followed; set queues=1, or begin=running")
+    if world.number("vms") > 1:
+        yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
+    if world.number("queue.start"):
+        yield ("queue.start", "a ring that has just been made begins at 0; set queue.start=0, or begin=running")
+    if not world.on("ioeventfd"):
+        yield ("ioeventfd", "from power-on kicks are tied to eventfds; set ioeventfd=on, or begin=running")
+
+
+def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what becomes of vhost."""
+    if world["vhost_start"] != "ok" and world["path"] != "vhost-net":
+        yield ("vhost_start", "only path=vhost-net starts vhost; set vhost_start=ok")
+    if world["vhost_start"] == "missing" and world["launcher"] == "hand":
+        yield (
+            "vhost_start",
+            (
+                "QEMU that is told vhost=on by hand, and finds no /dev/vhost-net, does not start at all; set "
+                "launcher=libvirt, which then asks for no vhost"
+            ),
+        )
 
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:

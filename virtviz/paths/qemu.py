@@ -31,13 +31,14 @@ REQUEST: Final = "request"
 """What serves a request of the monitor's; there is such only where somebody changes a link."""
 PAIRS_MAX: Final = 4
 """Queue pairs that a device can have here."""
-BITS: Final = 7
+BITS: Final = 8
 """Bits of `Ready` for each queue pair; only the first pair's group has the ones that there are but once."""
 
 
 class Ready(IntFlag):
     """What the main loop can find to do, as bits; what belongs to a queue pair, `BITS` further for each pair."""
 
+    CONTROL_KICK = 128
     TIMER = 64
     REQUEST = 32
     BOTTOM_HALF = 16
@@ -74,7 +75,7 @@ def handlers(pairs: int) -> dict[int, str]:
     return (
         {int(Ready.REQUEST): REQUEST}
         | {int(Ready.BOTTOM_HALF) << BITS * pair: called("bottom half", pair) for pair in numbers}
-        | {int(Ready.OWN_EVENTFD): "own eventfd"}
+        | {int(Ready.OWN_EVENTFD): "own eventfd", int(Ready.CONTROL_KICK): "control kick"}
         | {int(which) << BITS * pair: called(names[which], pair) for which, pair in descriptors}
     )
 
@@ -89,7 +90,7 @@ def _for_all_pairs(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 BOTTOM_HALVES: Final = of_pairs(Ready.BOTTOM_HALF)
-KICKS: Final = of_pairs(Ready.KICKS)
+KICKS: Final = of_pairs(Ready.KICKS) | Ready.CONTROL_KICK
 TAPS: Final = of_pairs(Ready.TAP)
 
 
@@ -135,9 +136,11 @@ class Qemu:
         name: the main loop's thread.
         thread: the same, set when it is made.
         own: the eventfd by which other threads wake it.
+        control: the eventfd of the control queue's kick, where that queue is in use.
     """
 
     thread: Thread
+    control: EventfdCells | None = None
 
     def __init__(
         self,
@@ -171,6 +174,8 @@ class Qemu:
     def look(self) -> int:
         """Give which descriptors are ready, as bits of `Ready`."""
         found, polled = (int(Ready.OWN_EVENTFD) if self.own.counter else 0), self.cells.read_poll
+        if self.control and self.control.counter:
+            found |= Ready.CONTROL_KICK
         kicks = self.cells.kick_poll
         for pair, (rx, tx) in enumerate(self._kicks):
             if kicks and tx.counter:
@@ -288,6 +293,7 @@ class MainLoop(Routine):
                 REQUEST: "CONFIG.2",
                 "bottom half": "Q-TX.4",
                 "own eventfd": "Q-TX.12",
+                "control kick": "CP.4.4",
                 "transmit kick": "Q-TX.2",
                 "receive kick": "Q-RX.3",
                 "tap": "Q-RX.2",
@@ -309,6 +315,7 @@ class MainLoop(Routine):
                 REQUEST: "The monitor has a request: it is carried out by the main loop, under the lock.",
                 "bottom half": "Bottom halves come first: the one that empties the transmit queue runs now.",
                 "own eventfd": "The main loop's own eventfd has to be read, or the next ppoll() would return at once.",
+                "control kick": "The control queue's eventfd was signalled: its handler runs.",
                 "transmit kick": "The transmit queue's eventfd was signalled: its handler runs.",
                 "receive kick": "The receive queue's eventfd was signalled: its handler runs.",
                 "tap": "The TAP can be read: its handler runs.",

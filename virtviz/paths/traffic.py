@@ -94,6 +94,16 @@ class Poke(Struct, frozen=True):
     vm: int = 0
 
 
+class Reset(Struct, frozen=True):
+    """In a scenario: a virtual machine takes its driver off the device and puts it back, when nothing is under way.
+
+    Attributes:
+        vm: index of the virtual machine.
+    """
+
+    vm: int = 0
+
+
 class Link(Struct, frozen=True):
     """In a scenario: somebody tells QEMU that a virtual machine's link is up or down, before anything that comes after.
 
@@ -113,10 +123,11 @@ class Act(IntEnum):
     RECEIVE = 2
     PAUSE = 3
     POKE = 4
+    RESET = 5
     END = 0
 
 
-SEND, RECEIVE, PAUSE, POKE, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.POKE, Act.END
+SEND, RECEIVE, PAUSE, POKE, RESET, END = Act.SEND, Act.RECEIVE, Act.PAUSE, Act.POKE, Act.RESET, Act.END
 
 
 class Traffic(Struct, frozen=True):
@@ -150,6 +161,11 @@ class Traffic(Struct, frozen=True):
         if vcpu:
             return self.other_acts.get((vm, vcpu), ())
         return self.acts[vm] if vm < len(self.acts) else ()
+
+    @property
+    def has_resets(self) -> bool:
+        """Whether a driver is taken off its device and put back."""
+        return any(act is RESET for program in self.acts for act, _ in program)
 
     @property
     def has_links(self) -> bool:
@@ -226,7 +242,7 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke | Link], rounds: int = 1, vms: int = 1) -> Traffic:
+def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A program, one on each vCPU that does anything, sends its frames in the order of the list. An answer in the list is
@@ -247,6 +263,9 @@ def make_traffic(events: Sequence[Item | Pause | Poke | Link], rounds: int = 1, 
             pauses += 1
             for program in acts.values():
                 program.append((Act.PAUSE, 0))
+            continue
+        if isinstance(event, Reset):
+            acts[event.vm, 0].append((Act.RESET, 0))
             continue
         if isinstance(event, Poke | Link):
             acts[event.vm, 0].append((Act.POKE, len(pokes)))

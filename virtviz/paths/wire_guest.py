@@ -34,9 +34,11 @@ from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
+from virtviz.paths.setup.guest_rebind import RebindingProgram
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_rings import make_driver, routine_kind
 from virtviz.ring.rings import layout_at
+from virtviz.ring.split import SplitLayout
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ PAGE = 4096
 TX_SLOT_BYTES = 2048
 SPARE_SLOTS = 256 + 64 + 8
 """Packets that can be outside every queue at once: on the socket, in a poll, in hands."""
+CONTROL_SIZE = 64
+"""Descriptors of the control queue, in QEMU."""
+COMMAND_BYTES = 64
+"""Room behind the control queue for a command and its answer."""
 RX, TX = 0, 1
 """Numbers of the queues of a pair, as virtio-net numbers them."""
 CONFIG_NAME, CONFIG = "config", 3
@@ -68,6 +74,7 @@ class GuestMemory(Struct):
     region: Region
     rx_layout: Layout
     tx_layout: Layout
+    control_layout: SplitLayout
     send_page: int
     receive_page: int
     skbs: PacketPool
@@ -172,6 +179,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     rx_driver = make_driver(parts, rx_name, port, memory.rx_layout, indirect=False)
     tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
     program_class = DpdkProgram if world["guest"] == "dpdk" else Program
+    if parts.traffic.has_resets:
+        program_class = RebindingProgram
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,
@@ -260,7 +269,10 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         buffer_base = send_page + 2 * PAGE + skb_slots * TX_SLOT_BYTES
         end = buffer_base + buffer_slots * buffer_bytes
         plans.append((rx_layout, tx_layout, send_page, buffer_base))
-    region = state.region(f"{name}.ram", end)
+    # The control queue is used while a device is set up, and has no memory where a run begins later.
+    control = SplitLayout.at(_next_page(end), CONTROL_SIZE)
+    ram_end = control.end + COMMAND_BYTES if world["begin"] == "power-on" else end
+    region = state.region(f"{name}.ram", ram_end)
     made: list[GuestMemory] = []
     for pair, (rx_layout, tx_layout, send_page, buffer_base) in enumerate(plans):
         queues = (f"{name}.receiveq{pair + 1}", f"{name}.transmitq{pair + 1}")
@@ -271,7 +283,7 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         skbs = PacketPool(state, f"{tag}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
         buffers = PacketPool(state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
         parts.pools |= {f"{tag}.skb": skbs, f"{tag}.rx_buffers": buffers}
-        made.append(GuestMemory(region, rx_layout, tx_layout, send_page, send_page + PAGE, skbs, buffers))
+        made.append(GuestMemory(region, rx_layout, tx_layout, control, send_page, send_page + PAGE, skbs, buffers))
     return made
 
 

@@ -23,8 +23,10 @@ from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
 from virtviz.paths.wire_e1000 import E1000Backend
 from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
+from virtviz.paths.wire_eventfd import add_eventfd_programs
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
+from virtviz.paths.wire_setup import PowerOn, served_by
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
@@ -314,14 +316,23 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    machines = [MACHINES[world.word("path")](parts, number) for number in range(world.number("vms"))]
+    machines = [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
     wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
+    setup = None
+    if world["begin"] == "power-on":
+        _, backend = machines[0]
+        assert isinstance(backend, VhostBackend | QemuBackend)
+        setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
+    add_eventfd_programs(parts)
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
     for program in programs.values():
         program.programs = programs
-    _boot(machine, vms, wire, programs)
+    if setup is None:
+        _boot(machine, vms, wire, programs)
+    else:
+        setup.rest(machine, wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
 
 

@@ -67,6 +67,7 @@ _KNOWN: Final = {
     "app": "app",
     "stack": "stack",
     "virtio_net": "virtio-net",
+    "virtio_pci": "virtio-net",
     "virtio_pmd": "virtio-net",
     "e1000": "virtio-net",
     "kvm": "kvm",
@@ -75,6 +76,10 @@ _KNOWN: Final = {
     "bridge": "switch",
     "vswitchd": "vswitchd",
     "netlink": "netlink",
+    "libvirtd": "qemu",
+    "ovs_vsctl": "vswitchd",
+    "ovsdb_server": "vswitchd",
+    "unix": "netlink",
     "qemu": "qemu",
     "vcpu": "qemu",
     "vm": "kvm",
@@ -160,6 +165,9 @@ class _Planner:
         # QEMU is a network card to it, if there is one that it emulates.
         self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
+        # Where a run begins at power-on, who prepares things is drawn where later that runs which was prepared.
+        self.qemu = "libvirtd, QEMU" if "libvirtd" in titles else "QEMU"
+        self.vswitchd = "Open vSwitch" if "ovsdb-server" in titles else "ovs-vswitchd"
         # Columns beyond the least width go to the boxes first, then to the gaps between them.
         # With a tunnel there is one box more, for which there has to be room before all are as wide as without.
         boxes = 8 if self.tunnel else 7
@@ -273,12 +281,14 @@ class _Planner:
         stack, kvm, switch = spots["stack"], spots["kvm"], spots["switch"]
         if self.rows is _SMALL:
             app = self._chip("app", "app", "guest-user", stack.x, _USER_ROW, 24)
-            qemu = self._chip("qemu", "QEMU", "host-user", kvm.x, _USER_ROW, self._qemu_width(16))
+            room = max(16, len(self.qemu) + len(" asleep") + 4)
+            qemu = self._chip("qemu", self.qemu, "host-user", kvm.x, _USER_ROW, self._qemu_width(room))
         else:
             app = self._box("app", "app", "guest-user", stack.x, _USER_ROW, stack.width)
             width = 10 + self.grow
-            x = kvm.x if self.device == "fds" else kvm.middle - width // 2
-            qemu = self._box("qemu", "QEMU", "host-user", x, _USER_ROW, self._qemu_width(width))
+            width = max(width, len(self.qemu) + 2)
+            x = kvm.x if self.device == "fds" else max(kvm.middle - width // 2, self.wall + 1)
+            qemu = self._box("qemu", self.qemu, "host-user", x, _USER_ROW, self._qemu_width(width))
         if self.has_model:
             model = self._model(qemu)
             self.ways.append(Way("qemu", "device", (qemu.at, model.at)))
@@ -313,11 +323,11 @@ class _Planner:
         if self.rows is _SMALL:
             x = max(min(switch.middle - 10, self.width - 32), first)
             width = min(32, self.width - x)
-            vswitchd = self._chip("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
+            vswitchd = self._chip("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         else:
             width = 16 + self.grow
             x = max(switch.middle - width // 2, first)
-            vswitchd = self._box("vswitchd", "ovs-vswitchd", "host-user", x, _USER_ROW, width)
+            vswitchd = self._box("vswitchd", self.vswitchd, "host-user", x, _USER_ROW, width)
         self.ways.append(Way("switch", "vswitchd", _bent(switch.at, vswitchd.at)))
         if self.polls:
             return
@@ -459,7 +469,7 @@ class _Planner:
         for place in self.header.places:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
-            places[place.name] = known or str(place.domain)
+            places[place.name] = known if known in self.spots else str(place.domain)
         places |= {"wire": "wire", "backlog": "far", f"{self.tunnel}.queue": "tunnel"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others

@@ -1,0 +1,333 @@
+"""A set-up from power-on: what one party tells another arrives, whoever cannot is done without, and frames flow."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+from pathlib import Path
+
+import pytest
+from driving import KNOWN, OUT, Driven, Item, Pause
+
+from virtviz.engine.program import text_for
+from virtviz.errors import KnobError
+from virtviz.lesson.build import build
+from virtviz.lesson.loader import load_text
+from virtviz.paths.knobs import make_world
+from virtviz.paths.setup.features import GUEST_NEEDS
+from virtviz.paths.setup.state import HVA_BASE
+from virtviz.paths.traffic import Reset
+from virtviz.spec.virtio import Feature
+
+PING = [Item(), Item(outgoing=False, answers=0)]
+BEGIN = {"begin": "power-on"}
+WORLDS = {
+    "vhost": {},
+    "recorded": {"profile": "recorded"},
+    "QEMU": {"path": "virtio-qemu"},
+    "no vhost-net": {"vhost_start": "missing"},
+    "vhost fails": {"vhost_start": "fails"},
+    "vhost fails in an older QEMU": {"vhost_start": "fails", "qemu_version": "7.2"},
+    "halted": {"vcpu": "halted", "switch": "bridge"},
+}
+
+
+@cache
+def world(name, **more):
+    return Driven(PING, BEGIN, WORLDS[name], more).run()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_ping_is_answered_after_the_set_up(name):
+    found = world(name)
+    assert found.simulation.dropped() == {}
+    milestones = {(step.packet, step.milestone) for step in found.steps() if step.milestone}
+    assert {(1, "sent"), (1, "on-wire"), (2, "from-wire"), (2, "received")} <= milestones
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_ways_of_the_packets_are_those_of_a_run_that_begins_later(name):
+    served = "virtio-qemu" if WORLDS[name].get("vhost_start") else WORLDS[name].get("path", "vhost-net")
+    settings = {k: v for k, v in WORLDS[name].items() if k != "vhost_start"} | {"path": served}
+    later = Driven(PING, settings).run()
+    for packet in (1, 2):
+        ways = [
+            [(step.thread, step.milestone) for step in run.steps() if step.packet == packet and step.milestone]
+            for run in (world(name), later)
+        ]
+        assert ways[0] == ways[1]
+
+
+def test_what_arrives_at_vhost_is_what_the_guest_wrote():
+    found = world("vhost")
+    vm = found.vm
+    for index, layout in enumerate((vm.rx_layout, vm.tx_layout)):
+        for part in ("desc", "avail", "used"):
+            wrote = getattr(layout, part)
+            assert found.cell(f"vm1.virtio_pci.{part}[{index}]") == wrote
+            assert found.cell(f"qemu-4002.vhost_net.{part}[{index}]") == HVA_BASE + wrote
+        assert found.cell(f"qemu-4002.vhost_net.num[{index}]") == layout.size
+        kick, call = (found.cell(f"qemu-4002.process.{use}[{index}]") for use in ("kick", "call"))
+        assert found.cell(f"vm1.kvm_vm.ioeventfds[{index}]") == found.cell(f"vm1.kvm_vm.ports[{index}]") == kick
+        assert found.cell(f"vm1.kvm_vm.irqfds[{index}]") == found.cell(f"qemu-4002.vhost_net.call[{index}]") == call
+        assert found.cell(f"qemu-4002.vhost_net.kick[{index}]") == kick
+        assert found.cell(f"qemu-4002.vhost_net.backend[{index}]") == found.cell("qemu-4002.process.tap_fd")
+        # The vector that the guest put into the table is the one that the route stands for.
+        assert found.cell(f"vm1.kvm_vm.routed[{index}]") == 0x27 + index
+
+
+def test_the_walk_of_the_capabilities_finds_what_they_say():
+    found = world("vhost")
+    addresses = [found.cell(f"vm1.probe.{name}") for name in ("common", "isr", "device", "notify")]
+    assert addresses == [0xFEBFC000, 0xFEBFD000, 0xFEBFE000, 0xFEBFF000]
+    assert found.cell("vm1.probe.multiplier") == 4
+    assert found.cell("vm1.probe.mac") == int.from_bytes(found.simulation.traffic.frame(1)[6:12], "big")
+
+
+@pytest.mark.parametrize("features", ["event_idx,indirect,mergeable", "event_idx", "mergeable", "none"])
+def test_the_rings_work_with_what_was_negotiated(features):
+    found = Driven(PING, BEGIN, KNOWN, {"features": features}).run()
+    assert found.simulation.dropped() == {}
+    accepted = found.cell("vm1.probe.wanted")
+    for word, bit in (
+        ("event_idx", Feature.RING_F_EVENT_IDX),
+        ("indirect", Feature.RING_F_INDIRECT_DESC),
+        ("mergeable", Feature.NET_F_MRG_RXBUF),
+    ):
+        assert accepted >> bit & 1 == (word in features)
+        assert found.cell("qemu-4002.vhost_net.features") >> bit & 1 == (word in features)
+
+
+def test_a_guest_sees_the_choice_of_a_back_end_as_missing_bits_only():
+    old = {"host_kernel": "6.1"}
+    vhost, qemu = (world(name, **old).cell("vm1.probe.offered") for name in ("vhost", "QEMU"))
+    assert vhost & ~qemu == 0
+    assert qemu & ~vhost == 1 << 40
+
+
+def test_nothing_is_accepted_that_was_not_offered_or_whose_condition_is_not_met():
+    for name in WORLDS:
+        offered, wanted = (world(name).cell(f"vm1.probe.{what}") for what in ("offered", "wanted"))
+        assert wanted & ~offered == 0
+        for feature, condition in GUEST_NEEDS.items():
+            assert not wanted >> feature & 1 or wanted >> condition & 1
+
+
+def test_a_device_that_insists_on_a_feature_refuses_a_driver_without_it():
+    found = Driven(PING, BEGIN, {"refuse_features": "on"}).run()
+    names = found.ops()
+    assert ("store_register", "refused") in names
+    assert ("look_at_answer", "refused") in names
+    assert found.cell("vm1.virtio_pci.device_status") == 128 | 3
+    assert found.cell("qemu-4002.process.started") == 0
+    assert not any(step.milestone for step in found.steps())
+
+
+def test_a_port_is_added_by_way_of_the_database():
+    steps = [step for step in world("vhost").steps() if step.row.startswith(("CP.8", "CP.9"))]
+    order = ["make_tap", "ask", "commit", "add_port", "link_netdev", "note", "commit", "look", "start_qemu"]
+    names = iter(step.op for step in steps)
+    assert all(any(name == wanted for name in names) for wanted in order)
+    threads = {step.thread for step in steps if step.op in ("make_tap", "ask", "commit", "add_port")}
+    assert threads == {"libvirtd", "ovs-vsctl", "ovsdb-server", "ovs-vswitchd"}
+
+
+def test_a_person_needs_no_libvirt():
+    found = Driven(PING, BEGIN, KNOWN, {"launcher": "hand"}).run()
+    assert found.simulation.dropped() == {}
+    assert not [step for step in found.steps() if step.thread == "libvirtd"]
+
+
+@pytest.mark.parametrize("name", ["no vhost-net", "vhost fails"])
+def test_a_guest_does_not_notice_that_vhost_could_not_be_started(name):
+    def inside(run):
+        return [step.op for step in run.steps() if step.domain.startswith("guest") and step.row.startswith("CP.")]
+
+    assert inside(world(name)) == inside(world("vhost"))
+    assert world(name).cell("qemu-4002.process.failed") == 1
+    assert world("vhost").cell("qemu-4002.process.failed") == 0
+
+
+def test_every_register_is_reached_by_a_heavy_exit():
+    found = world("vhost")
+    begun = next(step.n for step in found.steps() if step.op == "open")
+    before = [step for step in found.steps() if step.n < begun]
+    accesses = [
+        step for step in before if step.row.startswith("CP.0.5") or step.op in ("store_register", "access_config")
+    ]
+    returns = [c for step in before for c in step.crossings if c.kind == "kvm-run-return"]
+    assert len(accesses) == len(returns) > 100
+
+
+def test_nothing_arrives_before_the_guest_is_there():
+    found = Driven([Item(outgoing=False), Pause(), OUT], BEGIN, KNOWN).run()
+    steps = found.steps()
+    up = next(step.n for step in steps if step.op == "up")
+    assert min(step.n for step in steps if step.milestone == "from-wire") > up
+    assert found.simulation.dropped() == {}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_going_back_to_power_on_restores_everything(name):
+    found = Driven(PING, BEGIN, WORLDS[name])
+    machine = found.machine
+    before = machine.digest()
+    found.run()
+    end, position = machine.digest(), machine.position
+    machine.seek(0)
+    assert machine.digest() == before
+    machine.seek(position)
+    assert machine.digest() == end
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_machine_that_only_counts_counts_the_same(name):
+    counting = Driven(PING, BEGIN, WORLDS[name], recording=False).run()
+    assert counting.counters() == world(name).counters()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_step_of_a_set_up_is_cited_and_says_something(name):
+    for step in world(name).steps():
+        assert step.function
+        assert step.source.count(" ") >= 1
+        assert step.text[-1] in ".?"
+        assert "{" not in step.text
+        assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
+
+
+def test_commands_of_the_control_queue_are_carried_out_by_the_main_loop_where_it_has_all_queues():
+    steps = world("QEMU").steps()
+    assert [step.thread for step in steps if step.op == "carry_out"] == ["qemu-4002"] * 3
+    # What the main loop finds of its own kick is an empty queue.
+    assert [step.op for step in steps].count("await_answer") == 3
+
+
+def test_commands_of_the_control_queue_go_to_qemu_and_are_answered():
+    steps = world("vhost").steps()
+    kicks = [n for n, step in enumerate(steps) if step.op == "kick" and step.row == "CP.4.3"]
+    assert len(kicks) == 3
+    for n in kicks:
+        following = [step.op for step in steps[n : n + 20]]
+        assert following.index("return_to_qemu") < following.index("carry_out") < following.index("await_answer")
+    note = next(step for step in steps[kicks[0] :] if step.op == "note_access")
+    assert {write.field.rpartition(".")[2]: write.new for write in note.writes}["address"] == 0xFEBFF008
+    assert [step.op for step in steps].count("carry_out") == 3
+    assert world("vhost").cell("qemu-4002.net0.filter.promisc") == 0
+    assert ("read_answer", "refused") not in world("vhost").ops()
+
+
+@cache
+def reset(**settings):
+    """Ping, take the driver off and put it back, ping again."""
+    return Driven([*PING, Reset(), Item(), Item(outgoing=False, answers=2)], BEGIN, settings).run()
+
+
+@pytest.mark.parametrize("settings", [{}, {"path": "virtio-qemu"}, {"profile": "recorded"}, {"features": "none"}])
+def test_frames_flow_again_after_a_reset(settings):
+    found = reset(**settings)
+    assert found.simulation.dropped() == {}
+    milestones = {(step.packet, step.milestone) for step in found.steps() if step.milestone}
+    assert {(2, "received"), (3, "sent"), (3, "on-wire"), (3, "completed"), (4, "received")} <= milestones
+    # The rings began anew, so one frame has gone each way.
+    assert found.u16("avail_idx") == found.u16("used_idx") == found.u16("used_idx", "rx") == 1
+    assert found.u16("avail_idx", "rx") == found.vm.rx_layout.size
+
+
+def test_the_device_stops_before_any_memory_is_freed_and_starts_with_what_it_is_told_anew():
+    steps = reset().steps()
+    order = ["unbind", "clear_backend", "vhost_get_vring_base", "kvm_irqfd", "clear_registers", "free_buffers"]
+    order += ["free_queue", "bind", "acknowledge", "say_driver_ok", "vhost_set_vring_addr", "vhost_net_set_backend"]
+    names = iter(step.op for step in steps)
+    assert all(any(name == wanted for name in names) for wanted in order)
+    noted = [step for step in steps if step.op == "note_base"]
+    bases = [write.new for step in noted for write in step.writes if "base[" in write.field]
+    # One frame had come in and one had gone out.
+    assert bases == [1, 1]
+
+
+def test_a_reset_is_undone_exactly():
+    found = reset()
+    machine, end = found.machine, found.machine.digest()
+    machine.seek(0)
+    machine.seek(machine.length)
+    assert machine.digest() == end
+
+
+def test_a_lesson_with_a_reset_begins_at_power_on():
+    text = """
+format_version: 1
+id: r
+title: r
+level: beginner
+minutes: 1
+objectives: [r]
+scenario: [{send: {id: a}}, {reset: vm1}]
+script: [{id: s, when: start, say: s}]
+sources: [virtio 1.4]
+"""
+    lesson = load_text(text)
+    with pytest.raises(KnobError, match="begin=power-on"):
+        build(lesson)
+    _, traffic = build(lesson, [BEGIN])
+    assert traffic.has_resets
+
+
+def test_a_lesson_with_a_changing_link_does_not_begin_at_power_on():
+    text = """
+format_version: 1
+id: r
+title: r
+level: beginner
+minutes: 1
+objectives: [r]
+scenario: [{send: {id: a}}, {link: {state: down}}]
+script: [{id: s, when: start, say: s}]
+sources: [virtio 1.4]
+"""
+    with pytest.raises(KnobError, match="begin=running"):
+        build(load_text(text), [BEGIN])
+
+
+def rows_on_the_page():
+    """Read the rows that the page about set-ups promises."""
+    page = (Path(__file__).parents[2] / "docs" / "set-up.md").read_text(encoding="utf-8")
+    found = set()
+    for line in page.splitlines():
+        if not line.startswith("| CP."):
+            continue
+        for part in line.split("|")[1].strip().split(", "):
+            ends = part.split(" to ")
+            section = ends[0].rpartition(".")[0]
+            low, high = (int(end.rpartition(".")[2]) for end in (ends[0], ends[-1]))
+            found |= {f"{section}.{n}" for n in range(low, high + 1)}
+    return found
+
+
+def test_the_rows_of_a_set_up_are_those_on_its_page():
+    happened = set()
+    for found in (*map(world, WORLDS), reset(), Driven(PING, BEGIN, {"refuse_features": "on"}).run()):
+        happened |= {step.row for step in found.steps() if step.row.startswith("CP.")}
+    assert happened == rows_on_the_page()
+
+
+def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
+    for name in WORLDS:
+        for arc in world(name).machine.program.arcs:
+            assert len(text_for(arc.op, arc.outcome)) <= 2 * 78, arc.op.path
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"begin": "power-on", "vms": 2}, "one virtual machine at a time"),
+        ({"begin": "power-on", "queue.start": 5}, "begins at 0"),
+        ({"refuse_features": "on"}, "begin=power-on"),
+        ({"vhost_start": "fails"}, "begin=power-on"),
+        ({"begin": "power-on", "path": "virtio-qemu", "vhost_start": "missing"}, "only path=vhost-net"),
+        ({"begin": "power-on", "launcher": "hand", "vhost_start": "missing"}, "does not start"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, words):
+    with pytest.raises(KnobError, match=words):
+        make_world(settings)

@@ -1,0 +1,1 @@
+"""How a virtual machine's network comes to be: from power-on to the first frame."""

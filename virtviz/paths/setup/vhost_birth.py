@@ -1,0 +1,103 @@
+"""vhost's worker before it exists, and while its rings have no back-end. Rows CP.6.2 and CP.6.15."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtviz.engine.ops import RETURN, Routine, block, goto, op
+from virtviz.spec.citation import VHOST_NET, VHOST_TASK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtviz.engine.places import Place
+    from virtviz.paths.context import Context
+    from virtviz.paths.setup.state import SetUp
+
+
+class WorkerBirth(Routine):
+    """The worker's first step, once VHOST_SET_OWNER has made it.
+
+    Args:
+        loop: what it does from then on.
+    """
+
+    def __init__(self, name: str, place: Place, setup: SetUp, loop: Routine) -> None:
+        super().__init__(name, place)
+        self.setup = setup
+        self.loop = loop
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the worker."""
+        return {"worker": self.setup.worker_name}
+
+    def exists(self) -> bool:
+        """Say whether it has been made."""
+        return bool(self.setup.vhost.worker)
+
+    @op(
+        "CP.6.2",
+        "begin to work",
+        "vhost_task_fn",
+        VHOST_TASK,
+        text="{worker} begins. It will run whenever there is work on its list, with QEMU's memory as its own.",
+        to=goto("loop"),
+        guard="exists",
+    )
+    def begin(self, me: Context) -> None: ...
+
+
+class AskBackend(Routine):
+    """Look whether a ring has a back-end before it is served.
+
+    Args:
+        is_tx: it is the transmit ring.
+        serve: serves it.
+    """
+
+    def __init__(self, name: str, place: Place, setup: SetUp, *, is_tx: bool, serve: Routine) -> None:
+        super().__init__(name, place)
+        self.setup = setup
+        self.index = int(is_tx)
+        self.serve = serve
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the ring."""
+        return {"queue": ("receive", "transmit")[self.index], "tap": self.setup.tap.name}
+
+    @op(
+        "CP.6.15",
+        "look for the ring's back-end",
+        "vhost_vq_get_backend",
+        VHOST_NET,
+        text={
+            "none": "The {queue} ring has no back-end: it is not live yet, or not any more. There is nothing to do.",
+            "there": "The {queue} ring's back-end is {tap}: it can be served.",
+        },
+        to={"none": RETURN, "there": goto("serve")},
+    )
+    def look(self, me: Context) -> str:
+        return "there" if self.setup.vhost.backend[self.index] else "none"
+
+
+class IdleWorker(Routine):
+    """A worker that nobody gives work to, because the start came to nothing."""
+
+    def __init__(self, name: str, place: Place, setup: SetUp) -> None:
+        super().__init__(name, place)
+        self.setup = setup
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the worker."""
+        return {"worker": self.setup.worker_name}
+
+    @op(
+        "CP.6.2",
+        "sleep until there is work",
+        "vhost_run_work_list",
+        VHOST_TASK,
+        text="{worker} has nothing to do and sleeps.",
+        to={"sleep": block("sleep")},
+    )
+    def sleep(self, me: Context) -> str:
+        return "sleep"
