@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from virtviz.cli_options import Options, everywhere, lesson_argument
+from virtviz.cli_study import compare, costs
 from virtviz.errors import LearnerError, LessonError, Problem, printable
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ USAGE: Final = 2
 INVALID: Final = 3
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-REPORT_EVERY_S: Final = 0.2
-"""Seconds between two reports of a long run."""
 COLLECT_AFTER: Final = 200_000
 """Objects after which unreachable cycles are looked for. Up to the first screen some 100,000 are made, and stay; with
 Python's usual 700 they would be gone through time and again, which is a fifth of the time to open a lesson."""
@@ -201,6 +200,11 @@ def _is_null(stream: Any) -> bool:  # noqa: ANN401 - a stream, or what a test ha
     "--pcap", "captures", multiple=True, metavar="PLACE=F", help="Write what passed a place to a capture file."
 )
 @click.option("--profile", metavar="NAME", help="The profile to begin with: default or recorded.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="With --counters, say how far it is; without either, on a terminal only.",
+)
 @everywhere
 @click.pass_obj
 def run(
@@ -213,6 +217,7 @@ def run(
     source: Path | None,
     captures: tuple[str, ...],
     profile: str | None,
+    progress: bool | None,
 ) -> int:
     """Run a lesson without a screen and write its trace.
 
@@ -233,7 +238,7 @@ def run(
         rounds = f"{traffic.rounds} whole round{'' if one else 's'} of the scenario {'is' if one else 'are'}"
         click.echo(f"virtviz: {rounds} {traffic.packets} packets", err=True)
     if counters:
-        totals = _count(opened, world, traffic)
+        totals = _count(opened, world, traffic, progress)
         _write_totals(totals, form)
         return 0
     _record(opened, world, traffic, options.seed, form, places, to_the_end=packets is not None)
@@ -293,27 +298,31 @@ def _record(
         write_capture(path, frames_at(done.simulation, done.trace, place))
 
 
-def _count(opened: Lesson, world: World, traffic: Traffic) -> Totals:
-    """Run without recording; on a terminal, say how far it is."""
+def _count(opened: Lesson, world: World, traffic: Traffic, wanted: bool | None) -> Totals:  # noqa: FBT001 - one of three
+    """Run without recording; say how far it is."""
+    from virtviz.cli_progress import Progress  # noqa: PLC0415
     from virtviz.export.headless import counted_totals  # noqa: PLC0415
 
-    watched = sys.stderr.isatty()
-    begun = said = time.perf_counter()
+    progress = Progress(traffic.packets, "packets", wanted)
+    begun = time.perf_counter()
 
-    def report(steps: int) -> None:
-        nonlocal begun, said
-        now = time.perf_counter()
+    def report(steps: int, packets: int) -> None:
+        nonlocal begun
         if not steps:
-            begun = now
-        elif watched and now - said > REPORT_EVERY_S:
-            said = now
-            click.echo(f"\r{steps:,} steps", nl=False, err=True)
+            begun = time.perf_counter()
+        else:
+            progress.show(packets, _rate(steps, time.perf_counter() - begun))
 
     totals = counted_totals(opened, world, traffic, report)
-    seconds = max(time.perf_counter() - begun, 1e-9)
-    line = f"{totals.steps:,} steps in {seconds:.2f} s: {totals.steps / seconds:,.0f} steps a second"
-    click.echo(f"\r{line}" if watched else line, err=True)
+    progress.show(totals.packets, _rate(totals.steps, time.perf_counter() - begun), at_once=not progress.drawn_over)
+    progress.clear()
+    seconds = time.perf_counter() - begun
+    click.echo(f"{totals.steps:,} steps in {seconds:.2f} s: {_rate(totals.steps, seconds)}", err=True)
     return totals
+
+
+def _rate(steps: int, seconds: float) -> str:
+    return f"{steps / max(seconds, 1e-9):,.0f} steps a second"
 
 
 def _write_totals(totals: Totals, form: str) -> None:
@@ -324,6 +333,8 @@ def _write_totals(totals: Totals, form: str) -> None:
     else:
         sys.stdout.write(totals.json() + "\n")
 
+
+cli.add_command(compare)
 
 # The shelf, checking, schemas, settings
 
@@ -378,14 +389,16 @@ def _check(name: str, options: Options) -> int:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["trace", "lesson"]))
+@click.argument("what", type=click.Choice(["trace", "lesson", "compare"]))
 @everywhere
 def schema(what: str) -> None:
-    """Print the JSON Schema of traces or of lessons."""
+    """Print the JSON Schema of traces, of lessons, or of comparisons."""
     import json  # noqa: PLC0415
 
     if what == "trace":
         from virtviz.export.schema import trace_schema as made  # noqa: PLC0415
+    elif what == "compare":
+        from virtviz.export.compared import comparison_schema as made  # noqa: PLC0415
     else:
         from virtviz.lesson.schema import lesson_schema as made  # noqa: PLC0415
     click.echo(json.dumps(made(), indent=2))
@@ -403,6 +416,8 @@ def knobs() -> None:
         shown = ",".join(value) if isinstance(value, list) else value
         click.echo(f"{name}={shown}\n    {knob.what}\n    {knob.allowed()[:1].upper()}{knob.allowed()[1:]}.")
 
+
+cli.add_command(costs)
 
 # Beginning and end
 

@@ -52,7 +52,7 @@ def _complete_knob(context: click.Context, parameter: click.Parameter, incomplet
     return [f"{name}=" for name in KNOBS if name.startswith(incomplete)]
 
 
-def _complete_lesson(
+def complete_lesson(
     context: click.Context,  # noqa: ARG001
     parameter: click.Parameter,  # noqa: ARG001
     incomplete: str,
@@ -92,5 +92,5 @@ def everywhere(command: Command) -> Command:
     return command
 
 
-lesson_argument = click.argument("lesson", shell_complete=_complete_lesson)
+lesson_argument = click.argument("lesson", shell_complete=complete_lesson)
 """The lesson that most verbs are about."""

@@ -34,7 +34,16 @@ def test_help_says_the_verbs_in_their_order_and_the_exit_codes(call):
     shown = call("--help")
     assert shown.code == 0
     commands = shown.out.partition("Commands:\n")[2].partition("\n\n")[0]
-    assert [line.split()[0] for line in commands.splitlines()] == ["lesson", "run", "list", "check", "schema", "knobs"]
+    assert [line.split()[0] for line in commands.splitlines()] == [
+        "lesson",
+        "run",
+        "compare",
+        "list",
+        "check",
+        "schema",
+        "knobs",
+        "costs",
+    ]
     assert "Exit codes: 0 fine, 1 the lesson or an answer failed, 2 usage, 3 invalid" in " ".join(shown.out.split())
     assert "_VIRTVIZ_COMPLETE=bash_source" in shown.out
 

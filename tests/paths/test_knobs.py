@@ -66,10 +66,10 @@ EFFECTS = {
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
-ONE_CHOICE = {"guest", "costs"}
+ONE_CHOICE = {"guest"}
 """Settings of which one exists so far; any other is refused."""
-ELSEWHERE = {"store_buffer", "device"}
-"""Tested where the memory order is, and where a program of the host holds the device."""
+ELSEWHERE = {"store_buffer", "device", "schedule", "costs"}
+"""Tested where the memory order is, where a program of the host holds the device, and where time is."""
 
 
 def test_every_knob_is_accounted_for():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/conformance.md", "docs/performance.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/comparing.md", "docs/conformance.md", "docs/performance.md")
 OWN_LESSON = "my-lesson.yaml"
 
 

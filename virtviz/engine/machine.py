@@ -40,6 +40,7 @@ class Machine:
         hits: how often each arc has been taken up to the present position.
         current: number of the thread that moved last.
         position: steps taken up to now.
+        scheduler: who chooses where a run names none; None for `RunUntilBlocked`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Machine:
         self.hits = [0] * len(program.arcs)
         self.current = 0
         self.position = 0
+        self.scheduler: Scheduler | None = None
         self._guards = [op.guard for op in program.ops]
         self._cost = [arc.cost_ns for arc in program.arcs]
         self._latency = [self.costs.get(f"{arc.how or arc.effect}{LATENCY}", 0) for arc in program.arcs]
@@ -116,10 +118,10 @@ class Machine:
 
         Args:
             limit: None for no limit.
-            scheduler: None for `RunUntilBlocked`.
+            scheduler: None for the machine's own.
             held: numbers of threads that must not move.
         """
-        chooser = scheduler or RunUntilBlocked()
+        chooser = scheduler or self.scheduler or RunUntilBlocked()
         taken = 0
         while limit is None or taken < limit:
             index = chooser.pick(self, held)

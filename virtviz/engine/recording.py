@@ -70,7 +70,8 @@ class RecordingMachine(Machine):
             taken = self.length - self.position if limit is None else min(self.length - self.position, limit)
             self.seek(self.position + taken)
         while limit is None or taken < limit:
-            if taken >= SCOUT_AFTER and scheduler is None and self.make_scout is not None:
+            # A scout moves in the readable order only.
+            if taken >= SCOUT_AFTER and (scheduler or self.scheduler) is None and self.make_scout is not None:
                 return taken + self._send_scout(None if limit is None else limit - taken, held)
             stretch = self._steps_to_checkpoint()
             stretch = min(stretch, SCOUT_AFTER) if limit is None else min(stretch, limit - taken)

@@ -51,12 +51,28 @@ class RunUntilBlocked:
 
 
 class BySimulatedTime:
-    """The thread whose clock is furthest behind moves; equal clocks go by the threads' order."""
+    """The thread whose clock is furthest behind moves.
+
+    Of equal clocks the one goes first that has waited for a condition: it came true just now, by what another thread
+    did, and the clock of the waiting thread goes on with that of whoever moves. Otherwise the threads' order decides.
+    """
 
     quantum = 1
 
     def pick(self, machine: Machine, held: Collection[int]) -> int:
         """Give the thread with the lowest clock that can move."""
+        best, lowest, waited, now = -1, 0, 0, machine.now
+        for index, thread in enumerate(machine.threads):
+            me = thread.me
+            if me.asleep or index in held:
+                continue
+            # As `Machine.clock_if_moved`; asked for every thread at every step.
+            clock = now if me.parked and me.clock < now else me.clock
+            is_earlier = best < 0 or clock < lowest or (clock == lowest and me.parked > waited)
+            if is_earlier and machine.can_move(index):
+                best, lowest, waited = index, clock, me.parked
+        if best >= 0:
+            return best
         ready = [index for index in machine.movable() if index not in held]
         return min(ready, key=lambda index: (machine.clock_if_moved(index), index), default=-1)
 

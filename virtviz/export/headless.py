@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from virtviz.engine.counters import count
+from virtviz.engine.ops import pick
 from virtviz.errors import CaptureError
 from virtviz.export.jsonl import TimedStep, footer_json, timed_steps
 from virtviz.lesson.build import build
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from virtviz.engine.program import Arc
     from virtviz.lesson.model import Lesson
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
@@ -145,7 +147,7 @@ def recorded_totals(run: Run) -> Totals:
 
 
 def counted_totals(
-    lesson: Lesson, world: World, traffic: Traffic, report: Callable[[int], None] = lambda _: None
+    lesson: Lesson, world: World, traffic: Traffic, report: Callable[[int, int], None] = lambda *_: None
 ) -> Totals:
     """Run a lesson to its end without recording it, in flat memory.
 
@@ -153,20 +155,26 @@ def counted_totals(
         lesson: the lesson; its script decides what is held, and when.
         world: its settings.
         traffic: what is sent.
-        report: told the number of steps done, first when the world is built, then now and then.
+        report: told the number of steps done and of packets begun, first when the world is built, then now and then.
     """
     simulation = simulate(world, traffic, recording=False)
     machine = simulation.machine
     held: set[int] = set()
     schedule = _holds(lesson, world, traffic)
-    report(0)
+    begun = [arc.number for arc in machine.program.arcs if _begins_packet(arc)]
+    report(0, 0)
     for position, holding in schedule:
         machine.run(position - machine.position, held=held)
         held = holding
     while machine.run(COUNTED_STRETCH, held=held):
-        report(machine.position)
+        report(machine.position, sum(machine.hits[number] for number in begun))
     counters = count(machine.program.arcs, machine.hits)
     return Totals(machine.position, traffic.packets, counters, simulation.dropped())
+
+
+def _begins_packet(arc: Arc) -> bool:
+    """Say whether taking an arc is the first thing that happens to a packet."""
+    return pick(arc.op.spec.milestone, arc.outcome) in ("sent", "from-wire")
 
 
 def _holds(lesson: Lesson, world: World, traffic: Traffic) -> list[tuple[int, set[int]]]:

@@ -264,6 +264,10 @@ def check_world(value: object, marks: Marks) -> None:
                 settings[dotted] = inner
     good = {}
     for name, inner in settings.items():
+        if name in KNOBS and KNOBS[name].ending and str(inner).endswith(KNOBS[name].ending):
+            what = f"a lesson names one of {', '.join(KNOBS[name].choices)}; a file is for --set {name}=FILE"
+            marks.add(places[name], what)
+            continue
         try:
             make_world({name: inner} if name == "profile" else {"profile": "default"})
             good[name] = inner if name == "profile" else find_knob(name).parse(inner)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from virtviz.errors import KnobError
+from virtviz.paths.costs import BASE, ENDING, load_costs, profile_names
 from virtviz.spec.e1000 import DESCRIPTORS_MIN
 from virtviz.spec.tunnels import VNI_MAX
 
@@ -29,6 +30,7 @@ class Knob(Struct, frozen=True):
         power_of_two: a number must be one.
         members: the words a set may contain; makes it a set.
         recorded: its value in the profile `recorded`; None if the same.
+        ending: instead of one of the words, it may be the path of a file that ends so; empty if it may not.
         follows: another knob, a value of it, and what this knob then is unless it was set itself.
     """
 
@@ -41,12 +43,14 @@ class Knob(Struct, frozen=True):
     power_of_two: bool = False
     members: tuple[str, ...] = ()
     recorded: Value | None = None
+    ending: str = ""
     follows: tuple[tuple[str, str, Value], ...] = ()
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            file = f", or the path of a {self.ending} file" if self.ending else ""
+            return "one of " + ", ".join(self.choices) + file
         if self.members:
             return "any of " + ", ".join(self.members) + ", separated by commas, or none"
         power = "a power of two " if self.power_of_two else "a whole number "
@@ -69,7 +73,8 @@ class Knob(Struct, frozen=True):
             found = frozenset(str(word).strip() for word in words) - {"", "none"}
             return found if found <= set(self.members) else None
         if self.choices:
-            return str(text) if str(text) in self.choices else None
+            is_file = bool(self.ending) and str(text).endswith(self.ending)
+            return str(text) if is_file or str(text) in self.choices else None
         try:
             number = int(str(text), 0)
         except ValueError:
@@ -165,6 +170,13 @@ KNOBS: dict[str, Knob] = {
             choices=("split", "packed"),
         ),
         Knob(
+            "queue.show",
+            8,
+            "How many slots of a ring are drawn, where the size of the screen does not decide.",
+            low=4,
+            high=64,
+        ),
+        Knob(
             "queue.start",
             0,
             "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
@@ -174,7 +186,6 @@ KNOBS: dict[str, Knob] = {
             high=65535,
             follows=(("path", "vhost-user", 1),),
         ),
-        Knob("queue.show", 8, "How many slots of a ring are drawn.", low=4, high=64),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
             "queues",
@@ -378,10 +389,20 @@ KNOBS: dict[str, Knob] = {
             choices=ON_OFF,
         ),
         Knob(
+            "schedule",
+            "readable",
+            (
+                "Who moves next: one thread until it has to wait, which reads well, or the thread whose clock is "
+                "furthest behind, as costs are assumed to be."
+            ),
+            choices=("readable", "time"),
+        ),
+        Knob(
             "costs",
-            "estimates",
-            "The cost profile behind simulated time; all of it is assumption.",
-            choices=("estimates",),
+            BASE,
+            "The cost profile behind simulated time; all of it is assumption, and `virtviz costs` shows it.",
+            choices=profile_names(),
+            ending=ENDING,
         ),
         Knob(
             "device_checks",
@@ -490,6 +511,9 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         *_contradictions_of_programs(world),
     ):
         raise KnobError(name, message)
+    if world.word("costs").endswith(ENDING):
+        # What is wrong in a person's file is said before anything runs.
+        load_costs(world.word("costs"))
     return world
 
 

@@ -14,6 +14,8 @@ from msgspec import Struct, field
 from virtviz.engine.counting import CountingMachine
 from virtviz.engine.program import link
 from virtviz.engine.recording import RecordingMachine
+from virtviz.engine.schedule import BySimulatedTime
+from virtviz.engine.timed import TimedMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.describe import e1000_queue, virtqueue
 from virtviz.paths.parts import Parts
@@ -308,11 +310,12 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
         recording: keep a timeline; without it the machine only counts.
         omit: ops to leave out, by name, such as a barrier whose absence is to be shown.
     """
-    return _build(world, traffic, recording=recording, observed=recording, omit=omit)
+    observed = recording or world["schedule"] == "time"
+    return _build(world, traffic, recording=recording, observed=observed, omit=omit)
 
 
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
-    """Build a world; `observed` without `recording` is for a scout, which does exactly what a recorded one does."""
+    """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
     holders: Sequence[Any] = [ProgramHolder(parts)] if world["path"] == "program" else []
     machines = [] if holders else [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
@@ -345,7 +348,10 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     for op in program.ops:
         kernel = world.word("guest_kernel" if op.place.domain.is_guest else "host_kernel")
         op.routine.functions = {**RENAMED[kernel], **op.routine.functions}
+    by_time = world["schedule"] == "time"
     if parts.state.journal is None:
+        if by_time:
+            return TimedMachine(program, parts.state, parts.threads, costs)
         return CountingMachine(program, parts.state, parts.threads, costs)
 
     def make_scout() -> CountingMachine:
@@ -355,6 +361,8 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
 
     machine = RecordingMachine(program, parts.state, parts.threads, costs)
     machine.make_scout = make_scout
+    if by_time:
+        machine.scheduler = BySimulatedTime()
     return machine
 
 

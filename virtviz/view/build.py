@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from virtviz.paths.describe import QueueInfo
     from virtviz.view.frame import AnyRing, Source
 
-DEFAULT_SLOTS: Final = 8
 _WAKING: Final = frozenset({EffectKind.WAKEUP, EffectKind.IRQ_INJECT, EffectKind.HW_IRQ})
 _folds: WeakKeyDictionary[Source, Fold] = WeakKeyDictionary()
 
@@ -31,14 +30,14 @@ def fold_of(source: Source) -> Fold:
     return fold
 
 
-def make_frame(source: Source, position: int, queue: str | None = None, slots: int = DEFAULT_SLOTS) -> Frame:
+def make_frame(source: Source, position: int, queue: str | None = None, slots: int | None = None) -> Frame:
     """Build the frame of a position.
 
     Args:
         source: a session or a trace file. What its steps are must not change.
         position: 0..length.
         queue: the virtqueue to show; None for the one that was worked on last.
-        slots: how many of its slots to show.
+        slots: how many of its slots to show; None for as many as the world's setting `queue.show` says.
 
     Raises:
         IndexError: there is no such position.
@@ -51,6 +50,8 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
     step = source.step(position) if position else None
     shown = queue or state.queue
     infos = {q.name: q for q in header.queues}
+    if slots is None:
+        slots = int(str(header.world["queue.show"]))
     return Frame(
         position=position,
         length=source.length,

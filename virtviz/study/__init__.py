@@ -1,0 +1,1 @@
+"""Studies: one question put to several simulated worlds, and the answers side by side."""
