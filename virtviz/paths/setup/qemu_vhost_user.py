@@ -331,8 +331,8 @@ class QemuStartWithVhostUser(QemuStart):
         "net_init_vhost_user",
         QEMU_NET_VHOST_USER,
         text=(
-            "-netdev vhost-user: there is no TAP and no /dev/vhost-net, but a UNIX socket. Open vSwitch connects to it "
-            "(port type dpdkvhostuserclient), and QEMU begins to ask."
+            "-netdev vhost-user: no TAP and no /dev/vhost-net, but a UNIX socket. Open vSwitch connects to it, and "
+            "QEMU begins to ask."
         ),
         to=call("introduce", "realize"),
         private=True,

@@ -172,8 +172,8 @@ class BackendLoop(Routine):
             "ask": "{message}: the answer is {value}.",
             "acknowledge": "{message}: descriptor {fd} is mapped: the guest's memory is in this process from now on.",
             "addresses": (
-                "{message}: QEMU's addresses mean nothing here. Less where QEMU has the guest's memory, the {queue} "
-                "ring's descriptors are at {desc} of it: the very address that the guest stored."
+                "{message}: QEMU's addresses mean nothing here. Less where QEMU has the guest's memory, it is {desc}: "
+                "what the guest stored."
             ),
             "tell": "{message} is noted.",
         },
