@@ -167,8 +167,9 @@ KNOBS: dict[str, Knob] = {
             "queue.start",
             0,
             "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
-            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set: nobody moves "
-            "avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set (0 from "
+            "power-on): nobody moves avail_event there, so entry 0, the first of all, is the one in 65536 that is "
+            "kicked.",
             low=0,
             high=65535,
             follows=(("path", "vhost-user", 1), ("begin", "power-on", 0)),
