@@ -34,6 +34,7 @@ WORLDS = {
     "tunnel under QEMU": TUNNEL | QEMU,
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
     "vhost-user": POLLED,
+    "power-on, vhost-user": BEGIN | {"path": "vhost-user"},
     "dpdk": POLLED | {"guest": "dpdk"},
     "dpdk kicks": {"guest": "dpdk"},
     "e1000": {"path": "e1000", "flows": "unknown"},

@@ -136,6 +136,7 @@ KNOBS: dict[str, Knob] = {
             "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
             choices=("libvirt", "hand"),
             recorded="hand",
+            follows=(("path", "vhost-user", "hand"),),
         ),
         Knob(
             "qemu_version",
@@ -180,11 +181,12 @@ KNOBS: dict[str, Knob] = {
             "queue.start",
             0,
             "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
-            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set: nobody moves "
-            "avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set (0 from "
+            "power-on): nobody moves avail_event there, so entry 0, the first of all, is the one in 65536 that is "
+            "kicked.",
             low=0,
             high=65535,
-            follows=(("path", "vhost-user", 1),),
+            follows=(("path", "vhost-user", 1), ("begin", "power-on", 0)),
         ),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
@@ -675,8 +677,13 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_power_on(world: World) -> Iterable[tuple[str, str]]:
     """The same for what cannot be followed from power-on."""
-    if world["path"] not in ("vhost-net", "virtio-qemu"):
-        yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world["path"] == "e1000":
+        yield (
+            "begin",
+            "from power-on the paths of a virtio device can be followed; set path=vhost-net, or begin=running",
+        )
+    if world["path"] == "vhost-user" and world["launcher"] == "libvirt":
+        yield ("launcher", "with path=vhost-user there is no TAP that libvirt would make; set launcher=hand")
     if world["queue.format"] != "split":
         yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
     if world["guest"] != "kernel":

@@ -28,6 +28,7 @@ from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_program import ProgramHolder, join_by_routing
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_setup import PowerOn, served_by
+from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
@@ -321,11 +322,14 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     machines = [] if holders else [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
     join = JOINS[world.word("switch")] if world["device"] == "tap" else join_by_routing
     wire = join(parts, holders or [backend for _, backend in machines])
-    setup = None
+    setup: PowerOn | None = None
     if world["begin"] == "power-on":
         _, backend = machines[0]
-        assert isinstance(backend, VhostBackend | QemuBackend)
-        setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
+        if isinstance(backend, VhostUserBackend):
+            setup = PowerOnWithVhostUser(parts, backend)
+        else:
+            assert isinstance(backend, VhostBackend | QemuBackend)
+            setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
     add_eventfd_programs(parts)
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
