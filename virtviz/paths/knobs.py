@@ -545,8 +545,8 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
         yield (
             "queue.size",
             (
-                f"a split ring has a power of two of descriptors, not {size}: its indices count to 65536, which only "
-                "that divides; set a power of two, or queue.format=packed"
+                f"a split ring has a power of two of descriptors, not {size}: its indices count to 65536, which no "
+                "other number divides; set a power of two, or queue.format=packed"
             ),
         )
     if threshold >= size:
