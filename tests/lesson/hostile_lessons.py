@@ -96,7 +96,7 @@ EXAMPLES: dict[str, bytes] = {
     "numbers in quotes": changed(("format_version: 1", "format_version: '1'"), ("minutes: 5", 'minutes: "5"')),
     "wrong words": changed(("level: beginner", "level: beginer"), ("ask: count", "ask: counts")),
     "a bad id": changed(("id: 3-small", "id: 3 Small!")),
-    "numbers out of range": changed(("minutes: 5", "minutes: 0"), ("bytes: 56", "bytes: 9000, count: 0")),
+    "numbers out of range": changed(("minutes: 5", "minutes: 0"), ("bytes: 56", "bytes: 90000, count: 0")),
     "a huge number": changed(("minutes: 5", "minutes: " + "9" * 5000)),
     "numbers in other forms": changed(("minutes: 5", "minutes: 0x10"), ("bytes: 56", "bytes: 0o700000")),
     "no sexagesimal": changed(("minutes: 5", "minutes: 1:30")),

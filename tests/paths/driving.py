@@ -20,13 +20,13 @@ class Driven:
 
     Attributes:
         simulation, machine: as the wiring made them.
-        vm: the first virtual machine.
+        vm: the first virtual machine; None if there is none.
     """
 
     def __init__(self, items, *settings, rounds=1, recording=True):
         self.simulation = simulate(make_world(*settings), make_traffic(items, rounds), recording=recording)
         self.machine = self.simulation.machine
-        self.vm = self.simulation.vms[0]
+        self.vm = next(iter(self.simulation.vms), None)
 
     def thread(self, name):
         """Give the number of the thread whose name contains `name`."""

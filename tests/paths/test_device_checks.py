@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
 
 import pytest
 from driving import IN, KNOWN, OUT, Driven, Pause
@@ -11,12 +10,12 @@ from driving import IN, KNOWN, OUT, Driven, Pause
 from virtviz.errors import KnobError
 from virtviz.paths.knobs import KNOBS, make_world
 from virtviz.paths.traffic import Poke
-from virtviz.ring.verdicts import IGNORED, NAMES, RESET, ROWS, STOPS, BackEnd, what_of
+from virtviz.ring.verdicts import IGNORED, NAMES, RESET, ROWS, STOPS, what_of
 
 NEXT, WRITE, INDIRECT = 1, 2, 4
 SIZE = 32
 SMALL = KNOWN | {"queue.size": SIZE, "tx_stop_threshold": 8}
-CHECKS = get_args(BackEnd)
+CHECKS = KNOBS["device_checks"].choices
 DESC, BUFFER, LENGTH = 0x4000, 0x8000, 60
 """Somewhere in guest memory: a descriptor table and a buffer; only where they lie in the world counts."""
 

@@ -193,3 +193,9 @@ def test_what_does_not_go_together_says_what_to_set(settings, knob, says):
     with pytest.raises(KnobError, match=says) as error:
         make_world(settings)
     assert error.value.knob == knob
+
+
+def test_a_packet_of_more_pieces_than_the_ring_has_descriptors_is_given_up_and_counted():
+    small = DPDK | {"features": [], "queue.size": 4, "tx_stop_threshold": 1}
+    driven = Driven([Item(kind="udp", length=56, fragments=4), Item(kind="udp", length=56)], small).run()
+    assert driven.simulation.dropped() == {"vm1.program.tx_dropped": 1}

@@ -11,6 +11,7 @@ from virtviz.paths.traffic import Poke
 
 PING = [Item(), Item(outgoing=False, answers=0)]
 BURST = [*burst(40), IN, Item(kind="udp", length=900, fragments=3)]
+OFFLOADS = {"features": "csum,tso", "flows": "known"}
 BEGIN = {"begin": "power-on"}
 EFFECTS = {
     "features": ({"features": "event_idx"}, {"features": "indirect"}, BURST),
@@ -59,21 +60,20 @@ EFFECTS = {
     "nic_ring": ({}, {"nic_ring": 8}, BURST),
     "device_checks": ({}, {"device_checks": "qemu"}, [OUT, Poke("transmitq1", "avail.ring[0]", 999)]),
     "queue.format": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "queue.format": "packed"}, PING),
+    "nic_tso": (OFFLOADS, OFFLOADS | {"nic_tso": "off"}, [Item(kind="tcp", length=3000)]),
     "nic_tx_frames": ({}, {"nic_tx_frames": 2}, BURST),
 }
 """Knob -> two worlds that differ in it alone, and what is sent in both."""
-REFUSED = {"device"}
-"""Settings of which one value exists to say why there is no such thing."""
 DRAWN = {"queue.show"}
 """How many slots a screen draws: the machine does not know of it."""
 ONE_CHOICE = {"guest"}
 """Settings of which one exists so far; any other is refused."""
-ELSEWHERE = {"store_buffer", "schedule", "costs"}
-"""Tested where the memory order is, and where time is."""
+ELSEWHERE = {"store_buffer", "device", "schedule", "costs"}
+"""Tested where the memory order is, where a program of the host holds the device, and where time is."""
 
 
 def test_every_knob_is_accounted_for():
-    assert {*EFFECTS, *DRAWN, *REFUSED, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
+    assert {*EFFECTS, *DRAWN, *ONE_CHOICE, *ELSEWHERE} == set(KNOBS)
 
 
 def seen(items, settings):
@@ -127,13 +127,16 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.format": "packed"}, "queue.format", "does not offer VIRTIO_F_RING_PACKED"),
         ({"queue.format": "packed"}, "queue.format", "use split, or path=virtio-qemu"),
         ({"switch": "bridge", "tunnel": "vxlan"}, "tunnel", "set switch=ovs, or tunnel=none"),
-        ({"device": "tun"}, "device", "set device=tap"),
+        ({"device": "tun"}, "device", "set device=tap, or path=program"),
         ({"vms": 3}, "vms", "a whole number from 1 to 2"),
         ({"queue.size": 100}, "queue.size", "not 100: its indices count to 65536"),
         ({"queue.size": 100}, "queue.size", "set a power of two, or queue.format=packed"),
         ({"queue.size": 1025}, "queue.size", "a whole number from 4 to 1024, not '1025'"),
         ({"queue.size": "many"}, "queue.size", "a whole number from 4 to 1024, not 'many'"),
         ({"queue.start": 65536}, "queue.start", "a whole number from 0 to 65535"),
+        ({"features": "tso"}, "features", "add csum"),
+        ({"features": "csum", "path": "vhost-user"}, "features", "leave them out of features"),
+        ({"features": "csum,tso", "tunnel": "vxlan"}, "features", "not modelled for tunnel=vxlan"),
         ({"features": "event_idx,packed"}, "features", "any of event_idx, indirect, mergeable"),
         ({"apicv": "maybe"}, "apicv", "one of on, off, not 'maybe'"),
         ({"profile": "old"}, "profile", "one of default, recorded, not 'old'"),

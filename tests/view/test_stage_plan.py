@@ -34,10 +34,14 @@ WORLDS = {
     "tunnel under QEMU": TUNNEL | QEMU,
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
     "vhost-user": POLLED,
+    "power-on, vhost-user": BEGIN | {"path": "vhost-user"},
     "dpdk": POLLED | {"guest": "dpdk"},
     "dpdk kicks": {"guest": "dpdk"},
     "e1000": {"path": "e1000", "flows": "unknown"},
     "e1000 and tunnel": {"path": "e1000"} | TUNNEL,
+    "TUN": {"path": "program", "device": "tun"},
+    "TAP of a program": {"path": "program", "flows": "unknown"},
+    "TAP at a bridge": {"path": "program", "switch": "bridge"},
 }
 
 

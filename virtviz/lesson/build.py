@@ -16,7 +16,7 @@ from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
-from virtviz.paths.knobs import KNOBS, find_knob, make_world
+from virtviz.paths.knobs import CSUM, KNOBS, find_knob, make_world
 from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic
 from virtviz.ring.rings import layout_at
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 VMS: Final = tuple(f"vm{number}" for number in range(1, KNOBS["vms"].high + 1))
 """Virtual machines there can be; the setting `vms` says how many there are."""
+PAYLOAD_MAX: Final = 1472
+"""Longest payload of one frame: an MTU of 1500 less the headers of IPv4 and UDP or ICMP."""
 FRAME_BYTES: Final = (14, 1514)
 """Shortest and longest frame that is taken from a capture: an Ethernet header, and that with an MTU of 1500."""
 
@@ -74,6 +76,7 @@ def build(
         )
     if any(isinstance(event, Link) for event in events):
         _check_link_can_change(world)
+    _check_tcp_can_go(world, events)
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
@@ -100,6 +103,36 @@ def _check_link_can_change(world: World) -> None:
         )
     if world["guest"] == "dpdk":
         raise KnobError("guest", "a program that polls does not look at its link here; set guest=kernel")
+
+
+def _check_tcp_can_go(world: World, events: Sequence[Item | Pause | Poke | Link | Reset]) -> None:
+    """Refuse worlds in which a TCP packet's way is not followed."""
+    tcp = [event for event in events if isinstance(event, Item) and event.kind == "tcp"]
+    if not tcp:
+        return
+    for wrong, knob, message in (
+        (world["guest"] == "dpdk", "guest", "a program with DPDK has no TCP of its own; set guest=kernel"),
+        (world["path"] not in ("vhost-net", "virtio-qemu"), "path", "set path=vhost-net or path=virtio-qemu"),
+        (world["queue.format"] != "split", "queue.format", "set queue.format=split"),
+        (world.number("queues") > 1, "queues", "set queues=1"),
+        (world["tunnel"] != "none", "tunnel", "set tunnel=none"),
+        (world.number("busy_poll_us") > 0, "busy_poll_us", "set busy_poll_us=0"),
+        (world["sndbuf"] != "unlimited", "sndbuf", "set sndbuf=unlimited"),
+        (world.on("store_buffer"), "store_buffer", "set store_buffer=off"),
+        (
+            world.has(CSUM) and world["switch"] == "ovs" and world["flows"] == "unknown",
+            "flows",
+            "an upcall would cut the packet or finish its checksum; set flows=known, or leave csum and tso out",
+        ),
+    ):
+        if wrong:
+            raise KnobError(knob, f"the scenario sends tcp, whose way is not followed here: {message}")
+    if any(item.to_vm >= 0 for item in tcp):
+        raise KnobError("vms", "the scenario sends tcp to another virtual machine; only to a far host it is followed")
+    if any(isinstance(event, Link | Poke | Reset) for event in events):
+        raise KnobError(
+            "features", "tcp cannot be sent in a scenario that changes links, rings or resets; use kind: udp there"
+        )
 
 
 def _fit_pokes(lesson: Lesson, world: World) -> None:
@@ -251,6 +284,7 @@ def check_scenario(lesson: Lesson, marks: Marks) -> None:
     machines = _machines(lesson)
     _check_pokes(lesson, machines, marks)
     _check_links(lesson, machines, marks)
+    _check_payloads(lesson, marks)
     counts: dict[str, int] = {}
     answered: set[str] = set()
     total = 0
@@ -312,6 +346,27 @@ def _check_ends(send: Send, at: Path, machines: Sequence[str], marks: Marks) -> 
         _check_machine(send.to, (*at, "to"), machines, marks)
         if send.to == send.from_:
             marks.add((*at, "to"), f"{send.to} sends to itself, and nothing would leave it; name the other machine")
+
+
+def _check_payloads(lesson: Lesson, marks: Marks) -> None:
+    """Note payloads that do not fit into their kind of packet, and answers to TCP data."""
+    streams: set[str] = set()
+    for number, event in enumerate(lesson.scenario):
+        send, reply, at = event.send, event.reply, ("scenario", number)
+        if isinstance(reply, Reply) and reply.to in streams:
+            what = f"{shown(reply.to)} is tcp, which nobody answers here; answer an icmp-echo or a udp packet"
+            marks.add((*at, "reply", "to"), what)
+        if not isinstance(send, Send):
+            continue
+        place: Path = (*at, "send", "bytes")
+        if send.kind != "tcp":
+            if send.bytes > PAYLOAD_MAX:
+                hint = "or kind: tcp, whose data is cut into frames"
+                marks.add(place, f"{send.bytes} bytes do not fit into one frame; give at most {PAYLOAD_MAX}, {hint}")
+            continue
+        streams.add(send.id)
+        if not send.bytes:
+            marks.add(place, "a tcp packet without data would be an acknowledgement; give 1 to 65000 bytes")
 
 
 def _check_machine(name: str, at: Path, machines: Sequence[str], marks: Marks) -> None:

@@ -32,9 +32,18 @@ Vcpu = Annotated[
 ]
 Level = Literal["beginner", "intermediate", "advanced"]
 Kind = Literal["icmp-echo", "udp"]
+SentKind = Literal["icmp-echo", "udp", "tcp"]
 Ask = Literal["next-thread", "next-op", "cell", "value", "count", "order", "choice"]
 KnobValue = int | str | list[str]
 Payload = Annotated[int, Meta(ge=0, le=1472, description="Bytes of payload; headers come on top.")]
+SentPayload = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=65000,
+        description="Bytes of payload; headers come on top. At most 1472, and for `tcp` 1 to 65000.",
+    ),
+]
 Count = Annotated[
     int,
     Meta(
@@ -57,8 +66,11 @@ class Send(Model, frozen=True):
     to: Annotated[str, Meta(description="The virtual machine it is for; to a far host if left out.")] | UnsetType = (
         UNSET
     )
-    kind: Annotated[Kind, Meta(description="What kind of packet.")] = "icmp-echo"
-    bytes: Payload = 56
+    kind: Annotated[
+        SentKind,
+        Meta(description="What kind of packet; `tcp` is data on an existing connection, handed down in one piece."),
+    ] = "icmp-echo"
+    bytes: SentPayload = 56
     count: Count = 1
     vcpu: Vcpu = 0
     fragments: Annotated[

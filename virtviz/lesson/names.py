@@ -90,8 +90,8 @@ class Names(Struct, frozen=True):
             packets=tuple(packet.name for packet in header.packets),
             cells=frozenset(_INDEX.sub("", name) for name in state.names),
             pools=tuple(simulation.pools),
-            size=header.queues[0].size,
-            format=header.queues[0].format,
+            size=header.queues[0].size if header.queues else 0,
+            format=header.queues[0].format if header.queues else "split",
         )
 
     def every(self, key: str) -> list[str]:

@@ -21,6 +21,7 @@ from virtviz.errors import CaptureError
 from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
+from virtviz.spec.tcp import MSS, frames_of
 from virtviz.spec.tunnels import OUTER_BYTES
 
 if TYPE_CHECKING:
@@ -159,20 +160,31 @@ def write_capture(path: str | os.PathLike[str], frames: Iterable[tuple[int, byte
 def frames_at(simulation: Simulation, trace: Trace, place: str) -> Iterator[tuple[int, bytes]]:
     """Give the frames that passed a place, each once, with the time at which it was first dealt with there.
 
+    A packet that is cut is on the wire as its frames. Elsewhere it is given where it is whole.
+
     Args:
         simulation: a recording one that has run.
         trace: its steps.
         place: a place, such as `tap0`; a queue in which packets wait, such as `tap0.queue`; or `wire`.
     """
     seen: set[int] = set()
+    frames_out: dict[int, int] = {}
     for n in range(1, len(trace) + 1):
         step = trace.step(n)
+        if place == step.into == "wire" and step.domain is Domain.HARDWARE and _is_tcp(simulation, step.packet):
+            frames_out[step.packet] = number = frames_out.get(step.packet, 0) + 1
+            yield step.t_ns, frames_of(simulation.traffic.frame(step.packet), MSS)[number - 1]
+            continue
         on_wire = "wire" if step.milestone in ("on-wire", "from-wire") else ""
         if step.packet and step.packet not in seen and place in (step.place, step.into, on_wire):
             frame = frame_bytes(simulation, step)
             if frame:
                 seen.add(step.packet)
                 yield step.t_ns, frame
+
+
+def _is_tcp(simulation: Simulation, packet: int) -> bool:
+    return packet > 0 and simulation.traffic.item_of(packet)[1].kind == "tcp"
 
 
 def frame_bytes(simulation: Simulation, step: Step) -> bytes:
@@ -189,6 +201,10 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     if isinstance(simulation.pools["host"], HeadroomPool):
         is_outside = step.domain is Domain.HARDWARE or step.milestone in ("on-wire", "from-wire")
         host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside=is_outside)
+    if not simulation.vms:
+        # A program of the host has it in two pages of its own; on a TUN there is no frame before the card.
+        found = _in_pool(simulation.pools["host"], packet)
+        return found if len(found) == simulation.traffic.length(packet) else b""
     item = simulation.traffic.item_of(packet)[1]
     # The machine that the step is in first; of a packet between two machines, either may still have it.
     ends = [simulation.vms[number] for number in dict.fromkeys((item.vm, item.receiver)) if number >= 0]

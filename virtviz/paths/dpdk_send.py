@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, OpSpec, Routine, call, goto, op
 from virtviz.spec.citation import DPDK_VIRTIO, DPDK_VIRTQUEUE, SCENARIO
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
@@ -27,10 +28,14 @@ INDIRECT_BELOW: Final = 8
 
 @cells
 class SendCells(Cells):
-    """What the driver keeps while it sends: buffers to be taken back now, and descriptors that the packet needs."""
+    """What the driver keeps while it sends: buffers to be taken back now, and descriptors that the packet needs.
+
+    And what the program keeps: packets that it gave up.
+    """
 
     cleaning: int = 0
     needed: int = 0
+    dropped: int = 0
 
 
 class SendBurst(Routine):
@@ -65,7 +70,7 @@ class SendBurst(Routine):
 
     def place_of(self, spec: OpSpec) -> Place:
         """Making the frame and trying again are the program's."""
-        return self.program.place if spec.name in ("make_frame", "try_again") else self.place
+        return self.program.place if spec.name in ("make_frame", "try_again", "give_up") else self.place
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give what the texts speak of."""
@@ -115,12 +120,20 @@ class SendBurst(Routine):
             ),
             "clean": "Buffers that have come back are taken back now, {cleaning} of them.",
             "full": "No descriptor is free, and no buffer has come back: the driver takes nothing.",
+            "never": "The packet needs more descriptors than the whole queue has: the driver takes nothing.",
         },
-        to={"room": goto("write_header"), "clean": goto("take_back"), "full": goto("try_again")},
+        to={
+            "room": goto("write_header"),
+            "clean": goto("take_back"),
+            "full": goto("try_again"),
+            "never": goto("give_up"),
+        },
         cost="ring cold",
     )
     def read_used_idx(self, me: Context) -> str:
         mine, used = self.cells, self.ring.used_count()
+        if mine.needed > self.ring.layout.size:
+            return "never"
         missing = mine.needed - self.ring.cells.num_free
         cleaning = used if used > self.clean_above else min(missing, used) if missing > 0 else 0
         if cleaning and not self.ring.cells.broken:
@@ -173,6 +186,19 @@ class SendBurst(Routine):
     )
     def try_again(self, me: Context) -> None:
         me.packet = self.pool.cells.packet[me.skb]
+
+    @op(
+        "P-TX.2",
+        "free the mbuf",
+        "main",
+        SCENARIO,
+        text={DROPPED: "No try would ever succeed: the program frees the packet that the driver did not take."},
+        to={DROPPED: RETURN},
+    )
+    def give_up(self, me: Context) -> str:
+        self.cells.dropped += 1
+        self.pool.release(me.skb)
+        return DROPPED
 
     @op(
         "P-TX.4",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
     from virtviz.paths.traffic import Traffic
+
+
+class Content(Protocol):
+    """What a program hands over, for a sequence number; and how many bytes there are of it and of what is in front.
+
+    Attributes:
+        length: all of them.
+        part: how many of them the kernel puts in front.
+    """
+
+    length: int
+    part: int
+
+    def handed_over(self, sequence: int) -> bytes:
+        """Give what the program hands over."""
+
+    def headers(self, sequence: int) -> bytes:
+        """Give what the kernel puts in front."""
 
 
 @cells
@@ -70,7 +88,7 @@ class Program(Routine):
         self.traffic = traffic
         self.vcpu = vcpu
         self.items = len(traffic.items)
-        self.contents = traffic.contents
+        self.contents: Sequence[Content] = traffic.contents
         acts = traffic.acts_on(vm, vcpu)
         self.acts = acts or ((END, 0),)
         self.acts_a_round = len(self.acts)

@@ -91,6 +91,7 @@ def _shown(text: object) -> str:
 
 ON_OFF = ("on", "off")
 EVENT_IDX, INDIRECT, MERGEABLE = "event_idx", "indirect", "mergeable"
+CSUM, TSO = "csum", "tso"
 
 KNOBS: dict[str, Knob] = {
     knob.name: knob
@@ -99,8 +100,9 @@ KNOBS: dict[str, Knob] = {
             "path",
             "vhost-net",
             "The data path between the guest and the switch: virtio in the kernel (vhost-net), in QEMU's main loop, or "
-            "in a polling thread of OVS-DPDK (vhost-user); or a network card that QEMU emulates (e1000).",
-            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000"),
+            "in a polling thread of OVS-DPDK (vhost-user); a network card that QEMU emulates (e1000); or, in a guest's "
+            "place, a program of the host that holds the TAP or TUN.",
+            choices=("vhost-net", "virtio-qemu", "vhost-user", "e1000", "program"),
         ),
         Knob(
             "guest",
@@ -118,8 +120,8 @@ KNOBS: dict[str, Knob] = {
             "features",
             frozenset((EVENT_IDX, INDIRECT, MERGEABLE)),
             "Which optional features driver and device agreed on; with guest=dpdk, which knows no event_idx, the other "
-            "two unless set.",
-            members=(EVENT_IDX, INDIRECT, MERGEABLE),
+            "two unless set. With csum the guest leaves checksums of TCP to the device, with tso cutting it, too.",
+            members=(EVENT_IDX, INDIRECT, MERGEABLE, CSUM, TSO),
             follows=(("guest", "dpdk", frozenset((INDIRECT, MERGEABLE))),),
         ),
         Knob(
@@ -134,6 +136,7 @@ KNOBS: dict[str, Knob] = {
             "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
             choices=("libvirt", "hand"),
             recorded="hand",
+            follows=(("path", "vhost-user", "hand"),),
         ),
         Knob(
             "qemu_version",
@@ -178,11 +181,12 @@ KNOBS: dict[str, Knob] = {
             "queue.start",
             0,
             "Buffers that have gone through the rings already, to see a wrap soon: the index at which split rings "
-            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set: nobody moves "
-            "avail_event there, so entry 0, the first of all, is the one in 65536 that is kicked.",
+            "begin; in packed ones it gives slot and wrap counters. Under vhost-user it is 1 unless set (0 from "
+            "power-on): nobody moves avail_event there, so entry 0, the first of all, is the one in 65536 that is "
+            "kicked.",
             low=0,
             high=65535,
-            follows=(("path", "vhost-user", 1),),
+            follows=(("path", "vhost-user", 1), ("begin", "power-on", 0)),
         ),
         Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
         Knob(
@@ -301,10 +305,17 @@ KNOBS: dict[str, Knob] = {
         Knob(
             "device",
             "tap",
-            "The device behind the guest on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
+            "The guest's, or the program's, device on the host: a TAP carries Ethernet frames, a TUN only IP packets.",
             choices=("tap", "tun"),
         ),
-        Knob("txqueuelen", 1000, "Frames the TAP's queue holds before it drops.", low=1, high=1000),
+        Knob(
+            "txqueuelen",
+            1000,
+            "Packets the TAP's queue holds before it drops; a TUN's holds 500 unless set.",
+            low=1,
+            high=1000,
+            follows=(("device", "tun", 500),),
+        ),
         Knob(
             "switch",
             "ovs",
@@ -367,6 +378,13 @@ KNOBS: dict[str, Knob] = {
             high=512,
         ),
         Knob(
+            "nic_tso",
+            "on",
+            "Whether the network card cuts long TCP packets into frames; otherwise the host's kernel does, just before "
+            "its driver (ethtool -K eth0 tso off).",
+            choices=ON_OFF,
+        ),
+        Knob(
             "store_buffer",
             "off",
             "Whether CPUs have store buffers, so that a missing barrier shows.",
@@ -419,6 +437,12 @@ class World(Mapping[str, Value]):
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __repr__(self) -> str:
+        """Name what differs from the profile."""
+        profile = PROFILES[self.profile]
+        differing = {name: value for name, value in self.chosen.items() if value != profile[name]}
+        return f"World({differing}, {self.profile!r})"
 
     def number(self, name: str) -> int:
         """Give a numeric knob."""
@@ -485,6 +509,8 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
         *_contradictions_of_switches(world),
         *_contradictions_of_guests(world),
         *_contradictions_of_dpdk(world),
+        *_contradictions_of_offloads(world),
+        *_contradictions_of_programs(world),
     ):
         raise KnobError(name, message)
     if world.word("costs").endswith(ENDING):
@@ -651,8 +677,13 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_power_on(world: World) -> Iterable[tuple[str, str]]:
     """The same for what cannot be followed from power-on."""
-    if world["path"] not in ("vhost-net", "virtio-qemu"):
-        yield ("begin", "from power-on the paths vhost-net and virtio-qemu can be followed; set begin=running")
+    if world["path"] == "e1000":
+        yield (
+            "begin",
+            "from power-on the paths of a virtio device can be followed; set path=vhost-net, or begin=running",
+        )
+    if world["path"] == "vhost-user" and world["launcher"] == "libvirt":
+        yield ("launcher", "with path=vhost-user there is no TAP that libvirt would make; set launcher=hand")
     if world["queue.format"] != "split":
         yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
     if world["guest"] != "kernel":
@@ -683,13 +714,13 @@ def _contradictions_of_vhost_start(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_switches(world: World) -> Iterable[tuple[str, str]]:
     """The same for what connects the virtual machines."""
-    if world["device"] == "tun":
+    if world["device"] == "tun" and world["path"] != "program":
         yield (
             "device",
             (
                 "a TUN carries IP packets without an Ethernet header, and a virtual network card sends and expects "
                 "whole frames: the kernel would take the first byte of one for an IP version and refuse it, and a "
-                "bridge takes no TUN as a port; set device=tap"
+                "bridge takes no TUN as a port; set device=tap, or path=program, where a program holds the TUN"
             ),
         )
     if world["tunnel"] != "none" and world["switch"] == "bridge":
@@ -745,6 +776,39 @@ def _contradictions_of_dpdk(world: World) -> Iterable[tuple[str, str]]:
             "store_buffer",
             "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
         )
+
+
+def _contradictions_of_offloads(world: World) -> Iterable[tuple[str, str]]:
+    """The same for what the guest leaves to its device."""
+    if world.has(TSO) and not world.has(CSUM):
+        yield (
+            "features",
+            "tso needs csum: each frame that is cut off needs a checksum of its own (virtio 5.1.3.1); add csum",
+        )
+    if not (world.has(CSUM) or world.has(TSO)):
+        return
+    for wrong, who in (
+        (world["guest"] != "kernel", "a guest with DPDK"),
+        (world["path"] not in ("vhost-net", "virtio-qemu"), f"path={world['path']}"),
+        (world["tunnel"] != "none", f"tunnel={world['tunnel']}"),
+        (world["queue.format"] != "split", "a packed ring"),
+    ):
+        if wrong:
+            yield ("features", f"csum and tso are not modelled for {who}; leave them out of features")
+
+
+def _contradictions_of_programs(world: World) -> Iterable[tuple[str, str]]:
+    """The same for a program of the host in the place of a virtual machine."""
+    if world["path"] != "program":
+        return
+    why = "with path=program there is no virtual machine"
+    for knob, only in (("guest", "kernel"), ("vms", 1), ("queues", 1), ("store_buffer", "off")):
+        if world[knob] != only:
+            yield (knob, f"{why}, and a program has one descriptor and one thread here; set {knob}={only}")
+    if world["far_port"] != "nic":
+        yield ("far_port", f"{why}, and what the program sends leaves by a network card here; set far_port=nic")
+    if world["tunnel"] != "none":
+        yield ("tunnel", f"{why}, and a tunnel below a program's device is not modelled; set tunnel=none")
 
 
 def parse_setting(text: str) -> tuple[str, str]:

@@ -212,6 +212,10 @@ class HeadroomPool(PacketPool):
         self.metadata.pushed[slot] -= count
         self.cells.length[slot] -= count
 
+    def rewrite(self, slot: int, header: bytes) -> None:
+        """Write a packet's first bytes anew."""
+        self.memory.write(self.at[slot] - self.metadata.pushed[slot], header)
+
     def data(self, slot: int) -> bytearray:
         """Give the packet's bytes, headers in front included."""
         at = self.at[slot] - self.metadata.pushed[slot]

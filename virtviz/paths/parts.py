@@ -9,6 +9,8 @@ from virtviz.engine.state import State
 from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
+from virtviz.paths.knobs import TSO
+from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
 from virtviz.paths.ovs import UPCALLS_MAX
 from virtviz.paths.packets import HeadroomPool, PacketPool
 
@@ -75,9 +77,14 @@ class Parts:
         full += more * (world.number("txqueuelen") + 64 * 8)
         # A ring changed from outside can offer one frame many times.
         slots = full if traffic.pokes else min(full, SLOTS_OF_A_PACKET * traffic.packets)
-        memory = self.state.region("host.skb", slots * HOST_SLOT_BYTES)
-        pool_class = PacketPool if world["tunnel"] == "none" else HeadroomPool
-        self.host_pool = self.pools["host"] = pool_class(self.state, "host.pool", memory, 0, slots, HOST_SLOT_BYTES)
+        slot_bytes = HOST_SLOT_BYTES
+        # A tunnel, and a host that routes, put headers in front of packets.
+        pool_class = PacketPool if world["tunnel"] == "none" and world["device"] == "tap" else HeadroomPool
+        if traffic.longest_tcp:
+            slots = min(full, slots + SEGMENTS_MAX * traffic.packets)
+            slot_bytes, pool_class = slot_bytes_for(traffic) if world.has(TSO) else HOST_SLOT_BYTES, OffloadPool
+        memory = self.state.region("host.skb", slots * slot_bytes)
+        self.host_pool = self.pools["host"] = pool_class(self.state, "host.pool", memory, 0, slots, slot_bytes)
 
     def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:
         """Make a thread; its first routine is set when there is one."""

@@ -29,6 +29,7 @@ from virtviz.spec.frames import (
     payload_bytes,
     udp,
 )
+from virtviz.spec.tcp import TcpData, segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,8 @@ class Item(Struct, frozen=True):
         vcpu: index of the vCPU on which the program runs that sends it, or receives it from the wire.
         outgoing: True if the virtual machine sends it, False if it comes from the wire.
         to_vm: index of the virtual machine on the same host that it is sent to; -1 if it goes to a far host.
-        kind: `icmp-echo`, `udp`, or `raw` for a frame of a capture file.
+        kind: `icmp-echo`, `udp`, `tcp` for data on an established connection to a far host, or `raw` for a frame of a
+            capture file.
         length: payload bytes.
         peer: number of the far host, from 1.
         fragments: pieces the payload lies in; more than one makes the driver use a chain or an indirect table.
@@ -150,7 +152,7 @@ class Traffic(Struct, frozen=True):
     acts: tuple[tuple[tuple[Act, int], ...], ...]
     arrivals: tuple[tuple[int, int], ...]
     rounds: int = 1
-    contents: tuple[Template | Capture, ...] = ()
+    contents: tuple[Template | Capture | TcpData, ...] = ()
     answers_back: tuple[int, ...] = ()
     pokes: tuple[Poke | Link, ...] = ()
     _answer_of: dict[int, int] = field(default_factory=dict)
@@ -171,6 +173,11 @@ class Traffic(Struct, frozen=True):
     def has_links(self) -> bool:
         """Whether somebody changes a link."""
         return any(isinstance(change, Link) for change in self.pokes)
+
+    @property
+    def longest_tcp(self) -> int:
+        """Bytes of the longest TCP packet, headers included; 0 if there is none."""
+        return max((made.length for made in self.contents if isinstance(made, TcpData)), default=0)
 
     @property
     def packets(self) -> int:
@@ -283,10 +290,7 @@ def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: i
             answers[event.answers] = index
         else:
             arrivals.append((index, pauses))
-    contents = tuple(
-        Capture(i.raw) if i.kind == "raw" else Template(partial(_frame, i, items[i.answers] if i.answers >= 0 else i))
-        for i in items
-    )
+    contents = tuple(_content(items, index) for index in range(len(items)))
     back = tuple(i - item.answers if item.answers >= 0 else 0 for i, item in enumerate(items))
     programs = {key: tuple(program) for key, program in acts.items()}
     return Traffic(
@@ -315,6 +319,31 @@ def program_of(frame: bytes | bytearray, programs: int) -> int:
     at = ETH_HEADER_BYTES + IPV4_HEADER_BYTES + (2 if is_udp else 4)
     number = int.from_bytes(frame[at : at + 2], "big") - (UDP_PORTS[0] if is_udp else ECHO_IDENT)
     return number if 0 <= number < programs else 0
+
+
+def _content(items: Sequence[Item], index: int) -> Template | Capture | TcpData:
+    """Make what gives the bytes of an item."""
+    item = items[index]
+    if item.kind == "raw":
+        return Capture(item.raw)
+    if item.kind == "tcp":
+        return _tcp_data(items, index)
+    return Template(partial(_frame, item, items[item.answers] if item.answers >= 0 else item))
+
+
+def _tcp_data(items: Sequence[Item], index: int) -> TcpData:
+    """Make TCP data, numbered behind what the same program sends to the same far host before it."""
+    item = items[index]
+    connection = (item.vm, item.vcpu, item.peer)
+    sent = [(i, other) for i, other in enumerate(items) if other.kind == "tcp"]
+    sent = [(i, other) for i, other in sent if (other.vm, other.vcpu, other.peer) == connection]
+
+    def total(some: Sequence[tuple[int, Item]]) -> tuple[int, int]:
+        return sum(other.length for _, other in some), sum(segments_of(other.length) for _, other in some)
+
+    before = total([(i, other) for i, other in sent if i < index])
+    ends = vm_endpoint(item.vm), peer_endpoint(item.peer)
+    return TcpData(*ends, (UDP_PORTS[0] + item.vcpu, UDP_PORTS[1]), item.length, before, total(sent), len(items))
 
 
 def _frame(item: Item, asked: Item, sequence: int) -> bytes:

@@ -10,6 +10,7 @@ from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
+from virtviz.paths.tap_offloads import FlushMixed, HandleTxMixed, SendAlone, TapSendmsgMixed
 from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
 from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
@@ -270,6 +271,12 @@ class VhostPair:
             send_one = SendOne(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
             end = FlushSingly(f"{name}.flush", VHOST_NET, queue, send_one, give_back)
             return HandleTxSingly(f"{name}.handle", VHOST_NET, queue, pool, end, send_one)
+        if self.parts.traffic.longest_tcp:
+            place, tap = tap_place(self.tap.name), self.tap
+            send_batch = TapSendmsgMixed(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
+            alone = SendAlone(f"{tap.label}.sendmsg_alone", place, tap, queue, port.number, port.receive, softirq)
+            mixed = FlushMixed(f"{name}.flush", VHOST_NET, queue, send_batch, give_back)
+            return HandleTxMixed(f"{name}.handle", VHOST_NET, queue, pool, mixed, alone)
         flush = FlushTx(f"{name}.flush", VHOST_NET, queue, self._sendmsg(port, softirq, flows), give_back)
         if self.busy is not None:
             return BusyHandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush, self.busy)

@@ -56,6 +56,9 @@ def wire_dpdk_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], *
     program.buffers = memory.buffers
     program.ready = receive.ready
     program.receive_burst = receive
-    program.send_burst = SendBurst(state, f"{guest.tx_name}.send_burst", place, program, tx, memory.skbs, kick_tx)
+    program.send_burst = send = SendBurst(
+        state, f"{guest.tx_name}.send_burst", place, program, tx, memory.skbs, kick_tx
+    )
     parts.drops[f"{guest.name}.virtio_pmd.rx_errors"] = lambda: receive.cells.errors
+    parts.drops[f"{guest.name}.program.tx_dropped"] = lambda: send.cells.dropped
     guest.thread.start = StartPort(f"{guest.name}.start", place, receive, program)

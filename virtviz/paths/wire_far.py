@@ -8,7 +8,9 @@ from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import host_net
 from virtviz.paths.nic import DummyXmit, Nic, NicEngine, NicXmit, RunNicQueue
+from virtviz.paths.nic_offloads import OffloadNic, OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
 from virtviz.paths.nic_poll import NicPoll
+from virtviz.paths.offloads import OffloadPool
 from virtviz.paths.parts import HOST_STACK
 from virtviz.paths.switch_ports import Stations
 
@@ -33,7 +35,10 @@ class FarEnd:
         device: the device that frames leave the host by.
         name: the port's name.
         wire: what comes in from outside, and when.
+        engine: what a network card itself does.
     """
+
+    engine: type[NicEngine] = NicEngine
 
     def __init__(self, parts: Parts, number: int) -> None:
         self.parts = parts
@@ -64,21 +69,21 @@ class FarEnd:
     def _nic(self, receive: Routine, _: Sequence[Thread]) -> tuple[Routine, None]:
         """Make a network card, with the softirq that serves its interrupts."""
         parts, world = self.parts, self.parts.world
-        nic = Nic(
-            parts.state,
-            "eth0",
-            parts.host_pool,
-            self.wire,
-            parts.traffic,
-            world.number("nic_ring"),
-            world.number("nic_tx_frames"),
-        )
+        ring, tx_frames, pool = world.number("nic_ring"), world.number("nic_tx_frames"), parts.host_pool
+        engine_class, xmit_class, run_class = self.engine, NicXmit, RunNicQueue
+        if isinstance(pool, OffloadPool):
+            engine_class, xmit_class, run_class = OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
+            nic: Nic = OffloadNic(
+                parts.state, "eth0", pool, self.wire, parts.traffic, ring, tx_frames, tso=world.on("nic_tso")
+            )
+        else:
+            nic = Nic(parts.state, "eth0", pool, self.wire, parts.traffic, ring, tx_frames)
         driver = Place("eth0", Domain.HOST_KERNEL, "NIC driver")
         engine = parts.thread("eth0", cpu=2, kind=ThreadKind.HARDWARE)
         nic.softirq = parts.thread("softirq/cpu1", cpu=1)
-        engine.start = NicEngine("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
-        xmit = NicXmit("eth0.xmit", driver, nic)
-        run_queue = RunNicQueue("eth0.qdisc_run", driver, nic, xmit)
+        engine.start = engine_class("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
+        xmit = xmit_class("eth0.xmit", driver, nic)
+        run_queue = run_class("eth0.qdisc_run", driver, nic, xmit)
         nic.softirq.start = self.nic_poll(nic, driver, receive, run_queue)
         parts.drops |= {
             "eth0.qdisc": lambda: nic.cells.qdisc_dropped,

@@ -28,8 +28,18 @@ from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, Own
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, RescheduleInterrupt, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
+from virtviz.paths.guest_tcp import (
+    AddPieces,
+    RunQueueOfFrames,
+    SendmsgOrTcp,
+    StartXmitAsking,
+    StartXmitAskingWithoutNapi,
+    StreamSocket,
+    ValidateXmit,
+)
 from virtviz.paths.guest_timer import GuestTimer
-from virtviz.paths.knobs import INDIRECT, MERGEABLE
+from virtviz.paths.knobs import CSUM, INDIRECT, MERGEABLE, TSO
+from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
 from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
@@ -172,7 +182,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"), pv_eoi=world.on("pv_eoi"))
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu{number}", vcpu)
-    socket = Socket(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
+    socket_class = StreamSocket if parts.traffic.longest_tcp else Socket
+    socket = socket_class(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
     bql = world.on("guest_bql") and world.on("napi_tx")
     tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     port = parts.port(thread, memory.region)
@@ -259,6 +270,15 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
     packed = world["queue.format"] == "packed"
     # What is sent waits in the socket's buffer, or, where there is no socket, in the ring.
     skb_slots = (size if world["guest"] == "dpdk" else world.number("socket_sndbuf") // 768 + 2) + SPARE_SLOTS
+    slot_bytes, send_bytes, pool_class = TX_SLOT_BYTES, PAGE, PacketPool
+    if parts.traffic.longest_tcp:
+        # Frames that a packet is cut into have slots of their own, and what the program sends may be long.
+        skb_slots += size + SEGMENTS_MAX
+        slot_bytes, send_bytes, pool_class = (
+            slot_bytes_for(parts.traffic),
+            _next_page(parts.traffic.longest_tcp),
+            OffloadPool,
+        )
     buffer_slots = size + SPARE_SLOTS
     plans: list[tuple[Layout, Layout, int, int]] = []
     end = PAGE
@@ -266,7 +286,7 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         rx_layout = layout_at(_next_page(end), size, packed=packed)
         tx_layout = layout_at(_next_page(rx_layout.end), size, packed=packed)
         send_page = _next_page(tx_layout.end)
-        buffer_base = send_page + 2 * PAGE + skb_slots * TX_SLOT_BYTES
+        buffer_base = send_page + send_bytes + PAGE + skb_slots * slot_bytes
         end = buffer_base + buffer_slots * buffer_bytes
         plans.append((rx_layout, tx_layout, send_page, buffer_base))
     # The control queue is used while a device is set up, and has no memory where a run begins later.
@@ -279,11 +299,12 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         for layout, queue in zip((rx_layout, tx_layout), queues, strict=True):
             layout.name_fields(region, queue)
             layout.begin_at(region, start)
-        tag, skb_base = tag_of(name, pair), send_page + 2 * PAGE
-        skbs = PacketPool(state, f"{tag}.skb", region, skb_base, skb_slots, TX_SLOT_BYTES)
+        receive_page = send_page + send_bytes
+        tag, skb_base = tag_of(name, pair), receive_page + PAGE
+        skbs = pool_class(state, f"{tag}.skb", region, skb_base, skb_slots, slot_bytes)
         buffers = PacketPool(state, f"{tag}.rx_buffers", region, buffer_base, buffer_slots, buffer_bytes, headroom=0)
         parts.pools |= {f"{tag}.skb": skbs, f"{tag}.rx_buffers": buffers}
-        made.append(GuestMemory(region, rx_layout, tx_layout, control, send_page, send_page + PAGE, skbs, buffers))
+        made.append(GuestMemory(region, rx_layout, tx_layout, control, send_page, receive_page, skbs, buffers))
     return made
 
 
@@ -324,14 +345,27 @@ def wire_guest(
     poll_rx = routine_kind(world, poll_rx_class)(
         f"{guest.rx_name}.poll", guest.driver_place, guest.rxq, clean, refill, deliver
     )
-    run_queue = RunQueue(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, guest.memory.skbs, start_xmit)
+    skbs, run_class = guest.memory.skbs, RunQueue
+    if isinstance(skbs, OffloadPool):
+        run_class = RunQueueOfFrames
+        start_xmit = ValidateXmit(
+            parts.state,
+            f"{guest.tx_name}.validate",
+            stack,
+            guest.tx_queue,
+            guest.socket,
+            skbs,
+            start_xmit,
+            csum=world.has(CSUM),
+            tso=world.has(TSO),
+        )
+    run_queue = run_class(f"{guest.tx_name}.qdisc_run", stack, guest.tx_queue, skbs, start_xmit)
     polls = dict(zip(guest.queues, (poll_rx, poll_tx), strict=True))
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
     work = None
     if guest.config is not None and config_load is not None:
         work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
     _interrupt_gates(parts, guest, kernel, softirq, work)
-    skbs = guest.memory.skbs
     pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
     wire_program(parts, guest, skbs, pools, start_xmit, run_queue, softirq, alone=len(machine) == 1, work=work)
     guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, guest.program)
@@ -366,6 +400,8 @@ def wire_program(
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
     idle = _idle(parts, guest, guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"))
     sendmsg_class = SendmsgOnPair if not alone else Sendmsg if work is None else SendmsgThenWork
+    if parts.traffic.longest_tcp:
+        sendmsg_class = SendmsgOrTcp
     program.sendmsg = sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
@@ -424,8 +460,12 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
         row: routine_kind(world, virtio_done.Reclaim)(f"{name}.reclaim_{what}", place, queue, {"reclaim": row})
         for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
     }
-    add = routine_kind(world, virtio_add.AddBuffer)(f"{name}.add", place, queue, notify)
-    xmit_class = virtio_xmit.StartXmit if world.on("napi_tx") else virtio_xmit.StartXmitWithoutNapi
+    has_tcp, napi_tx = parts.traffic.longest_tcp > 0, world.on("napi_tx")
+    add_class = AddPieces if has_tcp else routine_kind(world, virtio_add.AddBuffer)
+    add = add_class(f"{name}.add", place, queue, notify)
+    xmit_class = virtio_xmit.StartXmit if napi_tx else virtio_xmit.StartXmitWithoutNapi
+    if has_tcp:
+        xmit_class = StartXmitAsking if napi_tx else StartXmitAskingWithoutNapi
     return (
         routine_kind(world, xmit_class)(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
         routine_kind(world, virtio_done.PollTransmit)(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),

@@ -32,6 +32,7 @@ from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
+from virtviz.paths.tap_offloads import TapWriteMixed, TapWriteMixedWithSoftirqs
 from virtviz.paths.tap_queues import (
     FlowUpdate,
     TapFlows,
@@ -384,9 +385,12 @@ class QemuPair:
         tap, nic, backlogs = self.tap, self.nic, self.parts.backlogs
         name, place = f"{tap.label}.writev", tap_place(tap.name)
         if flows is None:
+            alone, with_softirqs = TapWrite, TapWriteWithSoftirqs
+            if self.parts.traffic.longest_tcp:
+                alone, with_softirqs = TapWriteMixed, TapWriteMixedWithSoftirqs
             if port.poll is None:
-                return TapWrite(name, place, tap, nic, port.number, port.receive)
-            return TapWriteWithSoftirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
+                return alone(name, place, tap, nic, port.number, port.receive)
+            return with_softirqs(name, place, tap, nic, port.number, port.receive, port.poll, backlogs)
         made: TapWriteOnQueue | TapWriteOnQueueWithSoftirqs
         if port.poll is None:
             made = TapWriteOnQueue(name, place, tap, nic, port.number, port.receive)

@@ -6,7 +6,7 @@ threads start: QEMU at main(), the vCPU's before its vCPU exists, vhost's worker
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.places import Domain, Place
 from virtviz.paths import kvm_eventfd, qemu_fds
@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from virtviz.paths.knobs import World
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
+    from virtviz.paths.tap import Tap
     from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_vhost_user import VhostUserBackend
     from virtviz.ring.rings import Layout
 
 LIBVIRTD = Place("libvirtd", Domain.HOST_USER, "libvirtd")
@@ -103,10 +105,13 @@ class PowerOn:
         backend: what serves it.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair) -> None:
+    reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
+
+    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair | VhostUserBackend) -> None:
         self.parts, self.guest, self.backend = parts, guest, backend
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
+        self.port_name = self._name_port()
         config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
         registers.fill_config_space(config, MSIX_ENTRIES)
         self.control_ring = QemuDevice(
@@ -131,7 +136,8 @@ class PowerOn:
             guest.name,
             process,
             config=config,
-            tap=backend.tap,
+            port_name=self.port_name,
+            tap=self._tap(),
             kicks=backend.kicks,
             layouts=(_split(memory.rx_layout), _split(memory.tx_layout), memory.control_layout),
             device_rings=(_device(backend.rx_device), _device(backend.tx_device)),
@@ -147,7 +153,7 @@ class PowerOn:
         self.is_7_2 = world["qemu_version"] == "7.2"
         self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
-        self.calls = make_calls(self.setup, tap_place(backend.tap.name), KVM_VM, vhost)
+        self.calls = make_calls(self.setup, tap_place(self.port_name), KVM_VM, vhost)
         self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
         self._start_vcpu(vhost)
         self._start_qemu(vhost)
@@ -161,6 +167,19 @@ class PowerOn:
             tun.port = TAP_PORT
             self.setup.process.launched = 1
         guest.vcpu.cells.in_guest = 0
+
+    # The port
+
+    def _name_port(self) -> str:
+        """Name the port of the switch that the machine is behind."""
+        tap = self._tap()
+        assert tap is not None
+        return tap.name
+
+    def _tap(self) -> Tap | None:
+        """Give the TAP, if that is what the machine is behind."""
+        assert isinstance(self.backend, VhostPair | QemuPair)
+        return self.backend.tap
 
     # vhost
 
@@ -197,10 +216,15 @@ class PowerOn:
         }
         return loop
 
+    def _offer(self) -> int:
+        """Give what the device model has, as far as what it is joined to can do it."""
+        world = self.parts.world
+        return features.tap_features(world, features.model_features(world), vnet_hdr=True)
+
     def _negotiated(self) -> int:
         """Give what driver and device will have agreed on."""
         world = self.parts.world
-        offer = features.tap_features(world, features.model_features(world), vnet_hdr=True)
+        offer = self._offer()
         return features.without_unmet(offer & features.known_to_driver(world))
 
     # The guest and its CPU
@@ -258,7 +282,7 @@ class PowerOn:
     def _control_kick(self, name: str, reach: Routine) -> Routine:
         """Make what a store to the control queue's notify address leads to, and who serves it."""
         guest, backend, setup = self.guest, self.backend, self.setup
-        if isinstance(backend, VhostPair):
+        if not isinstance(backend, QemuPair):
             return reach
         eventfd = backend.qemu.control
         assert eventfd is not None
@@ -306,40 +330,43 @@ class PowerOn:
         """Make what a load or store of a device register leads to."""
         guest, setup, name = self.guest, self.setup, self.guest.name
 
-        def accepted() -> int:
-            return setup.driver_features
-
-        def follow(what: str) -> Routine:
-            header = qemu_tap.HeaderLength(
-                f"{name}.{what}_header",
-                QEMU_VCPU,
-                setup,
-                self.calls,
-                lambda: qemu_tap.header_bytes(accepted()),
-                tries=self.is_7_2,
-            )
-            offload = qemu_tap.Offload(f"{name}.{what}_offload", QEMU_VCPU, setup, self.calls, accepted)
-            return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
-
         start, stop = self._start_and_stop(vhost)
-        reset = qemu_registers.ResetDevice(f"{name}.reset", QEMU_VCPU, setup, stop, follow("after_reset"), self.device)
+        reset = self.reset_class(f"{name}.reset", QEMU_VCPU, setup, stop, self._follow("after_reset"), self.device)
         regions: dict[str, Routine] = {
             "notify": qemu_control.ServeControl(
                 self.parts.state, f"{name}.control", QEMU_VCPU, self.device, self.control_ring
             ),
             "common load": qemu_registers.CommonLoad(f"{name}.common_load", QEMU_VCPU, setup),
             "common store": qemu_registers.CommonStore(
-                f"{name}.common_store", QEMU_VCPU, setup, follow("after_answer"), start, reset
+                f"{name}.common_store", QEMU_VCPU, setup, self._follow("after_answer"), start, reset
             ),
             "device configuration": qemu_registers.DeviceConfigLoad(f"{name}.net_config_load", QEMU_VCPU, setup),
             "MSI-X table": qemu_registers.MsixStore(f"{name}.msix_store", QEMU_VCPU, setup),
             "configuration space": qemu_registers.ConfigSpace(f"{name}.config_space", QEMU_VCPU, setup),
         }
-        lock = access.BigLock(setup.process if isinstance(self.backend, VhostPair) else self.backend.qemu.cells)
+        lock = access.BigLock(self.backend.qemu.cells if isinstance(self.backend, QemuPair) else setup.process)
         serve = access.ServeAccess(f"{name}.serve_access", QEMU_VCPU, setup, lock, regions)
         on_intel = self.parts.world["cpu"] == "intel"
         access_class = access.DeviceAccessIntel if on_intel else access.DeviceAccessAmd
         return access_class(f"{name}.device_access", KVM, guest.vcpu, setup, serve)
+
+    def _follow(self, what: str) -> Routine:
+        """Make what follows outside the device when the guest has accepted features, or they were taken back."""
+        setup, name = self.setup, self.guest.name
+
+        def accepted() -> int:
+            return setup.driver_features
+
+        header = qemu_tap.HeaderLength(
+            f"{name}.{what}_header",
+            QEMU_VCPU,
+            setup,
+            self.calls,
+            lambda: qemu_tap.header_bytes(accepted()),
+            tries=self.is_7_2,
+        )
+        offload = qemu_tap.Offload(f"{name}.{what}_offload", QEMU_VCPU, setup, self.calls, accepted)
+        return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
 
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
@@ -352,6 +379,7 @@ class PowerOn:
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
         writes = []
+        assert isinstance(self.backend, QemuPair)
         assert self.backend.qemu.control is not None
         names = (self.guest.rx_name, self.guest.tx_name, f"{self.guest.name}.controlq")
         for queue, eventfd in zip(names, (*self.backend.kicks, self.backend.qemu.control), strict=True):
@@ -378,8 +406,8 @@ class PowerOn:
 
     def _start_qemu(self, vhost: VhostCalls | None) -> None:
         """Have QEMU's main thread begin at main()."""
-        world, setup, name = self.parts.world, self.setup, self.setup.process_name
-        offer = features.tap_features(world, features.model_features(world), vnet_hdr=True)
+        setup, name = self.setup, self.setup.process_name
+        offer = self._offer()
         if vhost is None:
             start = QemuStart(
                 f"{name}.start", QEMU, setup, self.calls, opens_tap=not self.by_libvirt, is_7_2=self.is_7_2, offer=offer
@@ -407,7 +435,7 @@ class PowerOn:
         has_ovs = parts.world["switch"] == "ovs"
         thread = parts.thread("libvirtd", cpu=0)
         self.launchers.append(thread)
-        online = switch_port.SetOnline("libvirtd.set_online", tap_place(setup.tap.name), setup)
+        online = switch_port.SetOnline("libvirtd.set_online", tap_place(setup.port_name), setup)
         if has_ovs:
             self._start_ovs()
             attach: Routine = libvirtd.AttachByVsctl("libvirtd.attach", LIBVIRTD, setup)

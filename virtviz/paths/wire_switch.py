@@ -9,6 +9,7 @@ from msgspec import Struct
 from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
 from virtviz.paths.wire_ovs import make_ovs
+from virtviz.paths.wire_program import ProgramFarEnd
 from virtviz.paths.wire_tunnel import TunnelEnd
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class SwitchBuilder:
     """
 
     def __init__(self, parts: Parts, backends: Sequence[TapBackend]) -> None:
-        far = (FarEnd if parts.world["tunnel"] == "none" else TunnelEnd)(parts, len(backends) + 1)
+        far = _far_end(parts)(parts, len(backends) + 1)
         stations = far.stations([backend.tap.name for backend in backends])
         switch = SWITCHES[parts.world.word("switch")](parts, stations)
         self.wire = far.wire
@@ -81,3 +82,10 @@ class SwitchBuilder:
         )
         switch.connect({backend.tap.name: backend.tap_transmit() for backend in backends} | {far.name: far_xmit}, poll)
         self.ports = [TapPort(number, switch.receive, poll) for number, _ in enumerate(backends, 1)]
+
+
+def _far_end(parts: Parts) -> type[FarEnd]:
+    """Choose what makes the last port."""
+    if parts.world["path"] == "program":
+        return ProgramFarEnd
+    return FarEnd if parts.world["tunnel"] == "none" else TunnelEnd

@@ -1,7 +1,7 @@
 """Putting vhost-user and OVS-DPDK together: one polling thread that is both the device's side and the switch.
 
 Each virtual machine is behind a vhost-user port, the wire behind a network card that the same thread drives. Messages
-on the vhost-user socket have set all this up; none is sent afterwards.
+on the vhost-user socket set all this up (`wire_setup_vhost_user.py`); none is sent afterwards.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ class VhostUserBackend:
             )
             for queue, layout in (("transmitq1", tx_layout), ("receiveq1", rx_layout))
         )
-        for device in (self.tx_device, self.rx_device):
-            device.never_ask_for_kicks()
+        if world["begin"] == "running":
+            for device in (self.tx_device, self.rx_device):
+                device.never_ask_for_kicks()
         self.kicks, self.calls = (
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
             for use in ("kick", "call")

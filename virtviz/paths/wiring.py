@@ -25,8 +25,10 @@ from virtviz.paths.wire_e1000 import E1000Backend
 from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
 from virtviz.paths.wire_eventfd import add_eventfd_programs
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
+from virtviz.paths.wire_program import ProgramHolder, join_by_routing
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_setup import PowerOn, served_by
+from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
@@ -108,7 +110,7 @@ JOINS: Final[Mapping[str, Callable[[Parts, Sequence[Any]], Wire]]] = {
     "bridge": join_by_taps,
     "ovs-dpdk": join_by_pmd,
 }
-"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to."""
+"""Values of the knob `switch`; which goes with which `path`, the knobs have seen to. A TUN is no port of one."""
 
 
 class Pair(Struct):
@@ -283,7 +285,7 @@ class Simulation(Struct):
     Attributes:
         world, traffic: what it was made from.
         machine: the machine, before its first step.
-        vms: the virtual machines.
+        vms: the virtual machines; none where a program of the host takes their place.
         pools: packet memories by the name of their owner, for looking at packets.
         drops: name of each drop counter -> reads it.
     """
@@ -316,21 +318,27 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    machines = [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
-    wire = JOINS[world.word("switch")](parts, [backend for _, backend in machines])
-    setup = None
+    holders: Sequence[Any] = [ProgramHolder(parts)] if world["path"] == "program" else []
+    machines = [] if holders else [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
+    join = JOINS[world.word("switch")] if world["device"] == "tap" else join_by_routing
+    wire = join(parts, holders or [backend for _, backend in machines])
+    setup: PowerOn | None = None
     if world["begin"] == "power-on":
         _, backend = machines[0]
-        assert isinstance(backend, VhostBackend | QemuBackend)
-        setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
+        if isinstance(backend, VhostUserBackend):
+            setup = PowerOnWithVhostUser(parts, backend)
+        else:
+            assert isinstance(backend, VhostBackend | QemuBackend)
+            setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
     add_eventfd_programs(parts)
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
+    programs |= {(number, 0): holder.program for number, holder in enumerate(holders)}
     for program in programs.values():
         program.programs = programs
     if setup is None:
-        _boot(machine, vms, wire, programs)
+        _boot(machine, vms, wire, programs, {holder.thread.me.index for holder in holders})
     else:
         setup.rest(machine, wire)
     return Simulation(world, traffic, machine, vms, parts.pools, parts.drops)
@@ -362,13 +370,16 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     return machine
 
 
-def _boot(machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program]) -> None:
+def _boot(
+    machine: Machine, vms: Sequence[Vm], wire: Wire, programs: Mapping[tuple[int, int], Program], held: set[int]
+) -> None:
     """Bring everything up to the point where the programs are about to begin, and forget how it got there.
 
-    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them.
+    Every vCPU fills its own receive queue; on Linux whichever opens the interface fills all of them. Threads of
+    programs on the host, `held`, have nothing to bring up.
     """
     pairs = [pair for vm in vms for pair in vm.pairs]
-    vcpus = {pair.vcpu.me.index for pair in pairs}
+    vcpus = {pair.vcpu.me.index for pair in pairs} | held
     # Nothing arrives meanwhile.
     wire.phase = lambda _: (-1, 0)
     for pair in pairs:

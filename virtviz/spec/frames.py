@@ -1,6 +1,6 @@
 """Ethernet frames with right checksums: what the simulated programs and the far host send.
 
-Only what lessons send is built here (ICMP echo, UDP over IPv4); capture files bring everything else.
+Only what lessons send is built here (ICMP echo, UDP over IPv4) and in `tcp.py`; capture files bring everything else.
 
 Source: IEEE 802.3 (Ethernet II), RFC 791 (IPv4), RFC 792 (ICMP), RFC 768 (UDP), RFC 1071 (checksum).
 """
@@ -25,6 +25,7 @@ L4_HEADER_BYTES: Final = 8
 """Both the UDP header and the ICMP echo header."""
 PROTO_ICMP: Final = 1
 PROTO_UDP: Final = 17
+PROTO_TCP: Final = 6
 ICMP_ECHO_REQUEST: Final = 8
 ICMP_ECHO_REPLY: Final = 0
 ETHERTYPE_IPV4: Final = 0x0800
@@ -208,5 +209,8 @@ def summary(frame: bytes) -> str:
             return f"ICMP {kind} {source} > {target} seq {int.from_bytes(frame[40:42], 'big')}"
         if frame[23] == PROTO_UDP:
             return f"UDP {source} > {target} port {int.from_bytes(frame[36:38], 'big')}"
+        if frame[23] == PROTO_TCP and len(frame) >= ETH_HEADER_BYTES + IPV4_HEADER_BYTES + 20:
+            data = len(frame) - ETH_HEADER_BYTES - IPV4_HEADER_BYTES - (frame[46] >> 4) * 4
+            return f"TCP {source} > {target} seq {int.from_bytes(frame[38:42], 'big')}, {data} bytes"
         return f"IPv4 {source} > {target}"
     return f"ethertype {frame[12:14].hex()}" if len(frame) >= ETH_HEADER_BYTES else f"{len(frame)} bytes"

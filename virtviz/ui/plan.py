@@ -113,7 +113,7 @@ def make_tiles(plan: Mapping[str, Rect], stage: Stage, width: int, height: int) 
     below = ring.y + ring.height
     cut(0, 1, width - TITLE_RIGHT)
     boxes = sorted(spot.x for spot in stage.spots.values() if spot.shape == BOX and spot.domain.endswith("kernel"))
-    cut(1, 1 + stage.height, *boxes[1:], stage.gates["guest-host"].at[0] - 1)
+    cut(1, 1 + stage.height, *boxes[1:], _wall(stage) - 1)
     cut(1 + stage.height, below, ring.x + LABEL, counters.x, counters.x + 13)
     column = who.width
     if "lanes" in plan:
@@ -126,3 +126,9 @@ def make_tiles(plan: Mapping[str, Rect], stage: Stage, width: int, height: int) 
     cut(track.y, track.y + 1, *range(TILE_COLUMNS, width, TILE_COLUMNS))
     cut(track.y + 1, height)
     return tiles
+
+
+def _wall(stage: Stage) -> int:
+    """Give the column of the wall between guest and host; where there is no guest, that of the middle."""
+    gate = stage.gates.get("guest-host")
+    return gate.at[0] if gate is not None else stage.width // 2

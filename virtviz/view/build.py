@@ -61,7 +61,7 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
         threads=_threads(source, state, step),
         packets=_packets(source, state),
         counters=_counters(state, step),
-        ring=_ring(source, position, infos[shown], slots, state),
+        ring=_ring(source, position, infos[shown], slots, state) if shown else None,
         rings=tuple(
             (q.name, tuple(p.number for p in state.packets.values() if p.where == q.name and p.waiting))
             for q in header.queues

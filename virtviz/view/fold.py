@@ -243,7 +243,9 @@ class Fold:
         elif step.milestone == "on-wire":
             where, waiting, done = step.into or step.place, False, "on-wire"
         elif step.milestone == "received":
-            where, waiting, done = f"{step.place.partition('.')[0]}.app", False, "received"
+            # A program of the host is a place of its own.
+            machine, dot, _ = step.place.partition(".")
+            where, waiting, done = f"{machine}.app" if dot else step.place, False, "received"
         if any(effect.kind is EffectKind.DROP for effect in step.effects):
             where, waiting, done = step.place, False, "dropped"
         came_from = (packet.where or "nowhere") if where != packet.where else ""

@@ -379,7 +379,7 @@ class Frame(Struct, frozen=True):
         packet: number of that packet; 0 at first.
         step: the last step; None at position 0.
         threads, packets, counters: in their fixed order.
-        ring: a window on the virtqueue that was touched last, or on the one asked for.
+        ring: a window on the virtqueue that was touched last, or on the one asked for; None in a world without any.
         rings: for every virtqueue its name, and the numbers of the packets that lie in it, in the order in which they
             came.
         cost: crossings and effects of the last step.
@@ -395,7 +395,7 @@ class Frame(Struct, frozen=True):
     threads: tuple[ThreadFrame, ...]
     packets: tuple[PacketFrame, ...]
     counters: tuple[CounterFrame, ...]
-    ring: AnyRing
+    ring: AnyRing | None
     rings: tuple[tuple[str, tuple[int, ...]], ...]
     cost: tuple[LedgerEntry, ...]
     machine: str

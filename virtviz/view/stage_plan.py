@@ -89,6 +89,7 @@ _KNOWN: Final = {
     "kickfd": "callfd",
     "ovs_dpdk": "switch",
     "outside": "outside",
+    "program": "program",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
 _TITLES: Final = {
@@ -101,6 +102,7 @@ _TITLES: Final = {
     "far namespace": "nic",
     "tunnel": "tunnel",
     "host IP": "tunnel",
+    "TUN": "tap",
 }
 _NOTES: Final = {
     "app": "program",
@@ -131,6 +133,8 @@ def make_stage(header: Header, width: int, height: int, machine: str = "") -> St
         height: at least `SMALL_HEIGHT`; from `TALL_HEIGHT` and from `GRAND_HEIGHT` on larger plans are drawn.
     """
     rows = _GRAND if height >= GRAND_HEIGHT else _TALL if height >= TALL_HEIGHT else _SMALL
+    if not header.queues:
+        return _ProgramPlanner(header, width, rows, machine).plan()
     return _Planner(header, width, rows, machine).plan()
 
 
@@ -490,6 +494,66 @@ class _Planner:
         where = _OTHER_TAP if machine in self.others else "tap"
         taps = {f"{tap}.q{pair}.queue": where for pair in range(2, len(mine) // 2 + 1)}
         return {queue.name: first[queue.direction] for queue in mine if queue.name not in first.values()} | taps
+
+
+class _ProgramPlanner(_Planner):
+    """The plan of a host without a virtual machine: there is one room only, and no memory that is shared."""
+
+    def plan(self) -> Stage:
+        titles = {place.title: place.name for place in self.header.places}
+        device = titles.get("TUN") or titles["TAP"]
+        floor, width, user_row = self.rows.floor, self.width, _USER_ROW
+        third = (width - 4) // 3
+        box = min(third - 6, 22)
+        middle = ("tunnel", "host IP") if "TUN" in titles else ("switch", self.switch)
+        row = (("tap", device), middle, ("far", self.far))
+        for number, (name, title) in enumerate(row):
+            made = self._box(name, title, "host-kernel", 2 + number * third, floor, box)
+            if number:
+                before = self.spots[row[number - 1][0]]
+                self.ways.append(Way(before.name, name, (before.at, made.at)))
+        tap, centre = self.spots["tap"], self.spots[middle[0]]
+        if self.rows is _SMALL:
+            program = self._chip("program", "program", "host-user", tap.x, user_row, 24)
+        else:
+            program = self._box("program", "program", "host-user", tap.x, user_row, box)
+        self.ways.append(Way("program", "tap", _bent(program.at, tap.at)))
+        gates = {"switch": Gate((tap.middle, self.rows.border), (tap.middle + 1, self.rows.border), 12)}
+        if self.has_vswitchd:
+            if self.rows is _SMALL:
+                above = self._chip("vswitchd", "ovs-vswitchd", "host-user", centre.x, user_row, 32)
+            else:
+                above = self._box("vswitchd", "ovs-vswitchd", "host-user", centre.x, user_row, max(box, 16))
+            self.ways.append(Way("switch", "vswitchd", _bent(centre.at, above.at)))
+            x, under = centre.middle - 8, self.rows.border
+            self.spots["netlink"] = Spot("netlink", "netlink", LABEL, "host-kernel", x, under, 7, 1, centre.at)
+        self._hardware()
+        for name, title, y in (("host-user", "HOST · user", 0), ("host-kernel", "host kernel", self.rows.border)):
+            x = width - len(title) - 2
+            self.spots[name] = Spot(name, title, LABEL, name, x, y, len(title), 1, (x, y))
+        nic, lane = self.spots["nic"], self.rows.lanes[0]
+        borders = (
+            Border("top", "host", 0, 0, width),
+            Border("user-kernel", "host", 0, self.rows.border, width),
+            Border("hardware", "host", nic.x - 6, lane, width - nic.x + 6),
+        )
+        places = {
+            place.name: _TITLES.get(place.title) or _KNOWN.get(place.name) or str(place.domain)
+            for place in self.header.places
+        }
+        places |= {"wire": "wire", f"{device}.queue": "tap", f"{self.far}.qdisc": "far"}
+        places |= {f"ovs.upcalls{number}": middle[0] for number in range(1, SOCKETS_MAX + 1)}
+        return Stage(
+            width=width,
+            height=self.rows.total,
+            spots=self.spots,
+            ways=tuple(self.ways),
+            borders=borders,
+            gates=gates,
+            notes={(2, lane): "no guest, no ring:", (2, lane + 1): "write() and read()"},
+            places=places,
+            homes={},
+        )
 
 
 def _bent(start: Point, end: Point) -> tuple[Point, ...]:

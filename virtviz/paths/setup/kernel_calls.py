@@ -29,7 +29,7 @@ class KernelCall(Routine):
         """Give what the texts of system calls speak of."""
         arguments, setup = self.setup.arguments, self.setup
         return {
-            "tap": setup.tap.name,
+            "tap": setup.port_name,
             "worker": setup.worker_name,
             "index": arguments.index,
             "queue": ("receive", "transmit", "control")[arguments.index % 3],

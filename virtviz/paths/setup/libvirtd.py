@@ -59,7 +59,7 @@ class Libvirtd(Routine):
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the TAP and the descriptors."""
         vhost = f", vhost=on, vhostfd={self.process.vhost_fd}" if self.process.vhost_fd else ""
-        return {"tap": self.setup.tap.name, "qemu": self.setup.process_name, "fd": self.process.tap_fd, "vhost": vhost}
+        return {"tap": self.setup.port_name, "qemu": self.setup.process_name, "fd": self.process.tap_fd, "vhost": vhost}
 
     @op(
         "CP.8.1",
@@ -214,7 +214,7 @@ class AttachByVsctl(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the TAP."""
-        return {"tap": self.setup.tap.name}
+        return {"tap": self.setup.port_name}
 
     @op(
         "CP.8.3",
@@ -257,7 +257,7 @@ class AttachToBridge(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the TAP."""
-        return {"tap": self.setup.tap.name}
+        return {"tap": self.setup.port_name}
 
     @op(
         "CP.8.3",

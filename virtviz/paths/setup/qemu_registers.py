@@ -148,7 +148,7 @@ class CommonStore(_Registers):
                 "DRIVER_OK: the device is live. Only now does QEMU start the back-end, in here, while the guest waits."
             ),
             "features": (
-                "The guest accepts these features of window {value}. What they mean for the TAP is done at once."
+                "The guest accepts these features of window {value}. What they mean outside the device is done at once."
             ),
             "queue": "{register} of queue {queue}, {which}: {value}.",
             "select": "{register} is {value}: it says what the registers behind it mean.",

@@ -88,7 +88,7 @@ class QemuStart(Routine):
         """Give what the texts speak of."""
         process = self.process
         return {
-            "tap": self.setup.tap.name,
+            "tap": self.setup.port_name,
             "fd": process.tap_fd,
             "offered": f"{process.offered:#x}",
             "bits": features.names_of(process.offered),

@@ -60,7 +60,7 @@ class HeaderLength(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the lengths."""
-        return {"length": self.length(), "old": self.setup.arguments.result, "tap": self.setup.tap.name}
+        return {"length": self.length(), "old": self.setup.arguments.result, "tap": self.setup.port_name}
 
     @op(
         "CP.5.7",
@@ -185,7 +185,7 @@ class FollowGuest(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the TAP."""
-        return {"tap": self.setup.tap.name}
+        return {"tap": self.setup.port_name}
 
     @op(
         "CP.5.7",

@@ -32,13 +32,16 @@ NAMES = ("receive", "transmit")
 class VhostSequence(Routine):
     """A sequence of calls about vhost, queue by queue."""
 
-    def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls) -> None:
+    def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls | None) -> None:
         super().__init__(name, place)
         self.setup = setup
         self.process = setup.process
         self.arguments = setup.arguments
         self.set_routing, self.irqfd = calls.set_routing, calls.irqfd
         self.ioeventfd, self.port_eventfd = calls.ioeventfd, calls.port_eventfd
+        if vhost is None:
+            # The back-end is no part of the kernel: it is told by messages.
+            return
         self.set_call, self.set_features = vhost.set_call, vhost.set_features
         self.get_backend_features = vhost.get_backend_features
         self.set_backend_features = vhost.set_backend_features
@@ -61,7 +64,7 @@ class VhostSequence(Routine):
             "hva": f"{HVA_BASE + pci.desc[queue]:#x}",
             "size": pci.size[queue],
             "base": self.setup.stopped_at[queue],
-            "tap": self.setup.tap.name,
+            "tap": self.setup.port_name,
         }
 
     def aim(self, value: int) -> None:
@@ -83,7 +86,7 @@ class StartVhost(VhostSequence):
     """
 
     def __init__(
-        self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls, *, interrupts_first: bool
+        self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls | None, *, interrupts_first: bool
     ) -> None:
         super().__init__(name, place, setup, calls, vhost)
         self.interrupts_first = interrupts_first
@@ -229,6 +232,10 @@ class StartVhost(VhostSequence):
         cause="ioctl(KVM_SET_GSI_ROUTING)",
     )
     def add_route(self, me: Context) -> None:
+        self.take_route()
+
+    def take_route(self) -> None:
+        """Take the lowest free interrupt number for the present queue, and lay out the arguments."""
         kvm, process = self.setup.kvm, self.process
         gsi = (~kvm.gsis & kvm.gsis + 1).bit_length() - 1
         kvm.gsis |= 1 << gsi

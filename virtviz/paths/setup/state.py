@@ -301,6 +301,8 @@ class SetUp:
     Attributes:
         config: the PCI function's configuration space, 256 bytes.
         kicks: the eventfds of the kicks themselves, by queue.
+        port_name: the name that the TAP has, or the vhost-user port.
+        tap: the TAP; None under vhost-user.
         layouts: where the guest puts its queues.
         device_rings: the device's side of the data queues.
         device: the device model, as far as commands and the configuration go.
@@ -317,7 +319,8 @@ class SetUp:
         process: str,
         *,
         config: Region,
-        tap: Tap,
+        port_name: str,
+        tap: Tap | None,
         kicks: Sequence[EventfdCells],
         layouts: Sequence[SplitLayout],
         device_rings: Sequence[SplitDevice],
@@ -332,6 +335,7 @@ class SetUp:
 
         self.vm, self.process_name = vm, process
         self.config = config
+        self.port_name = port_name
         self.tap = tap
         self.kicks = kicks
         self.layouts = layouts
@@ -356,7 +360,7 @@ class SetUp:
         self.arguments = state.add(ArgumentCells, "host.ioctl")
         self.switch = state.add(SwitchCells, "ovs.control")
         self.kvm = state.add(VmCells, f"{vm}.kvm_vm", routed=empty(), irqfds=empty(), ioeventfds=empty(), ports=empty())
-        self.tun = state.add(TapSetupCells, f"{tap.name}.netdev")
+        self.tun = state.add(TapSetupCells, f"{port_name}.netdev")
         self.vhost = state.add(
             VhostDeviceCells,
             f"{process}.vhost_net",

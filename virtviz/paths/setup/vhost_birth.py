@@ -63,7 +63,7 @@ class AskBackend(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the ring."""
-        return {"queue": ("receive", "transmit")[self.index], "tap": self.setup.tap.name}
+        return {"queue": ("receive", "transmit")[self.index], "tap": self.setup.port_name}
 
     @op(
         "CP.6.15",

@@ -321,6 +321,7 @@ class SetBackend(KernelCall):
             ring.cells.last_used_idx = int.from_bytes(ring.memory.read(ring.layout.used_idx, 2), "little")
             ring.cells.signalled_used_valid = ring.cells.used_flags = 0
         if not arguments.index % 2:
+            assert setup.tap is not None
             setup.tap.cells.watched = int(bool(arguments.value))
         return "live" if arguments.value else "stopped"
 

@@ -11,20 +11,37 @@ from typing import TYPE_CHECKING
 from virtviz.ui.draw.e1000_ring import draw_e1000_ring
 from virtviz.ui.draw.packed_ring import draw_packed_ring
 from virtviz.ui.draw.ring_parts import FULL_ROWS, Drawing
+from virtviz.ui.grid import Grid
 from virtviz.view.frame import E1000RingFrame, RingFrame, SlotFrame
 
 if TYPE_CHECKING:
-    from virtviz.ui.grid import Grid
     from virtviz.view.frame import AnySlot, Frame
 
 
 def draw_ring(frame: Frame, width: int, rows: int) -> Grid:
-    """Draw the ring of a frame, of whatever kind."""
+    """Draw the ring of a frame, of whatever kind; where there is none, say so."""
+    if frame.ring is None:
+        return _draw_no_ring(width, rows)
     if isinstance(frame.ring, E1000RingFrame):
         return draw_e1000_ring(frame, width, rows)
     if not isinstance(frame.ring, RingFrame):
         return draw_packed_ring(frame, width, rows)
     return (_Full if rows >= FULL_ROWS else _Small)(frame, width, rows).draw()
+
+
+def _draw_no_ring(width: int, rows: int) -> Grid:
+    """Say why there is no ring to be seen."""
+    grid = Grid(width, rows)
+    lines = (
+        "No ring: there is no virtual machine here.",
+        "",
+        "A program of the host has the device's descriptor.",
+        "Each packet is a system call of its own, and a copy:",
+        "write() brings one in, read() takes one out.",
+    )
+    for y, line in enumerate(lines[:rows]):
+        grid.put(1, y, line, "dim")
+    return grid
 
 
 class _Small(Drawing):

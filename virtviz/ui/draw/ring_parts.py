@@ -47,6 +47,7 @@ class Drawing:
     """Those of a descriptor."""
 
     def __init__(self, frame: Frame, width: int, rows: int) -> None:
+        assert frame.ring is not None, "whoever draws a ring has one"
         self.frame, self.ring = frame, frame.ring
         self.slots: Sequence[AnySlot] = frame.ring.slots
         self.grid = Grid(width, rows)

@@ -151,6 +151,7 @@ class _StageDrawing:
 
     def _lane(self, spot: Spot) -> None:
         grid, frame = self.grid, self.frame
+        assert frame.ring is not None, "a lane is a ring's"
         lit = frame.ring.changed and self.stage.places.get(frame.ring.queue, frame.ring.queue) == spot.name
         title = frame.ring.title if lit else spot.title
         style = "text" if lit else "dim"

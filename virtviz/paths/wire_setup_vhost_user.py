@@ -1,0 +1,124 @@
+"""Putting the set-up of vhost-user together: QEMU and OVS-DPDK talk over a socket, and a TAP does not exist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from virtviz.engine.places import Domain, Place
+from virtviz.paths.pmd import PmdLoop
+from virtviz.paths.setup import features, qemu_vhost_user, vhost_user_socket
+from virtviz.paths.setup.qemu_start import IdleMainLoop
+from virtviz.paths.setup.qemu_vhost import UntieEventfds
+from virtviz.paths.setup.vhost_user_backend import AnnouncedQueue, BackendLoop, VhostUserDevice
+from virtviz.paths.wire_qemu import QEMU, QEMU_VCPU
+from virtviz.paths.wire_setup import UNIX, PowerOn
+from virtviz.paths.wire_vhost_user import pmd_thread
+
+if TYPE_CHECKING:
+    from virtviz.engine.ops import Routine
+    from virtviz.paths.parts import Parts
+    from virtviz.paths.setup.calls import VhostCalls
+    from virtviz.paths.setup.qemu_registers import ResetDevice
+    from virtviz.paths.tap import Tap
+    from virtviz.paths.wire_vhost_user import VhostUserBackend
+
+EVENTS: Final = "vhost-events"
+"""The thread of DPDK's vhost library that waits for messages."""
+
+
+class PowerOnWithVhostUser(PowerOn):
+    """The beginning of a virtual machine behind a vhost-user port.
+
+    Args:
+        parts: the world in the making.
+        port: the port that serves it.
+    """
+
+    reset_class: ClassVar[type[ResetDevice]] = qemu_vhost_user.ResetVhostUserDevice
+
+    def __init__(self, parts: Parts, port: VhostUserBackend) -> None:
+        self.port = port
+        self.socket = vhost_user_socket.Socket(parts.state, port.name)
+        self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
+        offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
+        self.served = VhostUserDevice(parts.state, port.name, offer)
+        super().__init__(parts, port.guest, port)
+        self._start_backend()
+
+    def _name_port(self) -> str:
+        return self.port.name
+
+    def _tap(self) -> Tap | None:
+        return None
+
+    def _offer(self) -> int:
+        return features.model_features(self.parts.world)
+
+    def _negotiated(self) -> int:
+        offer = self._offer() & (~qemu_vhost_user.ASKED | self.served.offer)
+        return features.without_unmet(offer & features.known_to_driver(self.parts.world))
+
+    def _talk(self, what: str, place: Place, plan: qemu_vhost_user.Plan) -> Routine:
+        """Make a conversation of QEMU's with the back-end."""
+        name = f"{self.port.name}.{what}"
+        return qemu_vhost_user.Conversation(
+            self.parts.state,
+            name,
+            place,
+            self.setup,
+            self.front,
+            self.socket,
+            plan,
+            vhost_user_socket.SendMessage(f"{name}.sendmsg", UNIX, self.socket),
+            vhost_user_socket.ReceiveAnswer(f"{name}.recvmsg", UNIX, self.socket),
+        )
+
+    def _follow(self, what: str) -> Routine:
+        enable = self._talk(what, QEMU_VCPU, qemu_vhost_user.ENABLE)
+        return qemu_vhost_user.FollowGuestByMessage(f"{self.guest.name}.{what}", QEMU_VCPU, enable)
+
+    def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
+        setup, calls, name = self.setup, self.calls, self.guest.name
+        tell = self._talk("start", QEMU_VCPU, qemu_vhost_user.START)
+        start = qemu_vhost_user.StartVhostUser(
+            f"{name}.start_vhost_user", QEMU_VCPU, setup, calls, tell, interrupts_first=self.is_7_2
+        )
+        untie = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
+        ask = self._talk("stop", QEMU_VCPU, qemu_vhost_user.STOP)
+        return start, qemu_vhost_user.StopVhostUser(f"{name}.stop_vhost_user", QEMU_VCPU, ask, untie)
+
+    def _start_qemu(self, vhost: VhostCalls | None) -> None:
+        name = self.setup.process_name
+        start = qemu_vhost_user.QemuStartWithVhostUser(
+            f"{name}.start",
+            QEMU,
+            self.setup,
+            self.calls,
+            self.front,
+            self._talk("introduction", QEMU, qemu_vhost_user.INTRODUCTION),
+            self._talk("machine_reset", QEMU, qemu_vhost_user.ENABLE),
+            is_7_2=self.is_7_2,
+            offer=self._offer(),
+        )
+        start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU)
+        self.main.start = start
+
+    def _start_backend(self) -> None:
+        """Have the library's thread wait for messages, and the polling thread for a device."""
+        port, parts = self.port, self.parts
+        thread = parts.thread(EVENTS, cpu=0)
+        loop = pmd_thread(parts).start
+        assert isinstance(loop, PmdLoop)
+        loop.queues = [
+            AnnouncedQueue(queue, self.served) if queue.name == port.name else queue for queue in loop.queues
+        ]
+        thread.start = BackendLoop(
+            f"{EVENTS}.loop",
+            Place(port.name, Domain.HOST_USER, "vhost-user port"),
+            self.socket,
+            self.served,
+            (port.rx_device, port.tx_device),
+            parts.port(thread, self.guest.memory.region),
+            vhost_user_socket.ReceiveMessage(f"{EVENTS}.recvmsg", UNIX, self.socket),
+            vhost_user_socket.SendAnswer(f"{EVENTS}.sendmsg", UNIX, self.socket),
+        )
