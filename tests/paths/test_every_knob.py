@@ -28,6 +28,7 @@ QEMU = {"path": "virtio-qemu"}
 NO_APICV = {"apicv": "off"}
 OLD = {"guest_bql": "off"}
 E1000 = {"path": "e1000"}
+POWER_ON = {"begin": "power-on"}
 HALTED = {"vcpu": "halted"}
 POLLED = {"path": "vhost-user", "switch": "ovs-dpdk"}
 BAD_HEAD = [OUT, Poke("transmitq1", "avail.ring[0]", 999)]
@@ -71,6 +72,12 @@ def threads(*beginnings):
 def last_time(world):
     """Give the simulated time at which the last step began."""
     return max(step.t_ns for step in world.steps())
+
+
+def ran_back_end(world):
+    """Name which back-end took the packet out of the guest, by the block of rows."""
+    blocks = {"V-TX.7": "vhost", "Q-TX.7": "qemu"}
+    return sorted({blocks[step.row] for step in world.steps() if step.row in blocks})
 
 
 def vnis(world):
@@ -126,6 +133,14 @@ EFFECTS: dict[str, Effect] = {
     "queue.format": Effect(QEMU, QEMU | {"queue.format": "packed"}, [OUT], written("avail.idx"), ([1], [])),
     "queue.start": Effect({}, {"queue.start": 65535}, [OUT], written("avail.idx"), ([1], [0])),
     "queue.show": Effect({}, {"queue.show": 16}, [OUT], drawn_slots, (8, 16)),
+    "begin": Effect({}, POWER_ON, [OUT], functions("vm_start"), ([], ["vm_start"])),
+    "launcher": Effect(POWER_ON, POWER_ON | {"launcher": "hand"}, [OUT], places("libvirtd"), (["libvirtd"], [])),
+    "qemu_version": Effect(POWER_ON, POWER_ON | {"qemu_version": "7.2"}, [OUT], done("probe_uso"), (1, 0)),
+    "vhost_start": Effect(POWER_ON, POWER_ON | {"vhost_start": "fails"}, [OUT], ran_back_end, (["vhost"], ["qemu"])),
+    "refuse_features": Effect(POWER_ON, POWER_ON | {"refuse_features": "on"}, [OUT], milestones("on-wire"), (1, 0)),
+    "eventfd_programs": Effect(
+        {}, {"eventfd_programs": "counter"}, [OUT], places("eventfd_object"), ([], ["eventfd_object"])
+    ),
     "vms": Effect({}, {"vms": 2}, PING, lambda world: len(world.simulation.vms), (1, 2)),
     "machine": Effect(E1000, E1000 | {"machine": "q35"}, [OUT], counter("host_syscalls"), (6, 10)),
     "guest": Effect(POLLED, POLLED | {"guest": "dpdk"}, [IN], counter("interrupts"), (1, 0)),
@@ -297,6 +312,11 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
         "use split",
         {"queue.format": "split"},
     ),
+    ({"refuse_features": "on"}, "refuse_features", "set begin=power-on", {"begin": "power-on"}),
+    ({"vhost_start": "fails"}, "vhost_start", "set begin=power-on", {"begin": "power-on"}),
+    ({"begin": "power-on", "queues": 2}, "begin", "set queues=1", {"queues": 1}),
+    ({"begin": "power-on", "vms": 2}, "begin", "set vms=1", {"vms": 1}),
+    ({"begin": "power-on", "path": "vhost-user", "switch": "ovs-dpdk"}, "begin", "begin=running", {"begin": "running"}),
     ({"device": "tun"}, "device", "set device=tap", {"device": "tap"}),
     ({"queue.format": "packed"}, "queue.format", "use split", {"queue.format": "split"}),
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PR_SET_PDEATHSIG = 1
 START_S = 120
 """Seconds to wait for a process that has to import much on a busy machine."""
 
@@ -27,9 +29,18 @@ class Cluster:
         self.workers = workers
 
 
+DASK = f"""
+import ctypes, runpy, sys
+if sys.platform == "linux":
+    # The system ends it when the process that runs the tests is ended, however that happens.
+    ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {signal.SIGKILL.value})
+runpy.run_module("dask", run_name="__main__", alter_sys=True)
+"""
+
+
 def _dask(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "dask", *map(str, arguments)],
+        [sys.executable, "-c", DASK, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
