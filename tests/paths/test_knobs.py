@@ -134,7 +134,7 @@ def test_what_does_not_exist_yet_is_refused_with_what_does(knob):
         ({"queue.size": 1025}, "queue.size", "a whole number from 4 to 1024, not '1025'"),
         ({"queue.size": "many"}, "queue.size", "a whole number from 4 to 1024, not 'many'"),
         ({"queue.start": 65536}, "queue.start", "a whole number from 0 to 65535"),
-        ({"features": "tso"}, "features", "add csum"),
+        ({"features": "tso"}, "features", "set features=csum,tso"),
         ({"features": "csum", "path": "vhost-user"}, "features", "leave them out of features"),
         ({"features": "csum,tso", "tunnel": "vxlan"}, "features", "not modelled for tunnel=vxlan"),
         ({"features": "event_idx,packed"}, "features", "any of event_idx, indirect, mergeable"),

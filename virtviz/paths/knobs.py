@@ -360,7 +360,7 @@ KNOBS: dict[str, Knob] = {
             ),
             choices=("nic", "veth", "dummy"),
             recorded="veth",
-            follows=(("path", "vhost-user", "nic"),),
+            follows=(("path", "vhost-user", "nic"), ("path", "program", "nic")),
         ),
         Knob(
             "tunnel",
@@ -505,6 +505,7 @@ def make_world(*settings: Mapping[str, object], profile: str = "default") -> Wor
     world = World(values | _followers(values, chosen), profile)
     for name, message in (
         *_contradictions(world),
+        *_contradictions_of_beginnings(world),
         *_contradictions_of_shortcuts(world),
         *_contradictions_of_switches(world),
         *_contradictions_of_guests(world),
@@ -588,7 +589,6 @@ def _contradictions(world: World) -> Iterable[tuple[str, str]]:
             "ioeventfd",
             "vhost-net is told of a kick by an eventfd and by nothing else; set path=virtio-qemu, or ioeventfd=on",
         )
-    yield from _contradictions_of_beginnings(world)
     yield from _contradictions_of_processors(world)
     if world.on("guest_bql") and world["guest_kernel"] == "6.1":
         yield (
@@ -677,7 +677,7 @@ def _contradictions_of_beginnings(world: World) -> Iterable[tuple[str, str]]:
 
 def _contradictions_of_power_on(world: World) -> Iterable[tuple[str, str]]:
     """The same for what cannot be followed from power-on."""
-    if world["path"] == "e1000":
+    if world["path"] in ("e1000", "program"):
         yield (
             "begin",
             "from power-on the paths of a virtio device can be followed; set path=vhost-net, or begin=running",
@@ -783,7 +783,7 @@ def _contradictions_of_offloads(world: World) -> Iterable[tuple[str, str]]:
     if world.has(TSO) and not world.has(CSUM):
         yield (
             "features",
-            "tso needs csum: each frame that is cut off needs a checksum of its own (virtio 5.1.3.1); add csum",
+            "tso needs csum: each frame that is cut off needs a checksum (virtio 5.1.3.1); set features=csum,tso",
         )
     if not (world.has(CSUM) or world.has(TSO)):
         return
