@@ -1,6 +1,7 @@
 """Ways to call the command line."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 from virtviz.cli import main
 
 ROOT = Path(__file__).parents[2]
+
+# What a shell runs in the background ignores interrupts, and so would the programs that are started here.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LESSON = """\
 format_version: 1
 id: 98-test
