@@ -54,7 +54,9 @@ def test_the_version_is_said(call):
 
 def test_knobs_are_listed_with_value_sentence_and_range(call):
     listed = call("knobs").out
-    assert "queue.size=256\n    Descriptors in each virtqueue.\n    A power of two from 4 to 1024.\n" in listed
+    assert "handlers=2\n    Upcall handler threads of ovs-vswitchd" in listed
+    assert "nic_ring=512\n" in listed
+    assert "    A power of two from 8 to 4096.\n" in listed
     assert "features=event_idx,indirect,mergeable\n" in listed
 
 
@@ -148,7 +150,8 @@ def test_a_run_is_the_same_bytes_under_another_hash_seed_and_working_directory(s
 SAID = {
     "run 99-none": f"there is no lesson `99-none`; there is {SHELF}, or give the path of a .yaml file",
     "run 3 --set queue.siz=4": "there is no knob 'queue.siz'; did you mean queue.size?",
-    "run 3 --set queue.size=5": "queue.size is a power of two from 4 to 1024, not '5'",
+    "run 3 --set nic_ring=9": "nic_ring is a power of two from 8 to 4096, not '9'",
+    "run 3 --set queue.size=2000": "queue.size is a whole number from 4 to 1024, not '2000'",
     "run 3 --set queue.size": "write --set knob=value, such as --set queue.size=128, not 'queue.size'",
     "run 3 --set cpu=amd": "on an AMD processor posted interrupts are AVIC, which is not modelled; set apicv=off",
     "run 3 --profile fast": "profile is one of default, recorded, not 'fast'",

@@ -52,7 +52,7 @@ def split_worlds(**more: object) -> st.SearchStrategy[World]:
     """Draw a world of split rings under QEMU; with indirect tables every packet fits where one descriptor is free."""
     optional = st.frozensets(st.sampled_from(("event_idx", "mergeable")))
     fixed = {**NOTHING_IS_DROPPED, "path": "virtio-qemu", "queue.format": "split", "store_buffer": "off", **more}
-    return optional.flatmap(lambda features: worlds(**fixed, features=sorted({*features, "indirect"})))
+    return optional.flatmap(lambda features: worlds(**fixed, guest="kernel", features=sorted({*features, "indirect"})))
 
 
 @settings(max_examples=12)
