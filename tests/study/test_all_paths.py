@@ -40,7 +40,8 @@ def test_the_columns_are_those_of_the_data_and_each_figure_has_a_source():
 
 def test_every_data_path_that_can_be_set_has_rows():
     shown = {make_world(row.settings).word("path") for row in ROWS}
-    assert shown == set(KNOBS["path"].choices)
+    # A program of the host is no virtual machine's path.
+    assert shown == set(KNOBS["path"].choices) - {"program"}
 
 
 def test_every_switch_that_can_be_set_has_rows():
