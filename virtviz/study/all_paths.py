@@ -104,6 +104,7 @@ HEAVY: Final = {"path": "virtio-qemu", "ioeventfd": "off"}
 NO_NAPI: Final = {"napi_tx": "off"}
 PAIRS: Final = {"queues": 2}
 BRIDGE: Final = {"switch": "bridge"}
+PROGRAM: Final = {"path": "program", "far_port": "nic"}
 E1000: Final = {"path": "e1000"}
 USER: Final[Mapping[str, object]] = {"path": "vhost-user", "switch": "ovs-dpdk", "far_port": "nic"}
 USER_DPDK: Final[Mapping[str, object]] = {**USER, "guest": "dpdk"}
@@ -133,6 +134,8 @@ ROWS: Final = (
     Row("vhost-net, VXLAN", "in", VXLAN, SLEEPING),
     Row("vhost-net, Geneve", "out", GENEVE, INTERRUPTS_OFF),
     Row("vhost-net, Geneve", "in", GENEVE, SLEEPING),
+    Row("program at a TAP, no VM", "out", PROGRAM),
+    Row("program at a TAP, no VM", "in", PROGRAM),
     Row("VM to VM, vhost-net", "across", TWO, OTHER_SLEEPING),
     Row("VM to VM, virtio-qemu", "across", {**TWO, **QEMU}, OTHER_SLEEPING),
     Row("VM to VM, vhost-user", "across", {**TWO, **USER}),
