@@ -22,6 +22,14 @@ SETTINGS = [
     {"path": "virtio-qemu", "queue.format": "packed", "queue.size": 30, "queue.start": 58},
 ]
 
+# What a lesson is about cannot always be set otherwise.
+CASES = [
+    (entry.path, settings)
+    for entry in shelf()
+    for settings in SETTINGS
+    if "path" not in settings or entry.id in ("1-first-packet", "3-vhost")
+]
+
 
 def replayed(session):
     run = session.run
@@ -31,14 +39,15 @@ def replayed(session):
     return Replay(out.getvalue().encode())
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("path", [entry.path for entry in shelf()], ids=lambda path: path.stem)
+@pytest.mark.parametrize(("path", "settings"), CASES, ids=[f"{path.stem}-{settings}" for path, settings in CASES])
 def test_every_frame_of_a_replayed_lesson_equals_the_live_one(path, settings):
     session = Session.open(load(path), settings=[settings])
     replay = replayed(session)
     assert replay.length == session.length
     assert replay.header == session.header
-    for position in range(session.length + 1):
+    # Of a lesson of thousands of steps not each one in each world.
+    stride = 1 if session.length < 1000 or not settings else 5
+    for position in range(0, session.length + 1, stride):
         assert make_frame(replay, position) == make_frame(session, position), f"position {position}"
     for position in range(session.length, 0, -7):
         for queue in session.header.queues:
