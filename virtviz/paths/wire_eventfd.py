@@ -15,10 +15,8 @@ OBJECT = Place("eventfd_object", Domain.HOST_KERNEL, "an eventfd")
 
 
 def add_eventfd_programs(parts: Parts) -> None:
-    """Make the programs, if the knob `eventfd_programs` asks for them."""
+    """Make the programs, of the kind that the knob `eventfd_programs` names."""
     kind = parts.world["eventfd_programs"]
-    if kind == "off":
-        return
     mine = parts.state.add(efd.ObjectCells, "programs.eventfd")
     reader, poller, writer = (parts.thread(f"{name}", cpu=0) for name in ("reader", "poller", "writer"))
     read = efd.EventfdRead("programs.read", OBJECT, mine, is_semaphore=kind == "semaphore")

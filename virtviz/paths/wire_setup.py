@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
-    from virtviz.paths.knobs import World
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.tap import Tap
@@ -71,11 +70,6 @@ OVS_VSCTL = Place("ovs_vsctl", Domain.HOST_USER, "ovs-vsctl")
 OVSDB_SERVER = Place("ovsdb_server", Domain.HOST_USER, "ovsdb-server")
 UNIX = Place("unix", Domain.HOST_KERNEL, "UNIX sockets")
 CONFIG_BYTES = 256
-
-
-def served_by(world: World) -> str:
-    """Name the data path that serves the queues in the end: where vhost cannot be started, QEMU's own."""
-    return "virtio-qemu" if world["vhost_start"] != "ok" else world.word("path")
 
 
 def _split(layout: Layout) -> SplitLayout:

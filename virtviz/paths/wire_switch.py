@@ -9,7 +9,6 @@ from msgspec import Struct
 from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
 from virtviz.paths.wire_ovs import make_ovs
-from virtviz.paths.wire_program import ProgramFarEnd
 from virtviz.paths.wire_tunnel import TunnelEnd
 
 if TYPE_CHECKING:
@@ -87,5 +86,7 @@ class SwitchBuilder:
 def _far_end(parts: Parts) -> type[FarEnd]:
     """Choose what makes the last port."""
     if parts.world["path"] == "program":
+        from virtviz.paths.wire_program import ProgramFarEnd  # noqa: PLC0415 - where there is a program only
+
         return ProgramFarEnd
     return FarEnd if parts.world["tunnel"] == "none" else TunnelEnd

@@ -20,17 +20,9 @@ from virtviz.paths.costs import load_costs
 from virtviz.paths.describe import e1000_queue, virtqueue
 from virtviz.paths.parts import Parts
 from virtviz.paths.wire_backend import VhostBackend
-from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest
-from virtviz.paths.wire_e1000 import E1000Backend
-from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest
-from virtviz.paths.wire_eventfd import add_eventfd_programs
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
-from virtviz.paths.wire_program import ProgramHolder, join_by_routing
 from virtviz.paths.wire_qemu import QemuBackend
-from virtviz.paths.wire_setup import PowerOn, served_by
-from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser
 from virtviz.paths.wire_switch import SwitchBuilder
-from virtviz.paths.wire_vhost_user import PmdSwitch, VhostUserBackend
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -49,7 +41,9 @@ if TYPE_CHECKING:
     from virtviz.paths.tap import Tap
     from virtviz.paths.traffic import Traffic
     from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_setup import PowerOn
     from virtviz.paths.wire_switch import TapPort
+    from virtviz.paths.wire_vhost_user import VhostUserBackend
     from virtviz.ring.e1000 import E1000Ring
     from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
@@ -85,9 +79,18 @@ class TapBackend(Protocol):
         """Make everything that its threads do."""
 
 
+# Most worlds need little of what there is, and a lesson is to be open at once: what is joined is imported when it is.
+
+
+def _dpdk_guest(parts: Parts, guest: Guest, kick_exits: Sequence[Routine], *_: object) -> None:
+    from virtviz.paths.wire_dpdk_guest import wire_dpdk_guest  # noqa: PLC0415
+
+    wire_dpdk_guest(parts, guest, kick_exits)
+
+
 GUESTS: Final[Mapping[str, Callable[[Parts, Guest, Sequence[Routine], Sequence[Guest], Routine | None], None]]] = {
     "kernel": wire_guest,
-    "dpdk": wire_dpdk_guest,
+    "dpdk": _dpdk_guest,
 }
 """Values of the knob `guest`, for a virtio-net device."""
 
@@ -102,6 +105,8 @@ def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
 
 def join_by_pmd(parts: Parts, backends: Sequence[VhostUserBackend]) -> Wire:
     """Join vhost-user ports by the thread that polls them."""
+    from virtviz.paths.wire_vhost_user import PmdSwitch  # noqa: PLC0415
+
     return PmdSwitch(parts, backends).wire
 
 
@@ -250,6 +255,9 @@ def _virtio_pair(guest: Guest, rx_device: DeviceRing, tx_device: DeviceRing) -> 
 
 def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
     """Make a virtual machine with an e1000 that QEMU emulates."""
+    from virtviz.paths.wire_e1000 import E1000Backend  # noqa: PLC0415
+    from virtviz.paths.wire_e1000_guest import make_e1000_guest, received_bytes, wire_e1000_guest  # noqa: PLC0415
+
     guest = make_e1000_guest(parts, number)
     backend = E1000Backend(parts, guest, number)
     wire_e1000_guest(parts, guest, backend.exits())
@@ -270,10 +278,16 @@ def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
     return vm, backend
 
 
+def _vhost_user(parts: Parts, guests: Sequence[Guest], number: int) -> VhostUserBackend:
+    from virtviz.paths.wire_vhost_user import VhostUserBackend  # noqa: PLC0415
+
+    return VhostUserBackend(parts, guests, number)
+
+
 MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Any]]]] = {
     "vhost-net": _with_virtio(VhostBackend),
     "virtio-qemu": _with_virtio(QemuBackend),
-    "vhost-user": _with_virtio(VhostUserBackend),
+    "vhost-user": _with_virtio(_vhost_user),
     "e1000": _with_e1000,
 }
 """Value of the knob `path` -> makes a virtual machine, by its number from 0, and what serves its network card."""
@@ -315,22 +329,49 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
     return _build(world, traffic, recording=recording, observed=observed, omit=omit)
 
 
+def _served_by(world: World) -> str:
+    """Name the data path that serves the queues in the end: where vhost cannot be started, QEMU's own."""
+    return "virtio-qemu" if world["vhost_start"] != "ok" else world.word("path")
+
+
+def _programs(parts: Parts) -> list[Any]:
+    """Make the program that holds a device where no virtual machine does."""
+    from virtviz.paths.wire_program import ProgramHolder  # noqa: PLC0415
+
+    return [ProgramHolder(parts)]
+
+
+def _join_by_routing(parts: Parts, holders: Sequence[Any]) -> Wire:
+    """Join them by the host's IP."""
+    from virtviz.paths.wire_program import join_by_routing  # noqa: PLC0415
+
+    return join_by_routing(parts, holders)
+
+
+def _power_on(parts: Parts, backend: object) -> PowerOn:
+    """Let threads begin where nothing has been made yet."""
+    from virtviz.paths.wire_setup import PowerOn  # noqa: PLC0415
+    from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser  # noqa: PLC0415
+    from virtviz.paths.wire_vhost_user import VhostUserBackend  # noqa: PLC0415
+
+    if isinstance(backend, VhostUserBackend):
+        return PowerOnWithVhostUser(parts, backend)
+    assert isinstance(backend, VhostBackend | QemuBackend)
+    return PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
+
+
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
-    holders: Sequence[Any] = [ProgramHolder(parts)] if world["path"] == "program" else []
-    machines = [] if holders else [MACHINES[served_by(world)](parts, number) for number in range(world.number("vms"))]
-    join = JOINS[world.word("switch")] if world["device"] == "tap" else join_by_routing
+    holders: Sequence[Any] = _programs(parts) if world["path"] == "program" else []
+    machines = [] if holders else [MACHINES[_served_by(world)](parts, number) for number in range(world.number("vms"))]
+    join = JOINS[world.word("switch")] if world["device"] == "tap" else _join_by_routing
     wire = join(parts, holders or [backend for _, backend in machines])
-    setup: PowerOn | None = None
-    if world["begin"] == "power-on":
-        _, backend = machines[0]
-        if isinstance(backend, VhostUserBackend):
-            setup = PowerOnWithVhostUser(parts, backend)
-        else:
-            assert isinstance(backend, VhostBackend | QemuBackend)
-            setup = PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
-    add_eventfd_programs(parts)
+    setup = _power_on(parts, machines[0][1]) if world["begin"] == "power-on" else None
+    if world["eventfd_programs"] != "off":
+        from virtviz.paths.wire_eventfd import add_eventfd_programs  # noqa: PLC0415
+
+        add_eventfd_programs(parts)
     machine = _machine(parts, omit)
     vms = [vm for vm, _ in machines]
     programs = {(number, vcpu): pair.program for number, vm in enumerate(vms) for vcpu, pair in enumerate(vm.pairs)}
