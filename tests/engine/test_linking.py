@@ -272,3 +272,49 @@ def test_rows_texts_and_titles_may_differ_by_outcome():
     assert Routine("r", HOST).words(None) == {}
     assert (Goto("a"), Call("a", None), Block("a")) == (goto("a"), call("a", None), block("a"))
     assert APP.side is Side.GUEST
+
+
+class Greets(Routine):
+    """Has something to retell."""
+
+    @step("say", text="Hello.", to=goto("leave"))
+    def say(self, me): ...
+
+    @step("leave", to=RETURN)
+    def leave(self, me): ...
+
+
+class GreetsLoudly(Greets):
+    """Says it otherwise."""
+
+    retold = {"say": {"text": "HELLO.", "title": "shout"}}  # noqa: RUF012
+
+
+class GreetsAndStays(GreetsLoudly):
+    """Says it as its base class does, goes on otherwise, and does something there."""
+
+    retold = {"say": {"to": goto("say")}, "leave": None}  # noqa: RUF012
+
+    def say(self, me):
+        """Say it again and again."""
+
+
+def test_what_is_retold_of_an_op_goes_over_what_base_classes_have_retold():
+    (say,) = GreetsAndStays("stays", HOST).specs()
+    assert (say.title, say.text, say.to) == ("shout", "HELLO.", {"done": Goto("say")})
+    assert [op.title for op in link([thread(GreetsAndStays("stays", HOST))]).ops] == ["shout"]
+
+
+def test_an_op_may_be_retold_under_another_name():
+    class Waves(Greets):
+        retold = {"say": {"name": "wave"}}  # noqa: RUF012
+
+    program = link([thread(Waves("waves", HOST))])
+    assert [op.name for op in program.ops] == ["wave", "leave"]
+
+
+def test_what_does_not_exist_cannot_be_retold():
+    class Silent(GreetsAndStays):
+        retold = {"leave": {"text": "Bye."}}  # noqa: RUF012
+
+    refused(Silent("silent", HOST), "Silent retells 'leave', and has no such op")

@@ -201,7 +201,8 @@ class Routine:
         rows: row names used by a base class -> the rows they are in this routine.
         functions: functions named in the table -> what does the same in this routine's world, and where that is.
         retold: methods of a base class -> the attributes of its `OpSpec` that are others here, its name among them;
-            None leaves the op out. What an op does is so written once, and told as each kind of world has it.
+            None leaves the op out. What an op does is so written once, and told as each kind of world has it. It goes
+            over what base classes have retold, and a method of the same name without `op` changes what is done.
     """
 
     entry: int = -1
@@ -240,24 +241,21 @@ class Routine:
 
 @cache
 def _specs_of(cls: type[Routine]) -> list[OpSpec]:
-    found: dict[str, OpSpec] = {}
+    found: dict[str, OpSpec | None] = {}
     for part in reversed(cls.__mro__):
-        for name, value in vars(part).items():
-            spec = getattr(value, "op_spec", None)
-            if spec is not None:
-                found[name] = spec
-    retold = cls.retold
-    if not retold:
-        return list(found.values())
-    if retold.keys() - found.keys():
-        raise LinkError(f"{cls.__name__} retells {min(retold.keys() - found.keys())!r}, and has no such op")
-    changes = ((spec, retold.get(name, {})) for name, spec in found.items())
-    return [_retell(spec, more) for spec, more in changes if more is not None]
+        mine = vars(part)
+        found |= {name: value.op_spec for name, value in mine.items() if hasattr(value, "op_spec")}
+        for name, more in mine.get("retold", {}).items():
+            spec = found.get(name)
+            if spec is None:
+                raise LinkError(f"{part.__name__} retells {name!r}, and has no such op")
+            found[name] = None if more is None else _retell(spec, more)
+    return [spec for spec in found.values() if spec is not None]
 
 
 def _retell(spec: OpSpec, more: Mapping[str, Any]) -> OpSpec:
     to = {"to": _targets(more["to"])} if "to" in more else {}
-    return replace(spec, **{"method": spec.name, **more, **to})
+    return replace(spec, **{"method": spec.method or spec.name, **more, **to})
 
 
 @cache

@@ -16,6 +16,7 @@ net/core/dev.c (netdev_pick_tx, get_xps_queue), drivers/net/virtio_net.c (virtne
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -25,7 +26,7 @@ from virtviz.paths.guest_cpu import Waits
 from virtviz.paths.guest_receive import Deliver, OwnFramesOnly
 from virtviz.paths.guest_send import Sendmsg
 from virtviz.paths.traffic import program_of
-from virtviz.spec.citation import CORE_DEV, CORE_SOCK, IP_OUTPUT, SCHED, X86_SMP
+from virtviz.spec.citation import CORE_DEV, SCHED, X86_SMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,23 +42,12 @@ if TYPE_CHECKING:
 class SendmsgOnPair(Sendmsg):
     """The way down to the driver, where the driver has several transmit queues: rows 2 and 3 of G-TX."""
 
+    retold = MappingProxyType({"add_headers": {"to": goto("choose_queue")}})
+
     def words(self, me: Context) -> Mapping[str, object]:
         """Give sizes, and the queue."""
         vcpu = self.program.vcpu
         return {**super().words(me), "vcpu": f"vcpu{vcpu}", "queue": f"transmitq{vcpu + 1}"}
-
-    @op(
-        "G-TX.3",
-        "put the headers in front",
-        "ip_output",
-        IP_OUTPUT,
-        text="UDP or ICMP, IP and Ethernet headers go in front: the frame has {length} bytes.",
-        to=goto("choose_queue"),
-        private=True,
-        cost="stack",
-    )
-    def add_headers(self, me: Context) -> None:
-        super().add_headers(me)
 
     @op(
         "G-TX.3",
@@ -92,6 +82,14 @@ class DeliverToAny(Deliver):
         interrupts: name of a vCPU -> what interrupting it leads to; empty where idle vCPUs poll.
     """
 
+    retold = MappingProxyType(
+        {
+            "queue_on_socket": {
+                "to": {WOKE_PROCESS: goto("let_it_run"), "queued": goto("next_packet"), DROPPED: goto("next_packet")}
+            }
+        }
+    )
+
     def __init__(
         self,
         state: State,
@@ -114,20 +112,8 @@ class DeliverToAny(Deliver):
         """Name the vCPU whose program was woken."""
         return {"vcpu": f"vcpu{self.cells.woken}"}
 
-    @op(
-        "G-RX.8",
-        "put it on the socket",
-        "sock_def_readable",
-        CORE_SOCK,
-        text={
-            WOKE_PROCESS: "The packet is on the socket's queue and the program that waits for it can run again.",
-            "queued": "The packet is on the socket's queue; the program will find it there.",
-            DROPPED: "The socket's receive buffer is full: the packet is dropped here.",
-        },
-        to={WOKE_PROCESS: goto("let_it_run"), "queued": goto("next_packet"), DROPPED: goto("next_packet")},
-        into={WOKE_PROCESS: "socket", "queued": "socket"},
-    )
     def queue_on_socket(self, me: Context) -> str:
+        """Put it on the socket of the program that it is for, wherever that runs."""
         slot, is_buffer = divmod(self.collected.take(), 2)
         pool, programs = (self.buffers if is_buffer else self.small), len(self.sockets)
         number = program_of(pool.data(slot), programs)

@@ -8,6 +8,7 @@ Source: Linux 6.12 drivers/net/tun.c (tun_get_user, tun_do_read), fs/select.c.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -262,6 +263,15 @@ class WriteIp(Write):
     """The same with a TUN: what is written is an IP packet, and only its own first bits say which IP."""
 
     least = 1
+    retold = MappingProxyType(
+        {
+            "hand_up": {
+                "text": (
+                    "{device} is no port of a switch: the packet goes to the host's own IP, in the program's thread."
+                )
+            }
+        }
+    )
 
     @op(
         "TUN-TX.3",
@@ -282,17 +292,8 @@ class WriteIp(Write):
         pool.release(me.skb)
         return DROPPED
 
-    @op(
-        "TUN-TX.3",
-        "hand it up",
-        "tun_rx_batched",
-        TUN,
-        text="{device} is no port of a switch: the packet goes to the host's own IP, in the program's thread.",
-        to=call("receive", "finish"),
-        milestone="at-tap",
-        private=True,
-    )
-    def hand_up(self, me: Context) -> None: ...
+    def hand_up(self, me: Context) -> None:
+        """Leave the packet as it is: there is no Ethernet header to take off."""
 
 
 class Poll(Routine):

@@ -7,6 +7,7 @@ the guest has interrupts disabled at that moment, KVM asks for one more exit as 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -315,6 +316,8 @@ class PollAndHaltVcpu(HaltVcpu):
     Source: Linux virt/kvm/kvm_main.c (kvm_vcpu_halt, kvm_vcpu_can_poll).
     """
 
+    retold = MappingProxyType({"exit_hlt": {"to": goto("poll")}})
+
     def __init__(self, name: str, kvm: Place, vcpu: Vcpu, enter: Routine, nanoseconds: int) -> None:
         super().__init__(name, kvm, vcpu, enter)
         self.nanoseconds = nanoseconds
@@ -322,18 +325,6 @@ class PollAndHaltVcpu(HaltVcpu):
     def words(self, me: Context) -> Mapping[str, object]:
         """Give how long."""
         return {"time": self.nanoseconds}
-
-    @op(
-        "IRQ.4",
-        "leave the guest: HLT",
-        "kvm_emulate_halt",
-        KVM_X86,
-        text="HLT leaves the guest: from here on the vCPU is only a thread of the host with nothing to do.",
-        to=goto("poll"),
-        fence=True,
-    )
-    def exit_hlt(self, me: Context) -> None:
-        HaltVcpu.exit_hlt(self, me)
 
     def interrupt_waits(self) -> bool:
         """Say whether an interrupt has come."""

@@ -12,6 +12,7 @@ Source: Linux 6.12 arch/x86/kvm/x86.c (emulator_read_write, complete_emulated_mm
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
@@ -184,18 +185,7 @@ class StoreInQemu(_Access):
 class KickInQemu(StoreInQemu):
     """A store that tells the device of a packet to be sent."""
 
-    @op(
-        "serve",
-        "let KVM_RUN return",
-        "kvm_arch_vcpu_ioctl_run",
-        KVM_X86,
-        text="KVM_RUN returns with KVM_EXIT_MMIO: the exit becomes a heavy one, and the guest waits for QEMU.",
-        to=call("qemu", "enter"),
-        cause="KVM_RUN returns: KVM_EXIT_MMIO",
-        milestone="notified",
-        private=True,
-    )
-    def return_to_qemu(self, me: Context) -> None: ...
+    retold = MappingProxyType({"return_to_qemu": {"milestone": "notified"}})
 
 
 class LoadInQemu(_Access):

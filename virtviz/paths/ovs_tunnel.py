@@ -6,6 +6,7 @@ in the frame but beside it: the tunnel key. A flow can match on it, and the acti
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.cells import cells
@@ -13,7 +14,7 @@ from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, call_any, goto, op
 from virtviz.paths.ovs import Datapath, Execute, FlowCells, FlowTable, Receive
 from virtviz.paths.switch_ports import Stations
-from virtviz.spec.citation import OVS_ACTIONS, OVS_FLOW
+from virtviz.spec.citation import OVS_ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,22 +96,20 @@ class TunnelReceive(Receive):
     """A frame enters by a port, with a tunnel key if the port is a tunnel."""
 
     dp: TunnelDatapath
+    retold = MappingProxyType(
+        {
+            "extract_key": {
+                "text": (
+                    "The headers are parsed into a flow key: input port, addresses, type, and the tunnel key: {from}."
+                )
+            }
+        }
+    )
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the port, and the virtual network."""
         key = self.dp.pool.metadata.tunnel[me.skb]
         return {**super().words(me), "from": f"VNI {key - 1}" if key else "none"}
-
-    @op(
-        "O-FWD.2",
-        "read the headers",
-        "ovs_flow_key_extract",
-        OVS_FLOW,
-        text="The headers are parsed into a flow key: input port, addresses, type, and the tunnel key: {from}.",
-        private=True,
-        cost="ovs key",
-    )
-    def extract_key(self, me: Context) -> None: ...
 
     def look_up(self, me: Context) -> str:
         """Look the flow up with the tunnel key that came with the frame."""

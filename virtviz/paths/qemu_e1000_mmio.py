@@ -8,6 +8,7 @@ hw/net/e1000.c (mac_icr_read, set_imc, set_ims, set_rdt).
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
@@ -118,16 +119,7 @@ class ServeAccess(E1000Routine):
 class ServeLoad(ServeAccess):
     """A load, in the same way."""
 
-    @op(
-        "access",
-        "find the register",
-        "memory_region_dispatch_read",
-        QEMU_MEMORY,
-        text="The address belongs to the e1000, and there to {register}: the device model's function for it is called.",
-        to=call("serve", "release_lock"),
-        private=True,
-    )
-    def dispatch(self, me: Context) -> None: ...
+    retold = MappingProxyType({"dispatch": {"function": "memory_region_dispatch_read"}})
 
 
 class ReadCauses(E1000Routine):

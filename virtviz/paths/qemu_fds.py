@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import ALREADY_AWAKE, SIGNALLED, WOKE
@@ -58,26 +59,21 @@ class WakePoller(Routine):
 class WakeForKick(WakePoller):
     """The same for a kick: the back-end is notified by it."""
 
-    @op(
-        "wakeup",
-        "wake who waits in ppoll()",
-        "pollwake",
-        POLL,
-        text={
-            WOKE: (
-                "A callback runs right here, in the thread that signalled: {qemu} waits in ppoll() for {who}, and is "
-                "made runnable."
-            ),
-            ALREADY_AWAKE: "{qemu} has been woken already, and has not run yet: it will find {who} as well.",
-            "nobody waits": "Nobody waits: {qemu} is at work, and its next ppoll() will find {who}.",
-        },
-        to={WOKE: RETURN, ALREADY_AWAKE: RETURN, "nobody waits": RETURN},
-        target="main_loop",
-        fence=True,
-        milestone="notified",
+    retold = MappingProxyType(
+        {
+            "wake_main_loop": {
+                "text": {
+                    WOKE: (
+                        "A callback runs right here, in the thread that signalled: {qemu} waits in ppoll() for {who}, "
+                        "and is made runnable."
+                    ),
+                    ALREADY_AWAKE: "{qemu} has been woken already, and has not run yet: it will find {who} as well.",
+                    "nobody waits": "Nobody waits: {qemu} is at work, and its next ppoll() will find {who}.",
+                },
+                "milestone": "notified",
+            }
+        }
     )
-    def wake_main_loop(self, me: Context) -> str:
-        return self.main_loop.me.wake() if self.qemu.cells.polling else "nobody waits"
 
 
 class PpollWait(Routine):

@@ -16,6 +16,7 @@ net/core/flow_dissector.c (__skb_get_hash_symmetric, flow_keys_dissector_symmetr
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -24,7 +25,7 @@ from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import Routine, call, call_any, goto, op
 from virtviz.paths.tap import Tap, TapSendmsg
 from virtviz.paths.tap_chr import TapWrite, TapWriteWithSoftirqs
-from virtviz.spec.citation import SOFTIRQ, TUN
+from virtviz.spec.citation import TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES, ETHERTYPE_IPV4, IPV4_HEADER_BYTES, L4_HEADER_BYTES, PROTO_UDP
 
 if TYPE_CHECKING:
@@ -164,6 +165,19 @@ UPDATE_TEXTS: Final = {
 class TapSendmsgOnQueue(TapSendmsg):
     """tun_sendmsg on one of several queues: after each frame the device remembers its flow's queue."""
 
+    retold = MappingProxyType(
+        {
+            "next_frame": {
+                "to": {
+                    "frame": call("receive", "update_flow"),
+                    "last frame": call("receive", "update_flow"),
+                    DROPPED: goto("next_frame"),
+                    "done": goto("softirq"),
+                }
+            }
+        }
+    )
+
     def __init__(
         self,
         name: str,
@@ -182,32 +196,8 @@ class TapSendmsgOnQueue(TapSendmsg):
         """Give the batch, the flow and the queue."""
         return {**super().words(me), **self.update.words()}
 
-    @op(
-        "V-TX.10",
-        {"done": "end the batch", "": "take the next frame of the batch"},
-        "tun_xdp_one",
-        TUN,
-        text={
-            DROPPED: (
-                "The frame is shorter than an Ethernet header, or longer than anything this network carries: it is "
-                "dropped here."
-            ),
-            "done": "Every frame of the batch has gone.",
-            "": (
-                "A socket buffer is built around the page, without a copy, and the frame goes up the host's stack "
-                "as if {tap} had received it."
-            ),
-        },
-        to={
-            "frame": call("receive", "update_flow"),
-            "last frame": call("receive", "update_flow"),
-            DROPPED: goto("next_frame"),
-            "done": goto("softirq"),
-        },
-        milestone={"frame": "at-tap", "last frame": "at-tap"},
-        cost="tap",
-    )
     def next_frame(self, me: Context) -> str:
+        """Take the next frame, and note whose flow it is."""
         found = super().next_frame(me) or ""
         if found in ("frame", "last frame"):
             self.update.note(me.skb)
@@ -250,17 +240,8 @@ class _WriteRemembers(TapWrite):
         """Give the TAP, the length, the flow and the queue."""
         return {**super().words(me), **self.update.words()}
 
-    @op(
-        "Q-TX.8",
-        "hand the frame up",
-        "tun_rx_batched",
-        TUN,
-        text="The frame goes up the host's stack as if {tap} had received it: in QEMU's thread, inside its writev().",
-        to=call("receive", "let_softirqs_run"),
-        milestone="at-tap",
-        private=True,
-    )
     def hand_up(self, me: Context) -> None:
+        """Hand the frame up, and note whose flow it is."""
         super().hand_up(me)
         self.update.note(me.skb)
 
@@ -285,20 +266,9 @@ class TapWriteOnQueue(_WriteRemembers):
 class TapWriteOnQueueWithSoftirqs(_WriteRemembers, TapWriteWithSoftirqs):
     """The same where it may: the softirq runs first, and with it perhaps an answer, for which it is too late."""
 
-    @op(
-        "Q-TX.8",
-        "let softirqs run",
-        "__local_bh_enable_ip",
-        SOFTIRQ,
-        text={
-            "softirq": "The frame has raised a softirq, which runs now, in this thread, inside this writev().",
-            "none": "Softirqs were held off until now; none is waiting.",
-        },
-        to={"softirq": call("softirq", "update_flow"), "none": goto("update_flow")},
-        private=True,
+    retold = MappingProxyType(
+        {"let_softirqs_run": {"to": {"softirq": call("softirq", "update_flow"), "none": goto("update_flow")}}}
     )
-    def let_softirqs_run(self, me: Context) -> str:
-        return super().let_softirqs_run(me) or ""
 
 
 class TapSelectQueue(Routine):

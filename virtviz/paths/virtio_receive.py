@@ -362,17 +362,6 @@ class PollReceive(EndOfPoll, ReceiveRoutine):
 class PollReceiveAlone(PollReceive):
     """The same in a guest without transmit NAPI: the transmit queue is left alone."""
 
-    @op(
-        "G-RX.2",
-        "keep receive interrupts off",
-        "virtnet_poll",
-        VIRTIO_NET,
-        text={
-            "nothing": "The poll begins. Callbacks are off already: nothing is written.",
-            "begun": "The poll begins. Callbacks have been off since the interrupt.",
-            "": "The poll begins; the device need not interrupt while it is at work.",
-        },
-        to={k: goto("read_used_idx") for k in ("event", "flag", "nothing", "begun")},
+    retold = MappingProxyType(
+        {"begin": {"to": {k: goto("read_used_idx") for k in ("event", "flag", "nothing", "begun")}}}
     )
-    def begin(self, me: Context) -> str:
-        return super().begin(me) or ""

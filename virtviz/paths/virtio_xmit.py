@@ -237,6 +237,7 @@ class StartXmitWithoutNapi(Xmit):
 
     first = "begin"
     functions = MappingProxyType({"__netdev_tx_sent_queue": ("start_xmit", VIRTIO_NET)})
+    retold = MappingProxyType({"fill_header": {"to": call("add", "give_up")}})
 
     @op(
         "G-TX.5",
@@ -252,18 +253,10 @@ class StartXmitWithoutNapi(Xmit):
     )
     def begin(self, me: Context) -> None: ...
 
-    @op(
-        "G-TX.7",
-        "fill in the virtio-net header",
-        "xmit_skb",
-        VIRTIO_NET,
-        spec="5.1.9.2",
-        text="12 bytes go in front of the frame: no checksum to finish, no segmentation, num_buffers 0.",
-        to=call("add", "give_up"),
-    )
-    def fill_header(self, me: Context) -> None:
+    def fill_header(self, me: Context) -> str | None:
+        """Come back to the packet from what was freed before it."""
         self.packet_in_hand(me)
-        super().fill_header(me)
+        return super().fill_header(me)
 
     @op(
         "G-TX.10",
