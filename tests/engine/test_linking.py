@@ -302,15 +302,15 @@ class GreetsAndStays(GreetsLoudly):
 def test_what_is_retold_of_an_op_goes_over_what_base_classes_have_retold():
     (say,) = GreetsAndStays("stays", HOST).specs()
     assert (say.title, say.text, say.to) == ("shout", "HELLO.", {"done": Goto("say")})
-    assert [op.title for op in link([thread(GreetsAndStays("stays", HOST))]).ops] == ["shout"]
+    assert [op.spec.title for op in link([thread(GreetsAndStays("stays", HOST))]).ops] == ["shout"]
 
 
 def test_an_op_may_be_retold_under_another_name():
     class Waves(Greets):
         retold = {"say": {"name": "wave"}}  # noqa: RUF012
 
-    program = link([thread(Waves("waves", HOST))])
-    assert [op.name for op in program.ops] == ["wave", "leave"]
+    caller = Caller("caller", HOST, Waves("waves", HOST))
+    assert [op.name for op in link([thread(caller)]).ops] == ["begin", "wave", "leave"]
 
 
 def test_what_does_not_exist_cannot_be_retold():
