@@ -9,11 +9,13 @@ Source: Linux arch/x86/kvm/x86.c (emulator_read_write, complete_emulated_mmio); 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.kvm_notify import NOTIFY_BASE
-from virtviz.spec.citation import KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86, QEMU_PHYSMEM, QEMU_VIRTIO_NET
+from virtviz.paths.qemu_threads import UnderLock
+from virtviz.spec.citation import KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86, QEMU_VIRTIO_NET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +141,7 @@ class HeavyLoadAmd(HeavyLoad):
         self.vcpu.leave()
 
 
-class GiveConfig(Routine):
+class GiveConfig(UnderLock):
     """QEMU's vCPU thread answers a load from the configuration. Row 9 of CONFIG.
 
     Args:
@@ -148,30 +150,25 @@ class GiveConfig(Routine):
         result: where the value goes.
     """
 
+    rows = MappingProxyType({"take lock": "CONFIG.9", "give lock up": "CONFIG.9"})
+    links = MappingProxyType({"work": "get_config"})
+    retold = MappingProxyType(
+        {
+            "release_lock": {
+                "text": "The load is answered: the lock is given up, and the thread calls KVM_RUN again at once."
+            }
+        }
+    )
+
     def __init__(self, name: str, place: Place, qemu: Qemu, device: DeviceStatus, result: ConfigCells) -> None:
         super().__init__(name, place)
         self.qemu = qemu
         self.device = device
         self.result = result
 
-    def lock_is_free(self) -> bool:
-        """Say whether the thread can have the Big QEMU Lock."""
-        return self.qemu.lock_is_free()
-
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the value."""
         return {"value": self.result.value}
-
-    @op(
-        "CONFIG.9",
-        "take the Big QEMU Lock",
-        "prepare_mmio_access",
-        QEMU_PHYSMEM,
-        text="The vCPU's thread is in QEMU now, where devices run under one lock: it takes it. The guest stands still.",
-        guard="lock_is_free",
-    )
-    def take_lock(self, me: Context) -> None:
-        self.qemu.take_lock(me)
 
     @op(
         "CONFIG.9",
@@ -180,19 +177,7 @@ class GiveConfig(Routine):
         QEMU_VIRTIO_NET,
         spec="5.1.4",
         text="QEMU fills in the device's configuration and takes from it what was asked for: status = {value}.",
+        to=goto("release_lock"),
     )
     def get_config(self, me: Context) -> None:
         self.result.value = self.device.cells.config_status
-
-    @op(
-        "CONFIG.9",
-        "give the lock up, call KVM_RUN",
-        "address_space_rw",
-        QEMU_PHYSMEM,
-        text="The load is answered: the lock is given up, and the thread calls KVM_RUN again at once.",
-        to=RETURN,
-        cause="ioctl(KVM_RUN)",
-        fence=True,
-    )
-    def release_lock(self, me: Context) -> None:
-        self.qemu.release_lock()

@@ -8,15 +8,16 @@ Source: QEMU 10.0 hw/net/virtio-net.c (virtio_net_receive_rcu, virtio_net_has_bu
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
-from virtviz.paths.qemu_checks import CheckingRoutine
 from virtviz.paths.qemu_nic import HEADS
+from virtviz.paths.qemu_used import TellingRoutine
 from virtviz.ring.rings import scatter
 from virtviz.ring.verdicts import NAMES, RESET, is_malformed
-from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -49,13 +50,16 @@ def _address_of(offset: int, pieces: Sequence[tuple[int, int]]) -> int:
     return NOWHERE
 
 
-class Deliver(CheckingRoutine):
+class Deliver(TellingRoutine):
     """Put the frame in hand into the guest's buffers, or keep it: virtio_net_receive_rcu. Rows 3 to 10 of Q-RX.
 
     Args:
         signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
         error: what is done about a malformed ring.
     """
+
+    first = "find_buffers"
+    rows = MappingProxyType({"tell": "Q-RX.10"})
 
     def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine, error: VirtioError) -> None:
         super().__init__(name, place, nic, nic.rx_name, nic.rx, error)
@@ -359,47 +363,9 @@ class Deliver(CheckingRoutine):
         QEMU_VIRTIO,
         spec="2.7.8.2",
         text="One store makes the packet's buffers visible: used.idx = {used}.",
+        to=goto("tell"),
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
         self.ring.publish()
         self._done_with_frame()
-
-    @op(
-        "Q-RX.10",
-        "full barrier",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text="used.idx must be visible before QEMU reads whether the guest wants an interrupt.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_interrupt_check(self, me: Context) -> None: ...
-
-    @op(
-        "Q-RX.10",
-        "ask whether an interrupt is wanted",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text={
-            "interrupt": "By its {wish}, the guest wants to hear of what was just published{unasked}.",
-            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
-        },
-        to={"interrupt": goto("signal"), "no interrupt": RETURN},
-        cost="ring cold",
-    )
-    def check_interrupt(self, me: Context) -> str:
-        return "interrupt" if self.ring.interrupt_wanted() else "no interrupt"
-
-    @op(
-        "Q-RX.10",
-        "ask KVM for the interrupt",
-        "kvm_irqchip_send_msi",
-        QEMU_KVM,
-        spec="4.1.5.3",
-        text="QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), a system call.",
-        to=call("signal_msi", None),
-    )
-    def signal(self, me: Context) -> None: ...

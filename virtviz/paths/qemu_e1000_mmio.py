@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.qemu_e1000 import E1000, E1000Routine
-from virtviz.spec.citation import QEMU_E1000, QEMU_KVM, QEMU_MEMORY, QEMU_PHYSMEM
+from virtviz.paths.qemu_threads import UnderLock
+from virtviz.spec.citation import QEMU_E1000, QEMU_KVM, QEMU_MEMORY
 from virtviz.spec.e1000 import STATUS_LINK_UP
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from virtviz.paths.kvm_device import AccessCells, CoalescedRing
 
 
-class ServeAccess(E1000Routine):
+class ServeAccess(UnderLock, E1000Routine):
     """An access, from KVM_RUN's return to its next call.
 
     Args:
@@ -34,6 +35,11 @@ class ServeAccess(E1000Routine):
         serve: what the access itself leads to.
         row: of the access.
     """
+
+    links = MappingProxyType({"work": "catch_up"})
+    retold = MappingProxyType(
+        {"release_lock": {"text": "The access is done with: the lock is given up, and the thread calls KVM_RUN again."}}
+    )
 
     def __init__(
         self,
@@ -52,26 +58,12 @@ class ServeAccess(E1000Routine):
         self.parked = parked
         self.take_tail = take_tail
         self.serve = serve
-        self.rows = {"access": row}
+        self.qemu = device.qemu
+        self.rows = {"access": row, "take lock": row, "give lock up": row}
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the register."""
         return {**super().words(me), "register": self.register}
-
-    def lock_is_free(self) -> bool:
-        """Say whether the thread can have the Big QEMU Lock."""
-        return self.device.qemu.lock_is_free()
-
-    @op(
-        "access",
-        "take the Big QEMU Lock",
-        "prepare_mmio_access",
-        QEMU_PHYSMEM,
-        text="The vCPU's thread is in QEMU now, where devices run under one lock: it takes it. The guest stands still.",
-        guard="lock_is_free",
-    )
-    def take_lock(self, me: Context) -> None:
-        self.device.qemu.take_lock(me)
 
     @op(
         {"parked": "E1000-RX.16", "": "access"},
@@ -101,19 +93,6 @@ class ServeAccess(E1000Routine):
         private=True,
     )
     def dispatch(self, me: Context) -> None: ...
-
-    @op(
-        "access",
-        "give the lock up, call KVM_RUN",
-        "address_space_rw",
-        QEMU_PHYSMEM,
-        text="The access is done with: the lock is given up, and the thread calls KVM_RUN again.",
-        to=RETURN,
-        cause="ioctl(KVM_RUN)",
-        fence=True,
-    )
-    def release_lock(self, me: Context) -> None:
-        self.device.qemu.release_lock()
 
 
 class ServeLoad(ServeAccess):

@@ -8,12 +8,14 @@ Source: QEMU 10.0 hw/net/e1000.c (e1000_can_receive, e1000_receive_iov, set_rdt)
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.qemu_e1000 import E1000, E1000Routine
-from virtviz.spec.citation import QEMU_ASYNC, QEMU_E1000, QEMU_MAIN_LOOP, QEMU_NET, QEMU_TAP
+from virtviz.paths.qemu_threads import TellsMainLoop
+from virtviz.spec.citation import QEMU_E1000, QEMU_MAIN_LOOP, QEMU_NET, QEMU_TAP
 from virtviz.spec.e1000 import (
     E1000_ICR_RXDMT0,
     E1000_ICR_RXT0,
@@ -203,7 +205,7 @@ class ReceiveFrame(E1000Routine):
         return "running low"
 
 
-class TakeBuffers(E1000Routine):
+class TakeBuffers(TellsMainLoop, E1000Routine):
     """A store to RDT has come to QEMU: the device has buffers again, and what waits is delivered.
 
     Args:
@@ -211,8 +213,12 @@ class TakeBuffers(E1000Routine):
         write: write() to the main loop's eventfd.
     """
 
+    first = "flush"
+    rows = MappingProxyType({"KICK.4": "E1000-RX.16"})
+
     def __init__(self, name: str, place: Place, device: E1000, receive: Routine, write: Routine) -> None:
         super().__init__(name, place, device, device.rx_name)
+        self.qemu = device.qemu
         self.receive = receive
         self.write = write
 
@@ -252,21 +258,7 @@ class TakeBuffers(E1000Routine):
         "qemu_notify_event",
         QEMU_MAIN_LOOP,
         text="There may be frames on the TAP that could be delivered now: the main loop shall look, whether or not.",
+        to=goto("notify"),
     )
     def notify_event(self, me: Context) -> None:
         self.device.qemu.schedule(0)
-
-    @op(
-        "E1000-RX.16",
-        "tell the main loop",
-        "aio_notify",
-        QEMU_ASYNC,
-        text={
-            "asleep": "The main loop is in ppoll(), or on its way there: its eventfd is written, a system call.",
-            "awake": "The main loop is at work and will look before it waits: nothing has to be written.",
-        },
-        to={"asleep": call("write", None), "awake": RETURN},
-        fence=True,
-    )
-    def notify(self, me: Context) -> str:
-        return "asleep" if self.device.qemu.cells.notify_me else "awake"

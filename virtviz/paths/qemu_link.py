@@ -10,14 +10,16 @@ virtio_net_set_status, virtio_net_drop_tx_queue_data), hw/virtio/virtio.c (virtq
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.outside import DOWN
 from virtviz.paths.qemu_checks import CheckingRoutine, NotifyConfig, VirtioError
+from virtviz.paths.qemu_used import TellingRoutine
 from virtviz.ring.verdicts import RESET
-from virtviz.spec.citation import QEMU_ASYNC, QEMU_KVM, QEMU_MONITOR, QEMU_NET, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.citation import QEMU_ASYNC, QEMU_MONITOR, QEMU_NET, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +29,17 @@ if TYPE_CHECKING:
     from virtviz.paths.qemu_nic import Nic
 
 
-class DropQueued(CheckingRoutine):
+class DropQueued(TellingRoutine):
     """Take everything out of the transmit queue and give it back unsent: row 12 of CONFIG.
 
     Args:
         signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
         error: what is done about a malformed ring.
     """
+
+    first = "look"
+    rows = MappingProxyType({"tell": "CONFIG.12"})
+    retold = MappingProxyType({"signal": {"text": "One interrupt for all that was dropped: ioctl(KVM_SIGNAL_MSI)."}})
 
     def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine, error: VirtioError) -> None:
         super().__init__(name, place, nic, nic.tx_name, nic.tx, error)
@@ -50,7 +56,7 @@ class DropQueued(CheckingRoutine):
             "empty": "Nothing is left in the ring, and nothing was dropped: nobody has to be told.",
             "dropped some": "Nothing is left in the ring. What was dropped the driver has to get back.",
         },
-        to={"more": goto("drop"), "empty": RETURN, "dropped some": goto("mb_before_interrupt_check")},
+        to={"more": goto("drop"), "empty": RETURN, "dropped some": goto("tell")},
         cost="ring cold",
     )
     def look(self, me: Context) -> str:
@@ -111,45 +117,6 @@ class DropQueued(CheckingRoutine):
     )
     def publish_used_idx(self, me: Context) -> None:
         self.ring.publish()
-
-    @op(
-        "CONFIG.12",
-        "full barrier",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text="used.idx must be visible before QEMU reads whether the guest wants an interrupt.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_interrupt_check(self, me: Context) -> None: ...
-
-    @op(
-        "CONFIG.12",
-        "ask whether an interrupt is wanted",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text={
-            "interrupt": "By its {wish}, the guest wants to hear of what was just published{unasked}.",
-            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
-        },
-        to={"interrupt": goto("signal"), "no interrupt": RETURN},
-        cost="ring cold",
-    )
-    def check_interrupt(self, me: Context) -> str:
-        return "interrupt" if self.ring.interrupt_wanted() else "no interrupt"
-
-    @op(
-        "CONFIG.12",
-        "ask KVM for the interrupt",
-        "kvm_irqchip_send_msi",
-        QEMU_KVM,
-        spec="4.1.5.3",
-        text="One interrupt for all that was dropped: ioctl(KVM_SIGNAL_MSI).",
-        to=call("signal_msi", None),
-    )
-    def signal(self, me: Context) -> None: ...
 
 
 class SetLink(CheckingRoutine):

@@ -47,6 +47,8 @@ _PLACES: Final[Mapping[str, str]] = {
     "no place": "Without event indices no place can be given: every buffer made available kicks.",
 }
 _WANTS: Final = "device_event.flags = {flags_asked}, stored after the place: the guest never sees an old place with it."
+_TOLD: Final = {"tell": "check_interrupt"}
+"""Over packed rings there is no barrier of its own between publishing and asking; see the module's text."""
 _USED: Final[Mapping[str, Any]] = {
     "write_used": {
         "title": "write the used descriptor, all but its flags",
@@ -60,7 +62,6 @@ _USED: Final[Mapping[str, Any]] = {
         "spec": USED,
     },
     "check_interrupt": {"function": "virtio_packed_should_notify", "spec": EVENTS},
-    # It is not there; see the module's text.
     "mb_before_interrupt_check": None,
 }
 
@@ -92,6 +93,7 @@ class SendQueued(qemu_tx.SendQueued):
     """The bottom half: send packet after packet."""
 
     ring: QemuPackedDevice
+    links = MappingProxyType({**qemu_tx.SendQueued.links, **_TOLD})
     retold = MappingProxyType(
         {
             **_USED,
@@ -178,6 +180,7 @@ class Deliver(qemu_deliver.Deliver):
     """Put the frame in hand into the guest's buffers."""
 
     ring: QemuPackedDevice
+    links = MappingProxyType({**qemu_deliver.Deliver.links, **_TOLD})
     retold = MappingProxyType(
         {
             **_USED,
@@ -252,6 +255,7 @@ class Deliver(qemu_deliver.Deliver):
 class DropQueued(qemu_link.DropQueued):
     """Take everything out of the transmit queue and give it back unsent."""
 
+    links = MappingProxyType({**qemu_link.DropQueued.links, **_TOLD})
     retold = MappingProxyType(
         {
             **_USED,
@@ -263,7 +267,6 @@ class DropQueued(qemu_link.DropQueued):
                     "empty": "Nothing is left in the ring, and nothing was dropped: nobody has to be told.",
                     "dropped some": "Nothing is left in the ring. What was dropped the driver has to get back.",
                 },
-                "to": {"more": goto("drop"), "empty": RETURN, "dropped some": goto("check_interrupt")},
             },
             "drop": {
                 "function": "virtqueue_packed_drop_all",

@@ -8,15 +8,16 @@ Source: QEMU 10.0 hw/net/virtio-net.c (virtio_net_handle_tx_bh, virtio_net_tx_bh
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
-from virtviz.paths.qemu_checks import CheckingRoutine
 from virtviz.paths.qemu_nic import TX_BURST, NicRoutine
+from virtviz.paths.qemu_used import TellingRoutine
 from virtviz.paths.virtio_device.buffers import wrong_to_send
 from virtviz.ring.rings import readable_bytes
 from virtviz.ring.verdicts import NAMES, RESET, is_malformed
-from virtviz.spec.citation import QEMU_ASYNC, QEMU_KVM, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.citation import QEMU_ASYNC, QEMU_TAP, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ OF_THE_NIC = frozenset(NAMES.index(problem) + 1 for problem in ("no header", "he
 """States that virtio-net itself finds in a buffer, where the ring has nothing against it."""
 
 
-class SendQueued(CheckingRoutine):
+class SendQueued(TellingRoutine):
     """The bottom half: send packet after packet, until the queue is empty twice. Rows 5 to 12 of Q-TX.
 
     Args:
@@ -142,6 +143,20 @@ class SendQueued(CheckingRoutine):
         signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
         error: what is done about a malformed ring.
     """
+
+    first = "begin"
+    rows = MappingProxyType({"tell": "Q-TX.10"})
+    links = MappingProxyType({**TellingRoutine.links, "told": "count"})
+    retold = MappingProxyType(
+        {
+            "signal": {
+                "text": (
+                    "QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), where vhost needs no "
+                    "system call."
+                )
+            }
+        }
+    )
 
     def __init__(
         self, name: str, place: Place, nic: Nic, writev: Routine, signal_msi: Routine, error: VirtioError
@@ -319,49 +334,11 @@ class SendQueued(CheckingRoutine):
         QEMU_VIRTIO,
         spec="2.7.8.2",
         text="used.idx = {used}: packet by packet, where vhost waits for a batch. The buffer is the guest's again.",
+        to=goto("tell"),
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
         self.ring.publish()
-
-    @op(
-        "Q-TX.10",
-        "full barrier",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text="used.idx must be visible before QEMU reads whether the guest wants an interrupt.",
-        fence=True,
-        cost="barrier",
-    )
-    def mb_before_interrupt_check(self, me: Context) -> None: ...
-
-    @op(
-        "Q-TX.10",
-        "ask whether an interrupt is wanted",
-        "virtio_split_should_notify",
-        QEMU_VIRTIO,
-        spec="2.7.7.2",
-        text={
-            "interrupt": "By its {wish}, the guest wants to hear of what was just published{unasked}.",
-            "no interrupt": "By its {wish}, the guest need not hear of what was just published: no interrupt.",
-        },
-        to={"interrupt": goto("signal"), "no interrupt": goto("count")},
-        cost="ring cold",
-    )
-    def check_interrupt(self, me: Context) -> str:
-        return "interrupt" if self.ring.interrupt_wanted() else "no interrupt"
-
-    @op(
-        "Q-TX.10",
-        "ask KVM for the interrupt",
-        "kvm_irqchip_send_msi",
-        QEMU_KVM,
-        spec="4.1.5.3",
-        text="QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), where vhost needs no system call.",
-        to=call("signal_msi", "count"),
-    )
-    def signal(self, me: Context) -> None: ...
 
     @op(
         "Q-TX.11",

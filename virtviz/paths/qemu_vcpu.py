@@ -9,12 +9,14 @@ Source: QEMU 10.0 hw/virtio/virtio-pci.c (virtio_pci_notify_write), system/physm
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from virtviz.engine.ops import RETURN, Routine, call, op
+from virtviz.engine.ops import Routine, call, op
 from virtviz.paths.qemu_rx import ServeRxKick
+from virtviz.paths.qemu_threads import TellsMainLoop, UnderLock
 from virtviz.paths.qemu_tx import ServeTxKick
-from virtviz.spec.citation import QEMU_ASYNC, QEMU_PHYSMEM, QEMU_VIRTIO_PCI
+from virtviz.spec.citation import QEMU_VIRTIO_PCI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from virtviz.paths.qemu_nic import Nic
 
 
-class HandleMmio(Routine):
+class HandleMmio(UnderLock):
     """A store to a notify address, as QEMU's vCPU thread handles it between two KVM_RUNs.
 
     Args:
@@ -33,25 +35,13 @@ class HandleMmio(Routine):
         serve: what a kick of the queue leads to.
     """
 
+    rows = MappingProxyType({"take lock": "KICK.3", "give lock up": "KICK.5"})
+    links = MappingProxyType({"work": "find_queue"})
+
     def __init__(self, name: str, place: Place, qemu: Qemu, queue: str, serve: Routine) -> None:
         super().__init__(name, place, queue)
         self.qemu = qemu
         self.serve = serve
-
-    def lock_is_free(self) -> bool:
-        """Say whether the thread can have the Big QEMU Lock."""
-        return self.qemu.lock_is_free()
-
-    @op(
-        "KICK.3",
-        "take the Big QEMU Lock",
-        "prepare_mmio_access",
-        QEMU_PHYSMEM,
-        text="The vCPU's thread is in QEMU now, where devices run under one lock: it takes it. The guest stands still.",
-        guard="lock_is_free",
-    )
-    def take_lock(self, me: Context) -> None:
-        self.qemu.take_lock(me)
 
     @op(
         "Q-TX.3",
@@ -64,48 +54,8 @@ class HandleMmio(Routine):
     )
     def find_queue(self, me: Context) -> None: ...
 
-    @op(
-        "KICK.5",
-        "give the lock up, call KVM_RUN",
-        "address_space_rw",
-        QEMU_PHYSMEM,
-        text="The store is done with: the lock is given up, and the thread calls KVM_RUN again at once.",
-        to=RETURN,
-        cause="ioctl(KVM_RUN)",
-        fence=True,
-    )
-    def release_lock(self, me: Context) -> None:
-        self.qemu.release_lock()
 
-
-class _TellsMainLoop(Routine):
-    """A handler that is run by another thread than the main loop's, and has to tell it.
-
-    Attributes:
-        qemu: its process.
-        write: write() to the main loop's eventfd.
-    """
-
-    qemu: Qemu
-    write: Routine
-
-    @op(
-        "KICK.4",
-        "tell the main loop",
-        "aio_notify",
-        QEMU_ASYNC,
-        text={
-            "asleep": "The main loop is in ppoll(), or on its way there: its eventfd is written, a system call.",
-            "awake": "The main loop is at work and will look before it waits: nothing has to be written.",
-        },
-        to={"asleep": call("write", None), "awake": RETURN},
-        fence=True,
-    )
-    def notify(self, me: Context) -> str:
-        return "asleep" if self.qemu.cells.notify_me else "awake"
-
-
-class ServeTxKickFromVcpu(_TellsMainLoop, ServeTxKick):
+class ServeTxKickFromVcpu(TellsMainLoop, ServeTxKick):
     """A kick of the transmit queue, handled by the vCPU's thread."""
 
     first = "note_kick"
@@ -117,7 +67,7 @@ class ServeTxKickFromVcpu(_TellsMainLoop, ServeTxKick):
         self.write = write
 
 
-class ServeRxKickFromVcpu(_TellsMainLoop, ServeRxKick):
+class ServeRxKickFromVcpu(TellsMainLoop, ServeRxKick):
     """A kick of the receive queue, handled by the vCPU's thread."""
 
     first = "flush"

@@ -17,7 +17,7 @@ from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.vhost import Work
 from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_tx import HandleTx
-from virtviz.ring.verdicts import RESET, STOPS, is_malformed
+from virtviz.ring.verdicts import RESET, STOPS
 from virtviz.spec.citation import VHOST, VHOST_NET
 
 if TYPE_CHECKING:
@@ -99,7 +99,29 @@ class BusyPoll:
         return "arrived" if self.rx_waits() else "time is up"
 
 
-class BusyHandleTx(HandleTx):
+class _Polls(Routine):
+    """What the handlers of both queues do when there is nothing to do.
+
+    Attributes:
+        busy: the polling.
+    """
+
+    busy: BusyPoll
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give how long too."""
+        return {**super().words(me), "time": self.busy.microseconds}
+
+    def something_came(self) -> bool:
+        """Say whether there is a reason to stop polling."""
+        return self.busy.something_came()
+
+    def time_is_up(self) -> bool:
+        """Say that polling ends once nothing else can move."""
+        return True
+
+
+class BusyHandleTx(_Polls, HandleTx):
     """Send what the guest put into its transmit queue, and poll when the queue is empty.
 
     Args:
@@ -111,10 +133,6 @@ class BusyHandleTx(HandleTx):
     ) -> None:
         super().__init__(name, place, queue, pool, flush)
         self.busy = busy
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Give how long too."""
-        return {**super().words(me), "time": self.busy.microseconds}
 
     @op(
         "V-TX.4",
@@ -142,15 +160,9 @@ class BusyHandleTx(HandleTx):
     )
     def read_avail_idx(self, me: Context) -> str:
         mine = self.busy.cells
-        if self.mine.avail_idx != self.mine.last_avail_idx:
-            return "known"
-        if self.mine.overlooked:
-            self.mine.overlooked = 0
-        answer = self.ring.read_avail_idx()
-        if is_malformed(answer):
-            return self.refuse(answer)
-        if answer == "new":
-            return "new"
+        answer = HandleTx.read_avail_idx(self, me) or ""
+        if answer != "empty":
+            return answer
         if mine.polled:
             mine.polled = 0
             return "empty"
@@ -194,14 +206,6 @@ class BusyHandleTx(HandleTx):
             self.busy.cells.polled = 0
         return answer
 
-    def something_came(self) -> bool:
-        """Say whether there is a reason to stop polling."""
-        return self.busy.something_came()
-
-    def time_is_up(self) -> bool:
-        """Say that polling ends once nothing else can move."""
-        return True
-
     @op(
         "V-TX.9",
         "queue the receive work",
@@ -226,7 +230,7 @@ class BusyHandleTx(HandleTx):
         self.busy.rx.ring.enable_kicks()
 
 
-class BusyHandleRx(HandleRx):
+class BusyHandleRx(_Polls, HandleRx):
     """Deliver frames from the TAP, and poll when there are none.
 
     Args:
@@ -245,10 +249,6 @@ class BusyHandleRx(HandleRx):
     ) -> None:
         super().__init__(name, place, queue, pool, give_back, watch)
         self.busy = busy
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Give how long too."""
-        return {**super().words(me), "time": self.busy.microseconds}
 
     @op(
         "V-RX.3",
@@ -311,14 +311,6 @@ class BusyHandleRx(HandleRx):
         if answer in ("arrived", "other work"):
             self.busy.cells.polled = 0
         return answer
-
-    def something_came(self) -> bool:
-        """Say whether there is a reason to stop polling."""
-        return self.busy.something_came()
-
-    def time_is_up(self) -> bool:
-        """Say that polling ends once nothing else can move."""
-        return True
 
     @op(
         "V-RX.10",
