@@ -16,7 +16,8 @@ from virtviz.lesson.marks import did_you_mean, shown
 from virtviz.lesson.model import PACKETS_MAX, Receive, Reply, Send
 from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
-from virtviz.paths.knobs import CSUM, KNOBS, find_knob, make_world
+from virtviz.paths.features import CSUM
+from virtviz.paths.knobs import KNOBS, find_knob, make_world
 from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic
 from virtviz.ring.rings import layout_at
 

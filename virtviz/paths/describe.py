@@ -49,7 +49,6 @@ class QueueInfo(Struct, frozen=True):
 
     Attributes:
         name: such as `vm1.transmitq1`.
-        format: `split` for a split virtqueue, `e1000` for a descriptor ring of an e1000.
         direction: `out` or `in`, from the guest's point of view.
         region: the memory region it lies in.
         size: descriptors.
@@ -58,7 +57,7 @@ class QueueInfo(Struct, frozen=True):
         event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated.
         driver, device: names of the cells that the two sides keep, as prefixes: `<driver>.last_used_idx`,
             `<device>.last_avail_idx`; of an e1000 `<driver>.next_to_use`, `<device>.tdh`.
-        format: `split`, `packed` or `e1000`.
+        format: `split` or `packed` for a virtqueue, `e1000` for a descriptor ring of an e1000.
     """
 
     name: str

@@ -9,7 +9,7 @@ from virtviz.engine.state import State
 from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
-from virtviz.paths.knobs import TSO
+from virtviz.paths.features import TSO
 from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
 from virtviz.paths.ovs import UPCALLS_MAX
 from virtviz.paths.packets import HeadroomPool, PacketPool

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from virtviz.paths import kvm, kvm_eventfd, vhost_link
+from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.host_net import LocalSoftirqs
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.tap_offloads import FlushMixed, HandleTxMixed, SendAlone, TapSendmsgMixed

@@ -8,7 +8,7 @@ from virtviz.engine.places import Domain
 from virtviz.paths.dpdk_program import WAITING, DpdkProgram
 from virtviz.paths.dpdk_receive import BURST, ReceiveBurst, StartPort
 from virtviz.paths.dpdk_send import NotifyFromUser, SendBurst
-from virtviz.paths.knobs import MERGEABLE
+from virtviz.paths.features import MERGEABLE
 from virtviz.paths.queues import Fifo
 from virtviz.ring.dpdk_driver import PollingDriver
 

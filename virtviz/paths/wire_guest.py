@@ -21,6 +21,7 @@ from virtviz.paths import (
 )
 from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.dpdk_program import DpdkProgram
+from virtviz.paths.features import CSUM, INDIRECT, MERGEABLE, TSO
 from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
 from virtviz.paths.guest_program import Program
@@ -38,7 +39,6 @@ from virtviz.paths.guest_tcp import (
     ValidateXmit,
 )
 from virtviz.paths.guest_timer import GuestTimer
-from virtviz.paths.knobs import CSUM, INDIRECT, MERGEABLE, TSO
 from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
 from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool

@@ -25,8 +25,8 @@ from virtviz.paths import (
     qemu_tx,
     qemu_vcpu,
 )
+from virtviz.paths.features import MERGEABLE
 from virtviz.paths.guest_config import ConfigWork
-from virtviz.paths.knobs import MERGEABLE
 from virtviz.paths.outside import ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from virtviz.engine.ops import Routine
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT
+from virtviz.paths.features import EVENT_IDX, INDIRECT
 from virtviz.paths.qemu_packed import OVER_PACKED as DEVICE_OVER_PACKED
 from virtviz.paths.virtio_packed import OVER_PACKED as DRIVER_OVER_PACKED
 from virtviz.ring.dpdk_driver import PollingDriver

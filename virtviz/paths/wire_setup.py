@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.places import Domain, Place
 from virtviz.paths import kvm_eventfd, qemu_fds
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT
+from virtviz.paths.features import EVENT_IDX, INDIRECT
 from virtviz.paths.kvm import EventfdCells
 from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
 from virtviz.paths.qemu import MainLoop

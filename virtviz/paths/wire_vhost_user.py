@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import callfd, dpdk_nic, dpif_netdev, host_net, kvm, kvm_eventfd
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.parts import KVM, VSWITCHD
 from virtviz.paths.pmd import Pmd, PmdLoop
 from virtviz.paths.switch_ports import Stations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from virtviz.paths.knobs import EVENT_IDX, INDIRECT, MERGEABLE
+from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.spec.virtio import Feature
 
 if TYPE_CHECKING:
