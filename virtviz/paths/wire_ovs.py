@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.paths import ovs, ovs_tunnel, upcall_calls, vswitchd
+from virtviz.paths import ovs, upcall_calls, vswitchd
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, NETLINK, OVS, VSWITCHD
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.switch_ports import Stations
-
-
-def make_ovs(parts: Parts, stations: Stations) -> OvsSwitch:
-    """Make Open vSwitch, with what a tunnel needs where one of its ports is one."""
-    return (OvsSwitch if parts.world["tunnel"] == "none" else OvsTunnelSwitch)(parts, stations)
 
 
 class OvsSwitch:
@@ -146,11 +141,3 @@ class OvsSwitch:
             operate=operate,
             drain=upcall_calls.DrainErrors(f"{name}.drain", NETLINK),
         )
-
-
-class OvsTunnelSwitch(OvsSwitch):
-    """Open vSwitch with a tunnel as its last port."""
-
-    datapath_class = ovs_tunnel.TunnelDatapath
-    receive_class = ovs_tunnel.TunnelReceive
-    execute_class = ovs_tunnel.TunnelExecute

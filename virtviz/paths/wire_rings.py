@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from virtviz.engine.ops import Routine
 from virtviz.paths.features import EVENT_IDX, INDIRECT
-from virtviz.paths.qemu_packed import OVER_PACKED as DEVICE_OVER_PACKED
-from virtviz.paths.virtio_packed import OVER_PACKED as DRIVER_OVER_PACKED
 from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.packed import PackedLayout
 from virtviz.ring.packed_driver import PackedDriver
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Routine)
 
-_OVER_PACKED = {**DRIVER_OVER_PACKED, **DEVICE_OVER_PACKED}
-
 
 def routine_kind(world: World, kind: type[R]) -> type[R]:
     """Give the class of a routine that works on a queue, for the layout of this world's queues.
@@ -32,7 +28,11 @@ def routine_kind(world: World, kind: type[R]) -> type[R]:
         world: checked settings.
         kind: the class for split queues.
     """
-    return _OVER_PACKED.get(kind, kind) if world["queue.format"] == "packed" else kind  # type: ignore[return-value]
+    if world["queue.format"] != "packed":
+        return kind
+    from virtviz.paths import qemu_packed, virtio_packed  # noqa: PLC0415 - where rings are packed only
+
+    return {**virtio_packed.OVER_PACKED, **qemu_packed.OVER_PACKED}.get(kind, kind)  # type: ignore[return-value]
 
 
 def make_driver(parts: Parts, name: str, memory: Port, layout: Layout, *, indirect: bool) -> DriverRing:

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
-from virtviz.paths.wire_ovs import make_ovs
-from virtviz.paths.wire_tunnel import TunnelEnd
+from virtviz.paths.wire_ovs import OvsSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +40,16 @@ class Switch(Protocol):
         """
 
 
-SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": make_ovs, "bridge": BridgeSwitch}
+def _ovs(parts: Parts, stations: Stations) -> OvsSwitch:
+    """Make Open vSwitch, with what a tunnel needs where one of its ports is one."""
+    if parts.world["tunnel"] == "none":
+        return OvsSwitch(parts, stations)
+    from virtviz.paths.wire_tunnel import OvsTunnelSwitch  # noqa: PLC0415 - where there is a tunnel only
+
+    return OvsTunnelSwitch(parts, stations)
+
+
+SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": _ovs, "bridge": BridgeSwitch}
 """Values of the knob `switch`."""
 
 
@@ -89,4 +97,8 @@ def _far_end(parts: Parts) -> type[FarEnd]:
         from virtviz.paths.wire_program import ProgramFarEnd  # noqa: PLC0415 - where there is a program only
 
         return ProgramFarEnd
-    return FarEnd if parts.world["tunnel"] == "none" else TunnelEnd
+    if parts.world["tunnel"] == "none":
+        return FarEnd
+    from virtviz.paths.wire_tunnel import TunnelEnd  # noqa: PLC0415 - where there is a tunnel only
+
+    return TunnelEnd

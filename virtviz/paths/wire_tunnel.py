@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.places import Domain, Place
 from virtviz.paths.nic import GRO_BATCH
-from virtviz.paths.ovs_tunnel import TunnelStations
+from virtviz.paths.ovs_tunnel import TunnelDatapath, TunnelExecute, TunnelReceive, TunnelStations
 from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.parts import HOST_IP, HOST_STACK
 from virtviz.paths.tunnel import Tunnel, TunnelWire, TunnelXmit
 from virtviz.paths.tunnel_rx import GroCell, GroCellPoll, HostReceive, NicPollBelowTunnel, ProcessBacklogBelowTunnel
 from virtviz.paths.wire_far import FarEnd
+from virtviz.paths.wire_ovs import OvsSwitch
 from virtviz.spec.tunnels import TUNNELS
 
 if TYPE_CHECKING:
@@ -115,3 +116,11 @@ class TunnelEnd(FarEnd):
             self.to_switch,
             self.number,
         )
+
+
+class OvsTunnelSwitch(OvsSwitch):
+    """Open vSwitch with a tunnel as its last port."""
+
+    datapath_class = TunnelDatapath
+    receive_class = TunnelReceive
+    execute_class = TunnelExecute
