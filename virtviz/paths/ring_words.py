@@ -5,11 +5,13 @@ Only people need these, so that the bytes are read as an outsider reads them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from virtviz.ring.packed import OFFSET
+from virtviz.ring.packed_device import PackedDevice
 from virtviz.ring.packed_driver import PackedDriver
 from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
+from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 from virtviz.spec.virtio import RING_EVENT_FLAG_NAMES, RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_ENABLE
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.memory import Port
-    from virtviz.ring.rings import DriverRing, QemuRing
+    from virtviz.ring.rings import DpdkRing, DriverRing, QemuRing
 
 
 def words_of(ring: DriverRing) -> Mapping[str, object]:
@@ -34,6 +36,14 @@ def device_words_of(ring: QemuRing) -> Mapping[str, object]:
         return _packed_device(ring)
     assert isinstance(ring, QemuDevice), ring
     return _split_device(ring)
+
+
+def dpdk_words_of(ring: DpdkRing) -> Mapping[str, object]:
+    """Give what the texts of DPDK's vhost library say of its side of a ring."""
+    if isinstance(ring, SplitDevice):
+        return _dpdk_split(ring)
+    assert isinstance(ring, PackedDevice), ring
+    return {**_packed_device(ring), "unasked": _UNASKED if ring.event_idx else ""}
 
 
 def place_in_words(off_wrap: int) -> str:
@@ -120,7 +130,7 @@ def _split_device(ring: QemuDevice) -> Mapping[str, object]:
     }
 
 
-def _packed_device(ring: QemuPackedDevice) -> Mapping[str, object]:
+def _packed_device(ring: PackedDevice) -> Mapping[str, object]:
     mine = ring.cells
     return {
         "head": mine.head & 0xFFFF,
@@ -133,4 +143,22 @@ def _packed_device(ring: QemuPackedDevice) -> Mapping[str, object]:
         "kicks": f"slot {mine.filled}, wrap {mine.filled_wrap}",
         "flags_asked": RING_EVENT_FLAG_NAMES[RING_EVENT_FLAGS_DESC if ring.event_idx else RING_EVENT_FLAGS_ENABLE],
         "unasked": "" if mine.signalled_used_valid else " (the first time in each lap QEMU does not compare places)",
+    }
+
+
+# DPDK
+
+_UNASKED: Final = " (the first time the library does not even ask)"
+
+
+def _dpdk_split(ring: SplitDevice) -> Mapping[str, object]:
+    mine = ring.cells
+    at = ring.layout.used_event if ring.event_idx else ring.layout.avail_flags
+    return {
+        "head": mine.head,
+        "avail": mine.avail_idx,
+        "next": mine.last_avail_idx,
+        "used": mine.last_used_idx,
+        "wish": f"{'used_event' if ring.event_idx else 'avail.flags'} {ring.memory.u16[at // 2]}",
+        "unasked": _UNASKED if ring.event_idx else "",
     }

@@ -12,10 +12,11 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import COPIED, DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.pmd import BURST
+from virtviz.paths.ring_words import dpdk_words_of
 from virtviz.ring.dpdk_device import PIECES_MAX
 from virtviz.ring.verdicts import NAMES, RETRIES, UNSENT, is_malformed, judge, tell
 from virtviz.spec.citation import DPDK_VHOST, DPDK_VHOST_H
-from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTQ_DESC
+from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.pmd import Pmd
-    from virtviz.ring.dpdk_device import DpdkDevice
-    from virtviz.ring.verdicts import Problem
+    from virtviz.ring.rings import DpdkRing
+    from virtviz.ring.verdicts import Problem, Verdict
 
 
 @cells
@@ -45,6 +46,7 @@ class VhostUserCells(Cells):
         dropped: packets dropped because the guest had no buffers.
         oversized: packets from the guest that were too long for any mbuf.
         errors: buffers found impossible.
+        goes_on: 1 while what is noted is returned in the middle of a batch; only over packed rings it is.
         problem: place in the table of verdicts, from 1, of the last state not let pass.
         heads, written: heads of the buffers used, and the bytes written into each.
         piece_address, piece_length: where the packet in hand goes; `pieces` of them.
@@ -62,6 +64,7 @@ class VhostUserCells(Cells):
     dropped: int = 0
     oversized: int = 0
     errors: int = 0
+    goes_on: int = 0
     problem: int = 0
     heads: list[int]
     written: list[int]
@@ -90,7 +93,7 @@ class VhostUserQueue:
         name: str,
         direction: str,
         ring_name: str,
-        ring: DpdkDevice,
+        ring: DpdkRing,
         guest_pool: PacketPool,
         pool: PacketPool,
         pmd: Pmd,
@@ -119,14 +122,8 @@ class VhostUserQueue:
         return self.ring.has_something()
 
     def next_packet(self) -> int:
-        """Give the number of the packet that the next available head belongs to; 0 if unknown. For people only."""
-        layout, memory = self.ring.layout, self.ring.region
-        slot = self.ring.cells.last_avail_idx & (layout.size - 1)
-        head = int.from_bytes(memory.read(layout.avail_ring(slot), 2), "little")
-        if head >= layout.size:
-            return 0
-        address, *_ = VIRTQ_DESC.unpack_from(memory.bytes, layout.desc + VIRTQ_DESC.size * head)
-        return self.guest_pool.packet_at(address)
+        """Give the number of the packet that the next buffer belongs to; 0 if unknown. For people only."""
+        return self.guest_pool.packet_at(self.ring.peek_next_address())
 
 
 class VhostUserRoutine(Routine):
@@ -140,45 +137,38 @@ class VhostUserRoutine(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give what the texts speak of."""
-        mine, queue = self.mine, self.q.cells
+        queue = self.q.cells
         return {
+            **dpdk_words_of(self.ring),
             "port": self.q.name,
-            "head": mine.head,
-            "avail": mine.avail_idx,
-            "next": mine.last_avail_idx,
-            "used": mine.last_used_idx,
             "count": queue.done,
             "burst": queue.burst,
             "packet": queue.packet,
             "length": queue.length,
             "missing": queue.missing,
             "retries": queue.retries,
-            "wish": self._wish(),
-            "unasked": " (the first time the library does not even ask)" if self.ring.event_idx else "",
             "wrong": self._said(queue.problem),
             "passed": self._said_of_passed(),
         }
 
-    def _wish(self) -> str:
-        """Name what a guest says whether it wants interrupts by, and with event indices its value."""
-        layout, memory = self.ring.layout, self.ring.memory
-        address = layout.used_event if self.ring.event_idx else layout.avail_flags
-        return f"{'used_event' if self.ring.event_idx else 'avail.flags'} {memory.u16[address // 2]}"
-
     def _said(self, number: int, *, refused: bool = True) -> str:
         """Say the verdict on the state of that number; empty for 0."""
-        return tell(judge(NAMES[number - 1], "dpdk", refused=refused)) if number else ""
+        return tell(self.judge(NAMES[number - 1], refused=refused)) if number else ""
 
     def _said_of_passed(self) -> str:
         said = self._said(self.mine.overlooked, refused=False)
         return f" {said}" if said else ""
+
+    def judge(self, problem: Problem, *, refused: bool = True) -> Verdict:
+        """Make the verdict on a malformed state."""
+        return judge(problem, "dpdk", refused=refused)
 
     def refuse(self, problem: Problem) -> str:
         """Note a malformed state; answers the verdict."""
         queue = self.q.cells
         queue.errors += 1
         queue.problem = NAMES.index(problem) + 1
-        return judge(problem, "dpdk").what
+        return self.judge(problem).what
 
     def begin_reading(self) -> None:
         """Forget what the step before let pass."""
@@ -234,7 +224,7 @@ class GiveBack(VhostUserRoutine):
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:
-        self.ring.publish_used_idx()
+        self.ring.publish()
 
     @op(
         "decide",
@@ -307,12 +297,11 @@ class DequeueBurst(GiveBack):
     )
     def read_avail_idx(self, me: Context) -> str:
         queue = self.q.cells
-        entries = self.ring.available()
+        entries = self.ring.available(BURST)
         self.pmd.begin_burst()
         if not entries:
             return "empty"
-        # A real ring is longer than a burst; here it can be shorter, and then avail.idx may lie.
-        queue.burst = min(entries, BURST, self.q.size)
+        queue.burst = entries
         if queue.packet:
             queue.packet = 0
         if queue.done:
@@ -330,16 +319,16 @@ class DequeueBurst(GiveBack):
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        answer = self.ring.read_head()
+        answer = self.ring.begin()
         if is_malformed(answer):
-            return self._stay(answer)
+            return self.stay(answer)
         if me.observed:
             me.packet = self.q.next_packet()
         return "head"
 
-    def _stay(self, problem: Problem) -> str:
-        """End the burst before an entry that leads nowhere."""
-        self.ring.give_up_entry()
+    def stay(self, problem: Problem) -> str:
+        """End the burst at an entry that leads nowhere."""
+        self.ring.give_up()
         return self.refuse(problem)
 
     @op(
@@ -369,7 +358,7 @@ class DequeueBurst(GiveBack):
     def read_desc(self, me: Context) -> str:
         self.begin_reading()
         answer = self.ring.read_desc()
-        return self._stay(answer) if is_malformed(answer) else answer
+        return self.stay(answer) if is_malformed(answer) else answer
 
     @op(
         "U-TX.5",

@@ -65,9 +65,9 @@ class SendBatch(GiveBack):
         queue = self.q.cells
         queue.burst = self.pmd.cells.waiting[self.port]
         queue.retries = queue.packet = queue.before = 0
-        self._take(me)
+        self.take(me)
 
-    def _take(self, me: Context) -> None:
+    def take(self, me: Context) -> None:
         """Take the next packet of the batch in hand."""
         queue, pool = self.q.cells, self.q.pool
         me.skb = slot = self._mbuf()
@@ -93,8 +93,8 @@ class SendBatch(GiveBack):
         queue = self.q.cells
         if queue.done:
             queue.done = 0
-        self.ring.available()
-        self._take(me)
+        self.ring.available(self.q.size)
+        self.take(me)
 
     @op(
         "U-RX.6",
@@ -114,18 +114,21 @@ class SendBatch(GiveBack):
         cost="ring cold",
     )
     def read_head(self, me: Context) -> str:
-        mine = self.mine
-        if mine.avail_idx == mine.last_avail_idx:
+        if not self.another():
             self._let_go()
             return "none"
-        answer = self.ring.read_head()
+        answer = self.ring.begin()
         return self._stop(answer) if is_malformed(answer) else "head"
+
+    def another(self) -> bool:
+        """Say whether a further buffer is there."""
+        return self.ring.waiting()
 
     def _let_go(self) -> None:
         """Take the buffers of the packet in hand as not taken."""
         queue = self.q.cells
         if queue.done > queue.first:
-            self.ring.give_back(queue.done - queue.first)
+            self.ring.put_back(queue.heads[queue.first : queue.done])
             queue.done = queue.first
 
     def _stop(self, problem: Problem) -> str:
@@ -253,7 +256,7 @@ class SendBatch(GiveBack):
             return "all"
         if queue.done == self.q.size:
             return "no buffer"
-        self._take(me)
+        self.take(me)
         return "more"
 
     @op(

@@ -30,9 +30,10 @@ def routine_kind(world: World, kind: type[R]) -> type[R]:
     """
     if world["queue.format"] != "packed":
         return kind
-    from virtviz.paths import qemu_packed, virtio_packed  # noqa: PLC0415 - where rings are packed only
+    from virtviz.paths import qemu_packed, vhost_user_packed, virtio_packed  # noqa: PLC0415 - where rings are packed only
 
-    return {**virtio_packed.OVER_PACKED, **qemu_packed.OVER_PACKED}.get(kind, kind)  # type: ignore[return-value]
+    over_packed = {**virtio_packed.OVER_PACKED, **qemu_packed.OVER_PACKED, **vhost_user_packed.OVER_PACKED}
+    return over_packed.get(kind, kind)  # type: ignore[return-value]
 
 
 def make_driver(parts: Parts, name: str, memory: Port, layout: Layout, *, indirect: bool) -> DriverRing:

@@ -18,17 +18,20 @@ from virtviz.paths.switch_ports import Stations
 from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
 from virtviz.paths.vhost_user_send import SendBatch
 from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_rings import routine_kind
 from virtviz.ring.dpdk_device import DpdkDevice
-from virtviz.ring.split import SplitLayout
+from virtviz.ring.packed import PackedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.memory import Port, Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
-    from virtviz.ring.rings import DeviceRing
+    from virtviz.ring.dpdk_packed_device import DpdkPackedDevice
+    from virtviz.ring.rings import DeviceRing, DpdkRing, Layout
 
 PMD: Final = "pmd0"
 NIC: Final = "dpdk0"
@@ -60,21 +63,9 @@ class VhostUserBackend:
         self.place = Place(self.name, Domain.HOST_USER, "vhost-user port")
         world, state, memory = parts.world, parts.state, guest.memory
         port = parts.port(pmd_thread(parts), memory.region)
-        tx_layout, rx_layout = memory.tx_layout, memory.rx_layout
-        assert isinstance(tx_layout, SplitLayout), "packed queues are under QEMU's own back-end only"
-        assert isinstance(rx_layout, SplitLayout), "as the other queue"
         self.tx_device, self.rx_device = (
-            DpdkDevice(
-                state,
-                f"{self.name}.{queue}.ring",
-                port,
-                layout,
-                region=memory.region,
-                event_idx=world.has(EVENT_IDX),
-                indirect=world.has(INDIRECT),
-                start=world.number("queue.start"),
-            )
-            for queue, layout in (("transmitq1", tx_layout), ("receiveq1", rx_layout))
+            self._make_ring(port, memory.region, layout, f"{self.name}.{queue}.ring")
+            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
         )
         if world["begin"] == "running":
             for device in (self.tx_device, self.rx_device):
@@ -82,6 +73,25 @@ class VhostUserBackend:
         self.kicks, self.calls = (
             [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
             for use in ("kick", "call")
+        )
+
+    def _make_ring(self, port: Port, region: Region, layout: Layout, name: str) -> DpdkRing:
+        """Make the library's side of a queue."""
+        world = self.parts.world
+        kind: type[DpdkDevice | DpdkPackedDevice] = DpdkDevice
+        if isinstance(layout, PackedLayout):
+            from virtviz.ring.dpdk_packed_device import DpdkPackedDevice  # noqa: PLC0415 - where rings are packed only
+
+            kind = DpdkPackedDevice
+        return kind(
+            self.parts.state,
+            name,
+            port,
+            layout,  # type: ignore[arg-type]
+            region=region,
+            event_idx=world.has(EVENT_IDX),
+            indirect=world.has(INDIRECT),
+            start=world.number("queue.start"),
         )
 
     def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
@@ -172,19 +182,20 @@ class PmdSwitch:
 
     def _wire(self, backends: Sequence[VhostUserBackend]) -> None:
         """Make everything the polling thread does."""
+        parts = self.parts
         nic, driver = self._card()
         queues = [backend.queues(self.pmd) for backend in backends]
         receive: dict[str, Routine] = {}
         for port, (backend, (tx, rx)) in enumerate(zip(backends, queues, strict=True)):
             guest = backend.guest
-            receive[backend.name] = DequeueBurst(
+            receive[backend.name] = routine_kind(parts.world, DequeueBurst)(
                 f"{backend.name}.dequeue",
                 backend.place,
                 tx,
                 backend.call_guest(guest.tx_name, TX, "U-TX.8"),
                 self._process(backend.name, FROM_GUEST, port + 1),
             )
-            self.outputs[backend.name] = SendBatch(
+            self.outputs[backend.name] = routine_kind(parts.world, SendBatch)(
                 f"{backend.name}.send", backend.place, rx, backend.call_guest(guest.rx_name, RX, "U-RX.10"), port
             )
         far = self.stations.far

@@ -45,7 +45,7 @@ class DpdkCells(DeviceCells):
 
 
 class DpdkDevice(SplitDevice):
-    """Device side of one split virtqueue, as DPDK's vhost library has it.
+    """Device side of one split virtqueue, as DPDK's vhost library has it; it is a `DpdkRing`.
 
     Args:
         region: the guest memory itself, which a poll looks at; `memory` is how the polling thread's CPU reaches it.
@@ -82,17 +82,26 @@ class DpdkDevice(SplitDevice):
         """Give a fingerprint of what the driver writes of the ring; never 0."""
         return 1 + crc32(memoryview(self.region.bytes)[self._desc : self.layout.used_event])
 
-    def available(self) -> int:
-        """Read avail.idx; answers how many entries it says there are, at most 65535."""
+    def available(self, most: int) -> int:
+        """Read avail.idx; answers how many entries it says there are."""
         mine = self.cells
         if mine.stuck:
             mine.stuck = 0
         mine.avail_idx = index = self._u16[self._avail_idx]
-        return pending(index, mine.last_avail_idx)
+        # A real ring is longer than a burst; here it can be shorter, and then avail.idx may lie.
+        return min(pending(index, mine.last_avail_idx), most, self._size)
 
-    def give_up_entry(self) -> None:
+    def give_up(self) -> None:
         """Note that the next entry leads nowhere: polling it again is useless until the driver changes something."""
         self.cells.stuck = self._driver_part()
+
+    def peek_next_address(self) -> int:
+        """Give the address in the next available head's descriptor, -1 if that is nonsense. For people only."""
+        slot = self.cells.last_avail_idx & self._mask
+        head = int.from_bytes(self.region.read(self.layout.avail_ring(slot), 2), "little")
+        if head > self._mask:
+            return -1
+        return int.from_bytes(self.region.read(self.layout.desc + DESC_BYTES * head, 8), "little")
 
     def read_desc(self) -> Literal["last", "next", "indirect"] | Malformed:
         """Read one descriptor of the chain and note the piece it describes; see `SplitDevice.read_desc`."""

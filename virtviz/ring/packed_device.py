@@ -115,6 +115,8 @@ class PackedDevice:
         start: descriptors that have gone through the ring already; see `position_of`.
     """
 
+    _cells: type[PackedDeviceCells] = PackedDeviceCells
+
     def __init__(
         self,
         state: State,
@@ -136,7 +138,7 @@ class PackedDevice:
         self.in_order = in_order
         slot, wrap = position_of(start, layout.size)
         self.cells = state.add(
-            PackedDeviceCells,
+            self._cells,
             name,
             next_avail=slot,
             avail_wrap=wrap,
@@ -280,7 +282,7 @@ class PackedDevice:
         slots = sum(handle >> 16 for handle in heads)
         mine.in_flight -= slots
         slot = mine.next_avail - slots
-        if slot < 0:
+        while slot < 0:
             slot += self._size
             mine.avail_wrap = 1 - mine.avail_wrap
         mine.next_avail = slot
@@ -341,16 +343,20 @@ class PackedDevice:
                 self._u16[self._flags + 8 * slot] = flags
             else:
                 mine.hidden, mine.hidden_slot, mine.hidden_flags = 1, slot, flags
-            slots = handle >> 16
-            mine.in_flight -= slots
-            slot += slots
-            if slot >= self._size:
-                slot -= self._size
-                mine.used_wrap = 1 - wrap
-                if self.back_end == "qemu":
-                    # Slots of two laps cannot be compared, so that QEMU gives up comparing once a lap.
-                    mine.signalled_used_valid = 0
-            mine.next_used = slot
+            self._pass_used(handle >> 16)
+
+    def _pass_used(self, slots: int) -> None:
+        """Go on to where the next used descriptor is written."""
+        mine = self.cells
+        mine.in_flight -= slots
+        slot = mine.next_used + slots
+        if slot >= self._size:
+            slot -= self._size
+            mine.used_wrap = 1 - mine.used_wrap
+            if self.back_end == "qemu":
+                # Slots of two laps cannot be compared, so that QEMU gives up comparing once a lap.
+                mine.signalled_used_valid = 0
+        mine.next_used = slot
 
     def publish(self) -> None:
         """Mark the first used descriptor as used: the driver goes through them in order, so this shows them all."""

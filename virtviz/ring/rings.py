@@ -300,6 +300,30 @@ class QemuRing(RoomyRing, Protocol):
         ...
 
 
+class DpdkRing(DeviceRing, Protocol):
+    """A device's side as DPDK's vhost library uses it, in bursts."""
+
+    def has_something(self) -> bool:
+        """Say whether a poll would find a buffer; nothing is journaled."""
+        ...
+
+    def available(self, most: int) -> int:
+        """Read memory: answers how many buffers a burst of at most so many would be about."""
+        ...
+
+    def give_up(self) -> None:
+        """Deal with a chain that cannot be followed, in a queue whose buffers are sent."""
+        ...
+
+    def never_ask_for_kicks(self) -> None:
+        """Leave memory as it is once the device is new and polled."""
+        ...
+
+    def peek_next_address(self) -> int:
+        """Give the address in the first descriptor of the next buffer, -1 if that is nonsense. For people only."""
+        ...
+
+
 Layout = SplitLayout | PackedLayout
 """Where the parts of a queue lie."""
 
