@@ -300,10 +300,10 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"path": "vhost-user", "switch": "bridge"}, "switch", "set switch=ovs-dpdk", {"switch": "ovs-dpdk"}),
     ({"queue.size": 100}, "queue.size", "set a power of two, or queue.format=packed", {"queue.size": 128}),
     (
-        {"queue.format": "packed", "path": "vhost-user", "switch": "ovs-dpdk"},
+        {"queue.format": "packed", "path": "vhost-user", "guest": "dpdk"},
         "queue.format",
-        "use split",
-        {"queue.format": "split"},
+        "set guest=kernel",
+        {"guest": "kernel"},
     ),
     ({"refuse_features": "on"}, "refuse_features", "set begin=power-on", {"begin": "power-on"}),
     ({"vhost_start": "fails"}, "vhost_start", "set begin=power-on", {"begin": "power-on"}),

@@ -59,7 +59,10 @@ def search(simulation: Simulation, limit: int = 1_000_000) -> Found:
 def lost(simulation: Simulation) -> str:
     """Say what waits for ever, where nothing can move any more."""
     (vm,) = simulation.vms
-    if isinstance(vm.tx_layout, SplitLayout):
+    if not isinstance(vm.tx_layout, SplitLayout):
+        if vm.tx_device.look() == "new":
+            return "a published buffer is never served"
+    else:
         avail_idx = vm.memory.plain_u16[vm.tx_layout.avail_idx // 2]
         unserved = pending(avail_idx, vm.tx_device.cells.last_avail_idx)
         if unserved:
@@ -141,21 +144,22 @@ def test_without_a_barrier_an_interrupt_is_lost(omit: str, features: list[str]):
     assert found.bad == "1 frame(s) are never seen by the guest"
 
 
-@pytest.mark.parametrize(("ring", "features"), [("split", EVENT_IDX), ("split", FLAGS), ("packed", EVENT_IDX)], ids=str)
-def test_no_interleaving_loses_an_interrupt_of_qemu(ring: str, features: list[str]):
-    found = search(with_frames_in_the_tap(features, **QEMU, **{"queue.format": ring}))
+@pytest.mark.parametrize("features", [EVENT_IDX, FLAGS])
+def test_no_interleaving_loses_an_interrupt_of_qemu(features: list[str]):
+    found = search(with_frames_in_the_tap(features, **QEMU))
     assert (found.bad, found.complete) == ("", True)
     assert found.states > 10_000
 
 
-def test_over_packed_rings_qemu_can_lose_an_interrupt_for_want_of_a_barrier():
+@pytest.mark.parametrize("features", [EVENT_IDX, FLAGS])
+def test_over_packed_rings_qemu_can_lose_an_interrupt_for_want_of_a_barrier(features: list[str]):
     """QEMU's virtio_packed_should_notify has none where virtio_split_should_notify has one (hw/virtio/virtio.c).
 
-    With event indices the driver's wish is two stores, and between them it looks once more; without, nothing helps.
+    Entering an RCU read section would be one, but a frame is delivered within one already (virtio_net_do_receive).
     """
-    found = search(with_frames_in_the_tap(FLAGS, **QEMU, **PACKED))
+    found = search(with_frames_in_the_tap(features, **QEMU, **PACKED))
     assert found.bad == "1 frame(s) are never seen by the guest"
-    at_once = search(with_frames_in_the_tap(FLAGS, **QEMU, **PACKED, store_buffer="off"))
+    at_once = search(with_frames_in_the_tap(features, **QEMU, **PACKED, store_buffer="off"))
     assert (at_once.bad, at_once.complete) == ("", True)
 
 

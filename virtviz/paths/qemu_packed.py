@@ -3,11 +3,13 @@
 There is no avail.idx to read and no list of heads: QEMU reads the flags of the next descriptor. To return a buffer it
 writes over that descriptor, the flags last. Turning kicks on is two stores, the place and then the flags.
 
-QEMU puts no full barrier of its own between the flags of a used descriptor and the look at what the guest wishes, as it
-does over a split ring (virtio_split_should_notify has one, virtio_packed_should_notify has none).
+Between the flags of a used descriptor and the look at what the guest wishes QEMU puts no full barrier of its own, as it
+does over a split ring (virtio_split_should_notify has one, virtio_packed_should_notify has none). For what was sent,
+virtio_notify() enters an RCU read section there, and that is one, unless QEMU was built with `--enable-membarrier`,
+which is not usual. For what was received that section was entered before (virtio_net_do_receive), and there is none.
 
 Source: QEMU 10.0 hw/virtio/virtio.c (virtqueue_packed_pop, virtqueue_packed_flush, virtio_packed_should_notify,
-virtio_queue_packed_set_notification, virtio_queue_packed_poll); virtio 1.4, 2.8.
+virtio_queue_packed_set_notification, virtio_queue_packed_poll), include/qemu/rcu.h (rcu_read_lock); virtio 1.4, 2.8.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths import qemu_deliver, qemu_link, qemu_tx, qemu_vcpu
 from virtviz.ring.verdicts import RESET
-from virtviz.spec.citation import QEMU_VIRTIO
+from virtviz.spec.citation import QEMU_RCU, QEMU_VIRTIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +49,6 @@ _PLACES: Final[Mapping[str, str]] = {
     "no place": "Without event indices no place can be given: every buffer made available kicks.",
 }
 _WANTS: Final = "device_event.flags = {flags_asked}, stored after the place: the guest never sees an old place with it."
-_TOLD: Final = {"tell": "check_interrupt"}
-"""Over packed rings there is no barrier of its own between publishing and asking; see the module's text."""
 _USED: Final[Mapping[str, Any]] = {
     "write_used": {
         "title": "write the used descriptor, all but its flags",
@@ -61,8 +61,17 @@ _USED: Final[Mapping[str, Any]] = {
         "function": "virtqueue_packed_flush",
         "spec": USED,
     },
+    "mb_before_interrupt_check": {
+        "title": "enter an RCU read section",
+        "function": "rcu_read_lock",
+        "source": QEMU_RCU,
+        "spec": EVENTS,
+        "text": (
+            "The used flags must be visible before QEMU reads whether the guest wants an interrupt. QEMU has no "
+            "barrier for it; but entering the RCU read section in which it asks is one, in a usual build."
+        ),
+    },
     "check_interrupt": {"function": "virtio_packed_should_notify", "spec": EVENTS},
-    "mb_before_interrupt_check": None,
 }
 
 
@@ -93,7 +102,6 @@ class SendQueued(qemu_tx.SendQueued):
     """The bottom half: send packet after packet."""
 
     ring: QemuPackedDevice
-    links = MappingProxyType({**qemu_tx.SendQueued.links, **_TOLD})
     retold = MappingProxyType(
         {
             **_USED,
@@ -180,10 +188,12 @@ class Deliver(qemu_deliver.Deliver):
     """Put the frame in hand into the guest's buffers."""
 
     ring: QemuPackedDevice
-    links = MappingProxyType({**qemu_deliver.Deliver.links, **_TOLD})
+    links = MappingProxyType({**qemu_deliver.Deliver.links, "tell": "check_interrupt"})
     retold = MappingProxyType(
         {
             **_USED,
+            # The frame is delivered within an RCU read section: it is not entered anew, and so there is no barrier.
+            "mb_before_interrupt_check": None,
             "find_buffers": {
                 "spec": "2.8.1",
                 "text": {
@@ -255,7 +265,6 @@ class Deliver(qemu_deliver.Deliver):
 class DropQueued(qemu_link.DropQueued):
     """Take everything out of the transmit queue and give it back unsent."""
 
-    links = MappingProxyType({**qemu_link.DropQueued.links, **_TOLD})
     retold = MappingProxyType(
         {
             **_USED,

@@ -5,7 +5,7 @@ Only people need these, so that the bytes are read as an outsider reads them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from virtviz.ring.packed import OFFSET
 from virtviz.ring.packed_device import PackedDevice
@@ -43,7 +43,7 @@ def dpdk_words_of(ring: DpdkRing) -> Mapping[str, object]:
     if isinstance(ring, SplitDevice):
         return _dpdk_split(ring)
     assert isinstance(ring, PackedDevice), ring
-    return {**_packed_device(ring), "unasked": _UNASKED if ring.event_idx else ""}
+    return _packed_device(ring)
 
 
 def place_in_words(off_wrap: int) -> str:
@@ -148,8 +148,6 @@ def _packed_device(ring: PackedDevice) -> Mapping[str, object]:
 
 # DPDK
 
-_UNASKED: Final = " (the first time the library does not even ask)"
-
 
 def _dpdk_split(ring: SplitDevice) -> Mapping[str, object]:
     mine = ring.cells
@@ -160,5 +158,4 @@ def _dpdk_split(ring: SplitDevice) -> Mapping[str, object]:
         "next": mine.last_avail_idx,
         "used": mine.last_used_idx,
         "wish": f"{'used_event' if ring.event_idx else 'avail.flags'} {ring.memory.u16[at // 2]}",
-        "unasked": _UNASKED if ring.event_idx else "",
     }

@@ -249,17 +249,27 @@ class GiveBack(VhostUserRoutine):
         spec="2.7.7.2",
         text={
             "call": (
-                "By its {wish}, the guest wants to hear of what was just published{unasked}: a process has to ask the "
-                "kernel for that, by write() to the call eventfd."
+                "By its {wish}, the guest wants to hear of what was just published: a process has to ask the kernel "
+                "for that, by write() to the call eventfd."
+            ),
+            "unasked": (
+                "It is the first time since the set-up: the library does not compare the guest's {wish} with anything "
+                "yet, and calls, by write() to the call eventfd."
             ),
             "no call": "By its {wish}, the guest need not hear of what was just published: no system call.",
         },
-        to={"call": call("call_guest", "given_back"), "no call": goto("given_back")},
+        to={
+            "call": call("call_guest", "given_back"),
+            "unasked": call("call_guest", "given_back"),
+            "no call": goto("given_back"),
+        },
         cost="ring cold",
         cause="system call",
     )
     def check_call(self, me: Context) -> str:
-        return "call" if self.ring.interrupt_wanted() else "no call"
+        unasked = self.ring.calls_unasked()
+        wanted = self.ring.interrupt_wanted()
+        return "unasked" if unasked else "call" if wanted else "no call"
 
 
 class DequeueBurst(GiveBack):

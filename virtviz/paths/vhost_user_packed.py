@@ -1,8 +1,8 @@
 """A vhost-user port of OVS-DPDK over packed rings: what its routines do and say otherwise than over split ones.
 
-There is no avail.idx and no list of heads: the library goes by the flags of the descriptors. What it has sent it returns
-while the burst is still being taken, all but the first, whose flags it stores last. What it has filled it returns four
-slots at a time. In either case it asks once, at the end, whether the guest wants a call.
+There is no avail.idx and no list of heads: the library goes by the flags of the descriptors. What it has sent it
+returns while the burst is still being taken, all but the first, whose flags it stores last. What it has filled it
+returns four slots at a time. In either case it asks once, at the end, whether the guest wants a call.
 
 Source: DPDK lib/vhost/virtio_net.c (virtio_dev_tx_packed, virtio_dev_rx_packed), lib/vhost/vhost.h
 (vhost_vring_call_packed).
@@ -147,7 +147,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
 
     def read_avail_idx(self, me: Context) -> str:
         """Count what is there, and begin with the first buffer."""
-        found = super().read_avail_idx(me)
+        found = str(super().read_avail_idx(me))
         if found == "new":
             self._begin(me)
         return found
@@ -161,7 +161,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
         """Read the next descriptor; the first one's flags are looked at once more."""
         if not self.ring.cells.found and self.ring.look() == "empty":
             return "gone"
-        return super().read_desc(me)
+        return str(super().read_desc(me))
 
     def stay(self, problem: Problem) -> str:
         """Give back what was followed of a chain that leads nowhere, and end the burst."""
@@ -172,7 +172,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
 
     def copy_packet(self, me: Context) -> str:
         """Copy the packet; a buffer without a frame, or with too long a one, goes back at once."""
-        answer = super().copy_packet(me)
+        answer = str(super().copy_packet(me))
         if answer != COPIED:
             self.ring.return_sent()
         return answer
@@ -180,7 +180,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
     def note_used(self, me: Context) -> str:
         """Return the buffer just copied, and begin with the next."""
         self.ring.return_sent()
-        answer = super().note_used(me)
+        answer = str(super().note_used(me))
         if answer == "more":
             self._begin(me)
         return answer
@@ -216,7 +216,7 @@ class SendBatch(vhost_user_send.SendBatch):
                 "function": FILL,
                 "spec": "2.8.1",
                 "text": {
-                    "head": "Slot {next} has AVAIL at {avail_wrap}, like the driver's counter, and USED not: available.",
+                    "head": "Slot {next} has AVAIL at {avail_wrap}, as the driver's counter, and USED not: available.",
                     "none": (
                         "Slot {next} is not available, and {missing} bytes of this packet have no room: it is not "
                         "delivered, and neither is what comes after it in the batch."
@@ -300,9 +300,9 @@ class SendBatch(vhost_user_send.SendBatch):
         queue = self.q.cells
         if not queue.done:
             return "returned" if queue.packet > queue.before else "nothing"
-        return super().write_used(me)
+        return str(super().write_used(me))
 
-    def publish_used_idx(self, me: Context) -> str:  # type: ignore[override]
+    def publish_used_idx(self, me: Context) -> str:
         """Show what was returned, and go on with the batch if it is not done."""
         super().publish_used_idx(me)
         queue = self.q.cells

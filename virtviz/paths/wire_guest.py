@@ -232,6 +232,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         layouts = dict(zip(queues, (memory.rx_layout, memory.tx_layout), strict=True))
         change_class = ChangeWorld if parts.traffic.has_links else ChangeRing
         outside.start = change_class(state, outside.name, program, memory.region, layouts)
+    if world["begin"] == "running":
+        rx_driver.begin_awaiting()
     if not world.on("napi_tx"):
         tx_driver.begin_silenced()
     return Guest(

@@ -181,6 +181,10 @@ class DpdkDevice(SplitDevice):
 
     publish = publish_used_idx
 
+    def calls_unasked(self) -> bool:
+        """Say whether the next call comes whatever the guest wishes; see `DpdkRing`."""
+        return self.event_idx and not self.cells.signalled_used_valid
+
     # Kicks
 
     def never_ask_for_kicks(self) -> None:
@@ -193,3 +197,14 @@ class DpdkDevice(SplitDevice):
         if not self.event_idx:
             words[self._used_flags] = VIRTQ_USED_F_NO_NOTIFY
         self.cells.used_flags = VIRTQ_USED_F_NO_NOTIFY
+
+    def stop_asking(self, memory: Port) -> bool:
+        """Say for good that no kick is wanted, by way of another thread; see `DpdkRing`."""
+        self.cells.used_flags = VIRTQ_USED_F_NO_NOTIFY
+        if not self.event_idx:
+            memory.u16[self._used_flags] = VIRTQ_USED_F_NO_NOTIFY
+        return not self.event_idx
+
+    def base(self) -> int:
+        """Give the index of the next entry to be taken."""
+        return self.cells.last_avail_idx

@@ -27,6 +27,7 @@ from virtviz.ring.packed import DESC_BYTES, TURN, USED, is_available
 from virtviz.ring.packed_device import PackedDevice, PackedDeviceCells
 from virtviz.ring.verdicts import NAMES
 from virtviz.spec.virtio import (
+    RING_EVENT_FLAGS_DESC,
     RING_EVENT_FLAGS_DISABLE,
     VIRTQ_DESC_F_INDIRECT,
     VIRTQ_DESC_F_NEXT,
@@ -220,9 +221,25 @@ class DpdkPackedDevice(PackedDevice):
             return super().interrupt_wanted()
         return self._read_event(self.layout.driver_event)[1] != RING_EVENT_FLAGS_DISABLE
 
+    def calls_unasked(self) -> bool:
+        """Say whether the next call comes whatever place the guest wishes it at; see `DpdkRing`."""
+        first = self.event_idx and not self.cells.signalled_used_valid
+        return first and self._u16[self.layout.driver_event // 2 + 1] == RING_EVENT_FLAGS_DESC
+
     # Kicks
 
     def never_ask_for_kicks(self) -> None:
         """Leave memory as it is once the device is new and polled (vhost_enable_notify_packed, enable = 0)."""
         self.region.plain_u16[self._event_flags] = RING_EVENT_FLAGS_DISABLE
         self.cells.kicks_off = 1
+
+    def stop_asking(self, memory: Port) -> bool:
+        """Say for good that no kick is wanted, by way of another thread; see `DpdkRing`."""
+        self.cells.kicks_off = 1
+        memory.u16[self._event_flags] = RING_EVENT_FLAGS_DISABLE
+        return True
+
+    def base(self) -> int:
+        """Give the next slot to take, and from bit 16 the next to return, each with its wrap counter above it."""
+        mine = self.cells
+        return mine.next_avail | mine.avail_wrap << 15 | (mine.next_used | mine.used_wrap << 15) << 16

@@ -419,6 +419,13 @@ class PackedDriver(Driver):
             self._u16[self._off_wrap] = slot | wrap << 15
         return self.event_idx
 
+    def begin_awaiting(self) -> None:
+        """Begin where a driver is that has polled for the first time, found nothing, and waits for what comes."""
+        if self.event_idx:
+            self.cells.event_flags_shadow = RING_EVENT_FLAGS_DESC
+            self.place_event()
+            self._u16[self._event_flags] = RING_EVENT_FLAGS_DESC
+
     def begin_silenced(self) -> None:
         """Begin where a driver is that no longer wants interrupts, once its very first has come.
 

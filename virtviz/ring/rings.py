@@ -149,6 +149,10 @@ class DriverRing(Protocol):
         """While callbacks are on, ask again after each buffer taken back."""
         ...
 
+    def begin_awaiting(self) -> None:
+        """Begin where a driver is that has polled for the first time, found nothing, and waits for what comes."""
+        ...
+
     def begin_silenced(self) -> None:
         """Begin where a driver is that no longer wants interrupts, once its very first has come."""
         ...
@@ -311,12 +315,24 @@ class DpdkRing(DeviceRing, Protocol):
         """Read memory: answers how many buffers a burst of at most so many would be about."""
         ...
 
+    def calls_unasked(self) -> bool:
+        """Say whether the next call comes whatever the guest wishes: with event indices, the first."""
+        ...
+
     def give_up(self) -> None:
         """Deal with a chain that cannot be followed, in a queue whose buffers are sent."""
         ...
 
     def never_ask_for_kicks(self) -> None:
         """Leave memory as it is once the device is new and polled."""
+        ...
+
+    def stop_asking(self, memory: Port) -> bool:
+        """Say for good that no kick is wanted, by way of another thread; answers whether memory was written."""
+        ...
+
+    def base(self) -> int:
+        """Give how far the ring has come, as VHOST_USER_GET_VRING_BASE answers it."""
         ...
 
     def peek_next_address(self) -> int:

@@ -330,6 +330,9 @@ class SplitDriver(Driver):
             if not self.event_idx:
                 self._u16[self._avail_flags] = mine.avail_flags_shadow
 
+    def begin_awaiting(self) -> None:
+        """Do nothing: used_event, or the flags, are as they are where a driver waits; see `SplitLayout.begin_at`."""
+
     def begin_silenced(self) -> None:
         """Begin where a driver is that no longer wants interrupts, once its very first has come."""
         self.cells.avail_flags_shadow = self.cells.event_triggered = 1

@@ -157,6 +157,7 @@ DPDK_VIRTQUEUE = dpdk("drivers/net/virtio/virtqueue.h")
 DPDK_IXGBE = dpdk("drivers/net/intel/ixgbe/ixgbe_rxtx.c")
 
 # QEMU
+QEMU_RCU = qemu("include/qemu/rcu.h")
 QEMU_VIRTIO = qemu("hw/virtio/virtio.c")
 QEMU_VIRTIO_NET = qemu("hw/net/virtio-net.c")
 QEMU_VIRTIO_PCI = qemu("hw/virtio/virtio-pci.c")

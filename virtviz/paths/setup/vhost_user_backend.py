@@ -15,7 +15,6 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.setup.vhost_user_socket import ASKS, NEED_REPLY, REPLY_ACK, WITH_FD, Request
 from virtviz.spec.citation import DPDK_VHOST_USER, OVS_NETDEV_DPDK
-from virtviz.spec.virtio import VIRTQ_USED_F_NO_NOTIFY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.pmd import RxQueue
     from virtviz.paths.setup.vhost_user_socket import Socket
-    from virtviz.ring.dpdk_device import DpdkDevice
+    from virtviz.ring.rings import DpdkRing
 
 FIRST_FD = 40
 RINGS = 2
@@ -117,7 +116,7 @@ class BackendLoop(Routine):
         place: Place,
         socket: Socket,
         device: VhostUserDevice,
-        rings: Sequence[DpdkDevice],
+        rings: Sequence[DpdkRing],
         memory: Port,
         receive: Routine,
         answer: Routine,
@@ -218,7 +217,7 @@ class BackendLoop(Routine):
             return REPLY_ACK
         # Asking how far it came also stops the ring.
         self.mine.kick[index] = self.mine.running = 0
-        return self.rings[index].cells.last_avail_idx
+        return self.rings[index].base()
 
     def _note(self, request: Request, value: int) -> None:
         """Note what is about the device as a whole."""
@@ -256,12 +255,7 @@ class BackendLoop(Routine):
         to={"flag": goto("next_ring"), "index": goto("next_ring")},
     )
     def stop_kicks(self, me: Context) -> str:
-        ring = self.rings[self.mine.ring]
-        ring.cells.used_flags = VIRTQ_USED_F_NO_NOTIFY
-        if ring.event_idx:
-            return "index"
-        self.memory.write(ring.layout.used_flags, VIRTQ_USED_F_NO_NOTIFY.to_bytes(2, "little"))
-        return "flag"
+        return "flag" if self.rings[self.mine.ring].stop_asking(self.memory) else "index"
 
     @op(
         "CP.7.7",
