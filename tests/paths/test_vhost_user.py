@@ -340,7 +340,6 @@ def test_the_switch_follows_the_path():
         ({"path": "vhost-user", "far_port": "veth"}, "far_port", "set far_port=nic"),
         ({"path": "vhost-user", "ioeventfd": "off"}, "ioeventfd", "ioeventfd=on"),
         ({"path": "vhost-user", "store_buffer": "on", "vms": 2}, "store_buffer", "vms=1"),
-        ({"path": "vhost-user", "queues": 2}, "queues", "set queues=1"),
         ({"path": "vhost-user", "tunnel": "vxlan"}, "tunnel", "set tunnel=none"),
     ],
 )

@@ -225,8 +225,6 @@ def _of_guests(world: World) -> Iterable[tuple[str, str]]:
 def _of_dpdk(world: World) -> Iterable[tuple[str, str]]:
     """The same for vhost-user, whose other end is OVS-DPDK and nothing else."""
     by_socket, by_pmd = world["path"] == "vhost-user", world["switch"] == "ovs-dpdk"
-    if by_socket and world.number("queues") > 1:
-        yield ("queues", "a vhost-user port has one queue pair here; set queues=1, or path=vhost-net")
     if by_socket and not by_pmd:
         yield (
             "switch",

@@ -141,7 +141,7 @@ class PmdLoop(Routine):
             ),
         },
         to=call_any("receive", "next_queue"),
-        milestone={"vhost-user0": "backend-awake", "vhost-user1": "backend-awake"},
+        milestone={"dpdk0": "", "": "backend-awake"},
         guard="finds_something",
         cost="pmd poll",
     )

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.tap import Tap
     from virtviz.paths.wire_guest import Guest
-    from virtviz.paths.wire_vhost_user import VhostUserBackend
+    from virtviz.paths.wire_vhost_user import VhostUserPair
     from virtviz.ring.rings import Layout
 
 LIBVIRTD = Place("libvirtd", Domain.HOST_USER, "libvirtd")
@@ -101,7 +101,7 @@ class PowerOn:
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
 
-    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair | VhostUserBackend) -> None:
+    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair | VhostUserPair) -> None:
         self.parts, self.guest, self.backend = parts, guest, backend
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"

@@ -42,7 +42,8 @@ class PowerOnWithVhostUser(PowerOn):
         self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
         offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
         self.served = VhostUserDevice(parts.state, port.name, offer)
-        super().__init__(parts, port.guest, port)
+        (pair,) = port.pairs
+        super().__init__(parts, pair.guest, pair)
         self._start_backend()
 
     def _name_port(self) -> str:
@@ -117,7 +118,7 @@ class PowerOnWithVhostUser(PowerOn):
             Place(port.name, Domain.HOST_USER, "vhost-user port"),
             self.socket,
             self.served,
-            (port.rx_device, port.tx_device),
+            [ring for pair in port.pairs for ring in (pair.rx_device, pair.tx_device)],
             parts.port(thread, self.guest.memory.region),
             vhost_user_socket.ReceiveMessage(f"{EVENTS}.recvmsg", UNIX, self.socket),
             vhost_user_socket.SendAnswer(f"{EVENTS}.sendmsg", UNIX, self.socket),

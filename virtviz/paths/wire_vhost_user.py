@@ -1,6 +1,7 @@
 """Putting vhost-user and OVS-DPDK together: one polling thread that is both the device's side and the switch.
 
-Each virtual machine is behind a vhost-user port, the wire behind a network card that the same thread drives. Messages
+Each virtual machine is behind a vhost-user port, the wire behind a network card that the same thread drives. Of a port
+with several queue pairs the thread polls every transmit queue, but it fills only one receive queue, its own. Messages
 on the vhost-user socket set all this up (`wire_setup_vhost_user.py`); none is sent afterwards.
 """
 
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
+    from virtviz.paths.pmd import RxQueue
     from virtviz.paths.wire_guest import Guest
     from virtviz.ring.dpdk_packed_device import DpdkPackedDevice
     from virtviz.ring.rings import DeviceRing, DpdkRing, Layout
 
 PMD: Final = "pmd0"
+STATIC_TX_QID: Final = 1
+"""Into which queue of a port a polling thread sends, modulo how many there are. Each thread has a number of its own for
+that, and 0 is of the thread that does not poll (lib/dpif-netdev.c: pmd_alloc_static_tx_qid, create_dp_netdev)."""
 NIC: Final = "dpdk0"
 OVS_DPDK: Final = Place("ovs_dpdk", Domain.HOST_USER, "OVS-DPDK")
 CALLFD: Final = Place("callfd", Domain.HOST_KERNEL, "call eventfds")
@@ -48,30 +53,36 @@ def pmd_thread(parts: Parts) -> Thread:
     return next((thread for thread in parts.threads if thread.name == PMD), None) or parts.thread(PMD, cpu=0)
 
 
-class VhostUserBackend:
-    """A vhost-user port of OVS-DPDK for one queue pair.
+class VhostUserPair:
+    """The vhost library's part of a port: one queue pair.
+
+    Args:
+        parts: the world in the making.
+        guest: the vCPU whose queues they are.
+        port_name: the port's name.
 
     Attributes:
-        name: the port's.
+        name: the port's name, and behind it the pair's number where there are several.
         rx_device, tx_device: the device's side of the rings.
+        kicks, calls: eventfds of the receive and of the transmit queue.
     """
 
-    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
-        (guest,) = machine
+    def __init__(self, parts: Parts, guest: Guest, port_name: str) -> None:
         self.parts, self.guest = parts, guest
-        self.name = f"vhost-user{number}"
-        self.place = Place(self.name, Domain.HOST_USER, "vhost-user port")
         world, state, memory = parts.world, parts.state, guest.memory
+        several = world.number("queues") > 1
+        self.name = f"{port_name}.q{guest.number + 1}" if several else port_name
+        self.place = Place(port_name, Domain.HOST_USER, "vhost-user port")
         port = parts.port(pmd_thread(parts), memory.region)
         self.tx_device, self.rx_device = (
-            self._make_ring(port, memory.region, layout, f"{self.name}.{queue}.ring")
-            for queue, layout in (("transmitq1", memory.tx_layout), ("receiveq1", memory.rx_layout))
+            self._make_ring(port, memory.region, layout, f"{port_name}.{queue}.ring")
+            for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
         )
         if world["begin"] == "running":
             for device in (self.tx_device, self.rx_device):
                 device.never_ask_for_kicks()
         self.kicks, self.calls = (
-            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.vcpu.queues]
+            [state.add(kvm.EventfdCells, f"{guest.name}.{queue}.{use}") for queue in guest.queues]
             for use in ("kick", "call")
         )
 
@@ -94,11 +105,7 @@ class VhostUserBackend:
             start=world.number("queue.start"),
         )
 
-    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
-        """Give the device's side of the receive and of the transmit queue."""
-        return [(self.rx_device, self.tx_device)]
-
-    def kick_exits(self) -> list[list[Routine]]:
+    def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to: an exit for nobody."""
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         fast = self.parts.world.on("fast_mmio")
@@ -107,15 +114,13 @@ class VhostUserBackend:
         made: list[Routine] = []
         for queue, name in ((RX, guest.rx_name), (TX, guest.tx_name)):
             nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, name, self.kicks[queue])
-            enter = enter_guest(guest, "KICK.5", f"{guest.vcpu.queues[queue]}_kick", after)
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, queue, self.kicks[queue], nobody, enter))
-        return [made]
-
-    def config_load(self) -> None:
-        """Say that nothing ever changes in the device's configuration."""
+            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
+            index, kick = guest.index_of(queue), self.kicks[queue]
+            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, nobody, enter))
+        return made
 
     def queues(self, pmd: Pmd) -> tuple[VhostUserQueue, VhostUserQueue]:
-        """Make what the library keeps for the guest's transmit and for its receive queue."""
+        """Make what the library keeps for the transmit and for the receive queue."""
         parts, guest = self.parts, self.guest
         made = tuple(
             VhostUserQueue(
@@ -147,6 +152,35 @@ class VhostUserBackend:
         deliver = msi_delivery(self.parts, self.guest, f"{queue_name}.msi", queue_name, bit)
         irqfd = kvm_eventfd.Irqfd(f"{queue_name}.irqfd", KVM, self.calls[bit], deliver)
         return callfd.WriteCallfd(f"{queue_name}.call", CALLFD, queue_name, row, self.calls[bit], irqfd)
+
+
+class VhostUserBackend:
+    """A vhost-user port of OVS-DPDK.
+
+    Args:
+        parts: the world in the making.
+        machine: the virtual machine's vCPUs, each with a queue pair.
+        number: the machine's number, from 0.
+
+    Attributes:
+        name: the port's.
+        pairs: its queue pairs.
+    """
+
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        self.name = f"vhost-user{number}"
+        self.pairs = [VhostUserPair(parts, guest, self.name) for guest in machine]
+
+    def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
+        """Give the device's side of the receive and of the transmit queue, pair by pair."""
+        return [(pair.rx_device, pair.tx_device) for pair in self.pairs]
+
+    def kick_exits(self) -> list[list[Routine]]:
+        """Make, for each pair, what a store to each queue's notify address leads to."""
+        return [pair.kick_exits() for pair in self.pairs]
+
+    def config_load(self) -> None:
+        """Say that nothing ever changes in the device's configuration."""
 
 
 class PmdSwitch:
@@ -182,26 +216,34 @@ class PmdSwitch:
 
     def _wire(self, backends: Sequence[VhostUserBackend]) -> None:
         """Make everything the polling thread does."""
-        parts = self.parts
         nic, driver = self._card()
-        queues = [backend.queues(self.pmd) for backend in backends]
         receive: dict[str, Routine] = {}
-        for port, (backend, (tx, rx)) in enumerate(zip(backends, queues, strict=True)):
-            guest = backend.guest
-            receive[backend.name] = routine_kind(parts.world, DequeueBurst)(
-                f"{backend.name}.dequeue",
-                backend.place,
-                tx,
-                backend.call_guest(guest.tx_name, TX, "U-TX.8"),
-                self._process(backend.name, FROM_GUEST, port + 1),
-            )
-            self.outputs[backend.name] = routine_kind(parts.world, SendBatch)(
-                f"{backend.name}.send", backend.place, rx, backend.call_guest(guest.rx_name, RX, "U-RX.10"), port
-            )
+        polled: list[RxQueue] = []
+        for port, backend in enumerate(backends):
+            process = self._process(backend.name, FROM_GUEST, port + 1)
+            sends = []
+            for pair in backend.pairs:
+                tx, rx = pair.queues(self.pmd)
+                polled.append(tx)
+                receive[pair.name] = self._dequeue(pair, tx, process)
+                sends.append(self._send(pair, rx, port))
+            self.outputs[backend.name] = sends[STATIC_TX_QID % len(sends)]
         far = self.stations.far
         receive[NIC] = dpdk_nic.PollNic(f"{NIC}.receive", driver, nic, self.pmd, self._process(NIC, FROM_WIRE, far))
         self.outputs[NIC] = dpdk_nic.SendToNic(f"{NIC}.send", driver, nic, self.pmd, far - 1)
-        self.thread.start = PmdLoop(f"{PMD}.loop", OVS_DPDK, self.pmd, [*(tx for tx, _ in queues), nic], receive)
+        self.thread.start = PmdLoop(f"{PMD}.loop", OVS_DPDK, self.pmd, [*polled, nic], receive)
+
+    def _dequeue(self, pair: VhostUserPair, queue: VhostUserQueue, process: Routine) -> Routine:
+        """Make what takes bursts out of a guest's transmit queue."""
+        kind = routine_kind(self.parts.world, DequeueBurst)
+        call = pair.call_guest(queue.ring_name, TX, "U-TX.8")
+        return kind(f"{pair.name}.dequeue", pair.place, queue, call, process)
+
+    def _send(self, pair: VhostUserPair, queue: VhostUserQueue, port: int) -> Routine:
+        """Make what puts batches into a guest's receive queue."""
+        kind = routine_kind(self.parts.world, SendBatch)
+        call = pair.call_guest(queue.ring_name, RX, "U-RX.10")
+        return kind(f"{pair.name}.send", pair.place, queue, call, port)
 
     def _process(self, source: str, rows: Mapping[str, str], port: int) -> Routine:
         """Make what is done with the bursts that come from one port."""
