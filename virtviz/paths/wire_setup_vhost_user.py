@@ -42,14 +42,14 @@ class PowerOnWithVhostUser(PowerOn):
         self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
         offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
         self.served = VhostUserDevice(parts.state, port.name, offer)
-        super().__init__(parts, port.guest, port)
+        super().__init__(parts, [port.guest], [port])
         self._start_backend()
 
     def _name_port(self) -> str:
         return self.port.name
 
-    def _tap(self) -> Tap | None:
-        return None
+    def _taps(self) -> list[Tap]:
+        return []
 
     def _offer(self) -> int:
         return features.model_features(self.parts.world)
