@@ -85,7 +85,12 @@ class SendCommands(ProbeRoutine):
         self.notify = notify
         self.ring = ring
         self.page = page
-        self.commands = commands
+        self._commands = commands
+
+    @property
+    def commands(self) -> Sequence[Command]:
+        """What is to be sent, all of it."""
+        return self._commands
 
     @property
     def command(self) -> Command:
@@ -230,11 +235,11 @@ class SetPairs(SendCommands):
     """Say how many queue pairs are to be used: as many as there are CPUs, if the device has so many."""
 
     @property
-    def command(self) -> Command:
-        """The command being sent."""
+    def commands(self) -> Sequence[Command]:
+        """The one command."""
         pairs = min(self.cpus.online, self.cpus.pairs)
         head = bytes((VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET))
-        return Command(head + pairs.to_bytes(2, "little"), f"to use {pairs} queue pairs")
+        return (Command(head + pairs.to_bytes(2, "little"), f"to use {pairs} queue pairs"),)
 
 
 class FillAll(Routine):
