@@ -142,7 +142,9 @@ class Watcher:
             "kvm_create_vcpu": ["KVM_CREATE_VCPU"],
             "kvm_set_memory": ["KVM_SET_USER_MEMORY_REGION"],
             "kvm_set_routing": ["KVM_SET_GSI_ROUTING"],
-            "kvm_irqfd": [f"KVM_IRQFD fd={value} gsi={self.cell(f'qemu-4002.process.gsi[{index % self.queues}]')} ASSIGN"],
+            "kvm_irqfd": [
+                f"KVM_IRQFD fd={value} gsi={self.cell(f'qemu-4002.process.gsi[{index % self.queues}]')} ASSIGN"
+            ],
             "kvm_ioeventfd": [
                 f"KVM_IOEVENTFD addr={0xFEBFF000 + 4 * index:#x} len=0 fd={value} flags=0x0 (no datamatch) MMIO"
             ],

@@ -33,7 +33,7 @@ from virtviz.paths.setup import (
 )
 from virtviz.paths.setup.calls import make_calls, make_vhost_calls
 from virtviz.paths.setup.guest_open import OpenDevice, OpenDeviceInPairs
-from virtviz.paths.setup.guest_rebind import RebindingProgram
+from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
 from virtviz.paths.setup.qemu_start import (
     IdleMainLoop,
     QemuStart,
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.tap import Tap
+    from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_vhost_user import VhostUserBackend
     from virtviz.ring.rings import Layout
@@ -115,12 +116,17 @@ class PowerOn:
         parts: the world in the making, whose threads are wired for a run that begins later.
         guests: the virtual machine's vCPUs, each with its queue pair. The first one sets the device up.
         backends: by pair, what serves it.
+        flows: what the TAP remembers of flows; None if it has one queue.
     """
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
 
     def __init__(
-        self, parts: Parts, guests: Sequence[Guest], backends: Sequence[VhostPair | QemuPair | VhostUserBackend]
+        self,
+        parts: Parts,
+        guests: Sequence[Guest],
+        backends: Sequence[VhostPair | QemuPair | VhostUserBackend],
+        flows: TapFlows | None = None,
     ) -> None:
         self.parts, self.guests, self.backends = parts, guests, backends
         # What there is once for the machine, the first vCPU and its pair's back-end have.
@@ -157,6 +163,7 @@ class PowerOn:
             config=config,
             port_name=self.port_name,
             taps=self._taps(),
+            flows=flows,
             kicks=[kick for each in backends for kick in each.kicks],
             layouts=[
                 *(_split(layout) for each in guests for layout in (each.memory.rx_layout, each.memory.tx_layout)),
@@ -403,7 +410,11 @@ class PowerOn:
         """Let the program take the driver off the device and put it back."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         assert isinstance(guest.program, RebindingProgram)
-        open_again = guest_remove.OpenAgain(f"{name}.open_again", guest.driver_place, setup, refill)
+        open_class = guest_remove.OpenAgainInPairs if self.has_pairs else guest_remove.OpenAgain
+        open_again = open_class(f"{name}.open_again", guest.driver_place, setup, refill)
+        for other in self.guests[1:]:
+            assert isinstance(other.program, WaitingProgram)
+            other.program.resets = lambda: setup.cpus.resets
         guest.program.rebind = guest_remove.RemoveDriver(
             f"{name}.remove",
             pci,

@@ -558,7 +558,7 @@ class ProbeInPairs(Probe):
         "virtnet_probe",
         VIRTIO_NET,
         spec="5.1.2",
-        text="{loaded} pairs: so the control queue is number {control}, behind all of them, whether they are used or not.",
+        text="{loaded} pairs: so the control queue is number {control}, behind all of them, used or not.",
         to=goto("read_generation"),
     )
     def note_pairs(self, me: Context) -> None:

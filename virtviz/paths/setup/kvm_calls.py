@@ -24,7 +24,7 @@ FREE_VECTORS = (0x26,), (0x24, 0x23, 0x23, 0x23)
 
 
 def message_of(entry: int, cpus: int) -> tuple[int, int]:
-    """Give the CPU and the vector that Linux chooses for an entry of the MSI-X table, if it has chosen for those before.
+    """Give the CPU and the vector that Linux chooses for an entry of the MSI-X table, after those before it.
 
     It takes the CPU that has most vectors left, the first of several (kernel/irq/matrix.c, matrix_find_best_cpu), and
     the lowest of these vectors.

@@ -167,7 +167,7 @@ class ServeControlInPairs(ServeControl):
         spec="5.1.9.5",
         text={
             "done": "The command is about {class}. QEMU's device model does what it asks for, and vhost is not told.",
-            "pairs": "The command is about {class}: so many are to be used. QEMU notes it; the TAP has to be told as well.",
+            "pairs": "The command is about {class}: so many are to be used. QEMU notes it, and tells the TAP.",
         },
         to={"done": goto("write_answer"), "pairs": call("change_pairs", "write_answer")},
     )

@@ -289,7 +289,8 @@ class ResetDevice(_Registers):
             pci.desc[queue] = pci.avail[queue] = pci.used[queue] = 0
             self.setup.process.base[queue] = 0
         self.device.reset()
-        if not self.setup.vhosts[0].owner:
+        if self.setup.process.failed or not self.setup.vhosts[0].owner:
+            # Whoever vhost belongs to, the rings were QEMU's own to serve.
             for ring in self.setup.device_rings:
                 restart(ring)
 

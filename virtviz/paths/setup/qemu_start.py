@@ -575,8 +575,11 @@ class QemuStartWithVhost(QemuStart):
         "vhost_net_init",
         QEMU_VHOST_NET,
         text={
-            "": "vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's driver.",
-            "next": "This vhost device is open and has a worker. The next queue pair gets one of its own, as its own file.",
+            "": (
+                "vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's "
+                "driver."
+            ),
+            "next": "This vhost device has a worker. The next queue pair gets a TAP file and a vhost device, too.",
         },
         to={"done": goto("realize"), "next": goto("which_tap")},
         private=True,
@@ -605,7 +608,7 @@ class QemuStartInPairs(QemuStart):
         "virtio_net_set_multiqueue",
         QEMU_VIRTIO_NET,
         spec="5.1.9.5.6",
-        text="Like any machine it begins with a reset, and a device that was reset uses one pair of queues.",
+        text="The machine is reset before it begins, and a network device that was reset uses one queue pair.",
         to=call("set_pairs", "reset_header_length"),
         private=True,
     )

@@ -247,7 +247,7 @@ class FollowGuestInPairs(FollowGuest):
         "virtio_net_set_multiqueue",
         QEMU_VIRTIO_NET,
         spec="5.1.9.5.6",
-        text="With the features it is settled anew how many queue pairs are in use. Until the driver says more it is one.",
+        text="With the features it is settled anew how many queue pairs are in use: one, until the driver says more.",
         to=call("set_pairs", "adjust_header"),
         private=True,
     )
@@ -286,8 +286,8 @@ class SetQueuePairs(Routine):
         QEMU_VIRTIO_NET,
         spec="5.1.9.5.6",
         text={
-            "off": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is not among them: nothing may come by it (tap_disable).",
-            "on": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is one of them: frames may come by it now (tap_enable).",
+            "off": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is none of them: it is switched off (tap_disable).",
+            "on": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is one of them: it is switched on (tap_enable).",
             "done": "Pairs in use: {pairs}. Every queue of {tap} is switched on or off accordingly.",
         },
         to={"off": call("set_queue", "settle"), "on": call("set_queue", "settle"), "done": RETURN},
@@ -324,7 +324,7 @@ class ChangePairs(Routine):
         "virtio_net_disable_rss",
         QEMU_VIRTIO_NET,
         spec="5.1.9.5.6",
-        text="The driver leaves to the device which pair a frame comes by. A program for that (eBPF), if any, has to go.",
+        text="The driver leaves to the device which pair a frame comes by. A program for that (eBPF) would have to go.",
         to=call("set_steering", "leave_backend"),
         cause="ioctl(TUNSETSTEERINGEBPF)",
     )
@@ -336,7 +336,7 @@ class ChangePairs(Routine):
         "let the back-end go on",
         "virtio_net_set_status",
         QEMU_VIRTIO_NET,
-        text="Whoever serves the queues was started for all pairs at DRIVER_OK, and goes on: only the TAP is to be told.",
+        text="Whoever serves the queues was started for all pairs at DRIVER_OK, and goes on. Only the TAP is told.",
         to=goto("set_pairs"),
         private=True,
     )

@@ -490,7 +490,7 @@ class StartVhost(VhostSequence):
         text={
             "another": "The same for the next ring.",
             "next pair": "vhost serves this pair of queues. The next one has a vhost device of its own.",
-            "next pair, kicks first": "vhost serves this pair. Of the next one this QEMU (7.2) ties the kicks only now.",
+            "next pair, kicks first": "vhost serves this pair. This QEMU (7.2) ties the kicks of the next one now.",
             "started": (
                 "vhost serves both queues. QEMU will hear neither kicks nor frames; the control queue stays with it."
             ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.paths.kvm import EventfdCells
     from virtviz.paths.tap import Tap
+    from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.virtio_device.device import NetDevice
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_device import SplitDevice
@@ -363,6 +364,7 @@ class CpuCells(Cells):
         online: how many of these the first one has heard of.
         target: the CPU that a table entry's message is for.
         programs: 1 once programs may use the network.
+        resets: how often the driver was taken off the device and put back.
     """
 
     pairs: int = 1
@@ -370,6 +372,7 @@ class CpuCells(Cells):
     online: int = 1
     target: int = 0
     programs: int = 0
+    resets: int = 0
 
 
 @cells
@@ -396,6 +399,7 @@ class SetUp:
         kicks: the eventfds of the kicks themselves, by queue.
         port_name: the name that the TAP has, or the vhost-user port.
         taps: the queues of the TAP; none under vhost-user.
+        flows: what the TAP remembers of flows; None if it has one queue.
         layouts: where the guest puts its queues.
         device_rings: the device's side of the data queues, two for each pair.
         device: the device model, as far as commands and the configuration go.
@@ -414,6 +418,7 @@ class SetUp:
         config: Region,
         port_name: str,
         taps: Sequence[Tap],
+        flows: TapFlows | None,
         kicks: Sequence[EventfdCells],
         layouts: Sequence[SplitLayout],
         device_rings: Sequence[SplitDevice],
@@ -433,6 +438,9 @@ class SetUp:
         self.config = config
         self.port_name = port_name
         self.taps = taps
+        self.flows = flows
+        if flows is not None:
+            flows.count_off = lambda: sum(file.detached for file in self.tun_files if isinstance(file, TunFileCells))
         self.kicks = kicks
         self.layouts = layouts
         self.device_rings = device_rings

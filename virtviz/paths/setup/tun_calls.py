@@ -78,7 +78,7 @@ class SetIff(KernelCall):
                 "CAP_NET_ADMIN."
             ),
             "another": (
-                "{tap} may have several queues (IFF_MULTI_QUEUE), so one more file can be tied to it: its {ordinal} queue."
+                "{tap} may have several queues (IFF_MULTI_QUEUE): one more file is tied to it, its {ordinal} queue."
             ),
         },
         to={"made": RETURN, "attached": RETURN, "another": RETURN},
@@ -195,7 +195,7 @@ class SetQueue(KernelCall):
         "tun_set_queue",
         TUN,
         text={
-            "off": "IFF_DETACH_QUEUE: {tap} gives no frames to its {ordinal} queue any more. The file stays its own.",
+            "off": "IFF_DETACH_QUEUE: {tap} gives its {ordinal} queue no frames any more, and forgets the flows there.",
             "on": "IFF_ATTACH_QUEUE: {tap} may put frames into its {ordinal} queue from now on.",
         },
         to={"off": RETURN, "on": RETURN},
@@ -204,8 +204,11 @@ class SetQueue(KernelCall):
     def tun_set_queue(self, me: Context) -> str:
         file = self.setup.tun_files[self.setup.sequence.argument]
         assert isinstance(file, TunFileCells)
-        is_off = self.setup.arguments.value == IFF_DETACH_QUEUE
+        setup = self.setup
+        is_off = setup.arguments.value == IFF_DETACH_QUEUE
         file.detached = int(is_off)
+        if is_off and setup.flows is not None:
+            setup.flows.forget(setup.sequence.argument)
         return "off" if is_off else "on"
 
 

@@ -1,7 +1,7 @@
-"""The vCPUs' threads from their first step to the guest's drivers: rows CP.8.9 to 12, and CP.8.13 to 15 for further ones.
+"""The vCPUs' threads from their first step to the guest's drivers: rows CP.8.9 to 12; for further ones CP.8.13 to 15.
 
-A machine begins with one CPU. The others exist, and their threads have called KVM_RUN; but in there they sleep until the
-first CPU, whose kernel knows of them from the firmware's tables, starts them with two messages of its APIC.
+A machine begins with one CPU. The others exist, and their threads have called KVM_RUN; but in there they sleep until
+the first CPU, whose kernel knows of them from the firmware's tables, starts them with two messages of its APIC.
 
 Source: Linux 6.12 arch/x86/kernel/smpboot.c (wakeup_secondary_cpu_via_init, start_secondary), kernel/cpu.c (cpu_up);
 arch/x86/kvm/x86.c (kvm_arch_vcpu_ioctl_run), arch/x86/kvm/lapic.c (__apic_accept_irq, kvm_apic_accept_events).
@@ -172,8 +172,8 @@ class BootAll(Boot):
         "wakeup_secondary_cpu_via_init",
         X86_SMPBOOT,
         text=(
-            "Firmware's tables speak of another CPU, number {cpu}. The kernel stores INIT for it to its own APIC's command "
-            "register."
+            "Firmware's tables speak of another CPU, number {cpu}. The kernel stores INIT for it to the command "
+            "register of its own APIC."
         ),
         to=call_any("send", "send_startup"),
         cause="store to the APIC's command register",
