@@ -15,6 +15,7 @@ from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
 from virtviz.paths.knobs import make_world
 from virtviz.paths.setup.features import GUEST_NEEDS
+from virtviz.paths.setup.kvm_calls import message_of
 from virtviz.paths.setup.state import HVA_BASE
 from virtviz.paths.traffic import Reset
 from virtviz.spec.virtio import Feature
@@ -30,6 +31,14 @@ WORLDS = {
     "vhost fails in an older QEMU": {"vhost_start": "fails", "qemu_version": "7.2"},
     "halted": {"vcpu": "halted", "switch": "bridge"},
     "vhost-user": {"path": "vhost-user"},
+    "two pairs": {"queues": 2},
+    "two pairs, halted": {"queues": 2, "vcpu": "halted", "cpu": "amd", "apicv": "off", "switch": "bridge"},
+    "four pairs": {"queues": 4},
+    "three pairs by hand": {"queues": 3, "launcher": "hand", "qemu_version": "7.2"},
+    "four pairs in QEMU": {"queues": 4, "path": "virtio-qemu"},
+    "two pairs, no vhost-net": {"queues": 2, "vhost_start": "missing"},
+    "two pairs, vhost fails": {"queues": 2, "vhost_start": "fails"},
+    "two pairs, vhost fails in an older QEMU": {"queues": 2, "vhost_start": "fails", "qemu_version": "7.2"},
 }
 
 
@@ -59,22 +68,37 @@ def test_the_ways_of_the_packets_are_those_of_a_run_that_begins_later(name):
         assert ways[0] == ways[1]
 
 
-def test_what_arrives_at_vhost_is_what_the_guest_wrote():
-    found = world("vhost")
-    vm = found.vm
-    for index, layout in enumerate((vm.rx_layout, vm.tx_layout)):
+@pytest.mark.parametrize(
+    ("name", "vectors"),
+    [
+        ("vhost", [0x27, 0x28]),
+        ("two pairs", [0x24, 0x24, 0x25, 0x25]),
+        ("three pairs by hand", [0x23, 0x24, 0x24, 0x24, 0x25, 0x25]),
+    ],
+)
+def test_what_arrives_at_vhost_is_what_the_guest_wrote(name, vectors):
+    found = world(name)
+    layouts = [layout for pair in found.vm.pairs for layout in (pair.rx_layout, pair.tx_layout)]
+    for queue, (layout, vector) in enumerate(zip(layouts, vectors, strict=True)):
+        # There is a vhost device for each pair, which numbers its rings 0 and 1.
+        pair, ring = divmod(queue, 2)
+        more = f".q{pair + 1}" if pair else ""
+        vhost = {
+            part: found.cell(f"qemu-4002.vhost_net{more}.{part}[{ring}]")
+            for part in ("desc", "avail", "used", "num", "kick", "call", "backend")
+        }
         for part in ("desc", "avail", "used"):
             wrote = getattr(layout, part)
-            assert found.cell(f"vm1.virtio_pci.{part}[{index}]") == wrote
-            assert found.cell(f"qemu-4002.vhost_net.{part}[{index}]") == HVA_BASE + wrote
-        assert found.cell(f"qemu-4002.vhost_net.num[{index}]") == layout.size
-        kick, call = (found.cell(f"qemu-4002.process.{use}[{index}]") for use in ("kick", "call"))
-        assert found.cell(f"vm1.kvm_vm.ioeventfds[{index}]") == found.cell(f"vm1.kvm_vm.ports[{index}]") == kick
-        assert found.cell(f"vm1.kvm_vm.irqfds[{index}]") == found.cell(f"qemu-4002.vhost_net.call[{index}]") == call
-        assert found.cell(f"qemu-4002.vhost_net.kick[{index}]") == kick
-        assert found.cell(f"qemu-4002.vhost_net.backend[{index}]") == found.cell("qemu-4002.process.tap_fd")
+            assert found.cell(f"vm1.virtio_pci.{part}[{queue}]") == wrote
+            assert vhost[part] == HVA_BASE + wrote
+        assert vhost["num"] == layout.size
+        kick, call = (found.cell(f"qemu-4002.process.{use}[{queue}]") for use in ("kick", "call"))
+        assert found.cell(f"vm1.kvm_vm.ioeventfds[{queue}]") == found.cell(f"vm1.kvm_vm.ports[{queue}]") == kick
+        assert found.cell(f"vm1.kvm_vm.irqfds[{queue}]") == vhost["call"] == call
+        assert vhost["kick"] == kick
+        assert vhost["backend"] == found.cell(f"qemu-4002.process{more}.tap_fd")
         # The vector that the guest put into the table is the one that the route stands for.
-        assert found.cell(f"vm1.kvm_vm.routed[{index}]") == 0x27 + index
+        assert found.cell(f"vm1.kvm_vm.routed[{queue}]") == vector
 
 
 def test_the_walk_of_the_capabilities_finds_what_they_say():
@@ -220,13 +244,123 @@ def test_commands_of_the_control_queue_go_to_qemu_and_are_answered():
     assert ("read_answer", "refused") not in world("vhost").ops()
 
 
+def before(found, op):
+    """Give the steps before the first of an op, and those from it on."""
+    steps = found.steps()
+    at = next(n for n, step in enumerate(steps) if step.op == op)
+    return steps[:at], steps[at:]
+
+
+PAIRS = [name for name in WORLDS if "queues" in WORLDS[name]]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_pair_has_a_file_of_the_tap_a_vhost_device_a_worker_and_a_vcpu(name):
+    found, pairs = world(name), int(WORLDS[name]["queues"])
+    files = ["qemu-4002.process", *(f"qemu-4002.process.q{pair + 1}" for pair in range(1, pairs))]
+    for use in ("tap_fd", "vcpu_fd") + (("vhost_fd",) if found.cell("qemu-4002.process.vhost_fd") else ()):
+        assert len({found.cell(f"{file}.{use}") for file in files}) == pairs
+    steps = found.steps()
+    flags = [w.new for s in steps if s.op in ("make_tap", "ask_for_tap") for w in s.writes if w.field.endswith("value")]
+    assert all(flag & 0x0100 for flag in flags), "IFF_MULTI_QUEUE"
+    for op in ("tun_set_iff", "kvm_create_vcpu"):
+        assert [step.op for step in steps].count(op) == pairs
+    begun = [step.thread for step in steps if step.op == "begin" and step.row == "CP.6.2"]
+    assert begun == [f"vhost-4002.q{pair + 1}" for pair in range(pairs)] or not found.cell("qemu-4002.process.vhost_fd")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_device_begins_with_one_pair_and_the_driver_asks_for_the_others(name):
+    found, pairs = world(name), int(WORLDS[name]["queues"])
+    early, late = before(found, "say_driver_ok")
+    assert [step.outcome for step in early if step.op == "tun_set_queue"] == ["off"] * (pairs - 1)
+    assert [step.outcome for step in late if step.op == "tun_set_queue"] == ["on"] * (pairs - 1)
+    assert found.cell("vm1.cpus.pairs") == found.cell("vm1.cpus.online") == pairs
+    assert found.cell("qemu-4002.net0.pairs") == pairs
+    assert ("read_answer", "refused") not in found.ops()
+
+
+def test_the_command_to_use_several_pairs_is_a_heavy_exit_and_starts_no_vhost_anew():
+    steps = world("two pairs").steps()
+    at = next(n for n, step in enumerate(steps) if step.op == "kick" and step.row == "CP.4.3")
+    following = [step.op for step in steps[at : at + 26]]
+    wanted = ["return_to_qemu", "carry_out", "tun_set_ebpf", "tun_set_queue", "release_lock", "await_answer"]
+    places = [following.index(op) for op in wanted]
+    assert places == sorted(places)
+    note = next(step for step in steps[at:] if step.op == "note_access")
+    # Queue 4, behind those of both pairs.
+    assert {write.field.rpartition(".")[2]: write.new for write in note.writes}["address"] == 0xFEBFF010
+    assert not [step.op for step in steps[at:] if step.op.startswith("vhost_")]
+    assert {step.thread for step in steps if step.op == "tun_set_ebpf"} == {"vm1.vcpu0"}
+
+
+def test_all_vhost_devices_are_started_inside_the_one_store_of_driver_ok():
+    early, late = before(world("four pairs"), "say_driver_ok")
+    inside = [step.op for step in late[: next(n for n, step in enumerate(late) if step.op == "how_many_pairs")]]
+    assert inside.count("vhost_net_set_backend") == 8
+    assert inside.count("vhost_set_mem_table") == 4
+    assert inside.index("kvm_ioeventfd_port") < inside.index("kvm_irqfd") < inside.index("vhost_set_features")
+    assert "vhost_net_set_backend" not in [step.op for step in early]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_further_cpu_runs_nothing_before_the_first_one_has_started_it(name):
+    steps = world(name).steps()
+    for vcpu in range(1, int(WORLDS[name]["queues"])):
+        sent = [s.n for s in steps if s.op == "accept" and f"vcpu{vcpu}" in s.text]
+        mine = [s for s in steps if s.thread == f"vm1.vcpu{vcpu}"]
+        first = next(s.n for s in mine if s.domain.startswith("guest"))
+        assert len(sent) == 2
+        assert sent[1] < next(s.n for s in mine if s.op == "take_startup") < first
+        # Nor does its program before the interface is up.
+        assert next(s.n for s in steps if s.op == "up") < next(s.n for s in mine if s.op == "start_program")
+
+
+@pytest.mark.parametrize("settings", [{}, {"path": "virtio-qemu"}, {"store_buffer": "on"}])
+def test_a_ping_on_the_second_vcpu_leaves_the_rings_as_in_a_run_that_begins_later(settings):
+    ping = [Item(vcpu=1), Item(outgoing=False, answers=0, vcpu=1)]
+    early, later = (Driven(ping, more, {"queues": 2}, settings).run() for more in (BEGIN, {}))
+    for one, other in zip(early.vm.pairs, later.vm.pairs, strict=True):
+        for side in ("rx_layout", "tx_layout"):
+            layout = getattr(one, side)
+            assert layout == getattr(other, side)
+            rings = [bytes(run.vm.memory.bytes[layout.desc : layout.end]) for run in (early, later)]
+            assert rings[0] == rings[1]
+        for ring in ("rx_driver", "tx_driver", "rx_device", "tx_device"):
+            mine, theirs = getattr(one, ring).cells, getattr(other, ring).cells
+            for field in ("last_avail_idx", "last_used_idx", "avail_idx_shadow", "num_free"):
+                assert getattr(mine, field, 0) == getattr(theirs, field, 0)
+    for at in range(4096):
+        assert early.cell(f"tap0.flows.queues[{at}]") == later.cell(f"tap0.flows.queues[{at}]")
+    assert early.cell("tap0.file.q2.detached") == 0
+
+
+def test_of_the_cpus_the_one_with_most_free_vectors_is_interrupted():
+    assert [message_of(entry, 1) for entry in range(3)] == [(0, 0x26), (0, 0x27), (0, 0x28)]
+    # As recorded: the configuration's on CPU 1, the queues' in turn.
+    assert [message_of(entry, 2) for entry in range(5)] == [(1, 0x23), (0, 0x24), (1, 0x24), (0, 0x25), (1, 0x25)]
+    assert [message_of(entry, 4)[0] for entry in range(8)] == [1, 2, 3, 0, 1, 2, 3, 0]
+
+
 @cache
 def reset(**settings):
     """Ping, take the driver off and put it back, ping again."""
     return Driven([*PING, Reset(), Item(), Item(outgoing=False, answers=2)], BEGIN, settings).run()
 
 
-@pytest.mark.parametrize("settings", [{}, {"path": "virtio-qemu"}, {"profile": "recorded"}, {"features": "none"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"path": "virtio-qemu"},
+        {"profile": "recorded"},
+        {"features": "none"},
+        {"vhost_start": "fails"},
+        {"queues": 2},
+        {"queues": 2, "vhost_start": "fails", "qemu_version": "7.2"},
+        {"queues": 3, "path": "virtio-qemu", "store_buffer": "on"},
+    ],
+)
 def test_frames_flow_again_after_a_reset(settings):
     found = reset(**settings)
     assert found.simulation.dropped() == {}
@@ -249,8 +383,31 @@ def test_the_device_stops_before_any_memory_is_freed_and_starts_with_what_it_is_
     assert bases == [1, 1]
 
 
-def test_a_reset_is_undone_exactly():
-    found = reset()
+@pytest.mark.parametrize("settings", [{}, {"path": "virtio-qemu"}, {"store_buffer": "on"}, {"queues": 4}])
+def test_with_several_pairs_the_programs_on_other_vcpus_wait_for_a_reset(settings):
+    def ping(at, vcpu):
+        return [Item(vcpu=vcpu), Item(outgoing=False, answers=at, vcpu=vcpu)]
+
+    found = Driven([*ping(0, 1), *ping(2, 0), Reset(), *ping(4, 1), *ping(6, 0)], BEGIN, {"queues": 2}, settings).run()
+    assert found.simulation.dropped() == {}
+    steps = found.steps()
+    at = {(step.packet, step.milestone): step.n for step in steps if step.milestone}
+    unbound, back = (next(step.n for step in steps if step.op == op) for op in ("unbind", "up_again"))
+    for packet in (2, 4):
+        assert at[packet, "received"] < unbound
+    for packet in (5, 7):
+        assert at[packet, "sent"] > back
+    for packet in (6, 8):
+        assert at[packet, "received"] > back
+    # The device had gone back to one pair, and was told again to use all.
+    switched = [step.outcome for step in steps if step.op == "tun_set_queue" and step.n > unbound]
+    further = int(settings.get("queues", 2)) - 1
+    assert switched == ["off"] * further + ["on"] * further
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_a_reset_is_undone_exactly(queues):
+    found = reset(queues=queues)
     machine, end = found.machine, found.machine.digest()
     machine.seek(0)
     machine.seek(machine.length)
@@ -309,7 +466,7 @@ def rows_on_the_page():
 
 def test_the_rows_of_a_set_up_are_those_on_its_page():
     happened = set()
-    for found in (*map(world, WORLDS), reset(), Driven(PING, BEGIN, {"refuse_features": "on"}).run()):
+    for found in (*map(world, WORLDS), reset(), reset(queues=2), Driven(PING, BEGIN, {"refuse_features": "on"}).run()):
         happened |= {step.row for step in found.steps() if step.row.startswith("CP.")}
     assert happened == rows_on_the_page()
 
@@ -327,6 +484,7 @@ def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
     ("settings", "words"),
     [
         ({"begin": "power-on", "vms": 2}, "one virtual machine at a time"),
+        ({"begin": "power-on", "path": "vhost-user", "queues": 2}, "one queue pair"),
         ({"begin": "power-on", "queue.start": 5}, "begins at 0"),
         ({"refuse_features": "on"}, "begin=power-on"),
         ({"vhost_start": "fails"}, "begin=power-on"),

@@ -167,8 +167,6 @@ def _of_power_on(world: World) -> Iterable[tuple[str, str]]:
         yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
     if world["guest"] != "kernel":
         yield ("begin", "from power-on the kernel's own driver can be followed; set guest=kernel, or begin=running")
-    if world.number("queues") > 1:
-        yield ("begin", "from power-on one queue pair can be followed; set queues=1, or begin=running")
     if world.number("vms") > 1:
         yield ("begin", "one virtual machine at a time can be followed from power-on; set vms=1, or begin=running")
     if world.number("queue.start"):

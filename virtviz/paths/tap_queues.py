@@ -29,7 +29,7 @@ from virtviz.spec.citation import TUN
 from virtviz.spec.frames import ETH_HEADER_BYTES, ETHERTYPE_IPV4, IPV4_HEADER_BYTES, L4_HEADER_BYTES, PROTO_UDP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
@@ -81,10 +81,14 @@ class TapFlows:
     Args:
         name: the device's.
         queues: how many it has.
+
+    Attributes:
+        count_off: says how many of them, the last ones, are switched off; set by the wiring where any can be.
     """
 
     def __init__(self, state: State, name: str, queues: int) -> None:
         self.queues = queues
+        self.count_off: Callable[[], int] = lambda: 0
         self.cells = state.add(FlowCells, f"{name}.flows", hashes=[0] * FLOWS_MAX, queues=[0] * FLOWS_MAX)
 
     def _place(self, flow: int) -> int:
@@ -100,7 +104,21 @@ class TapFlows:
         at = self._place(flow)
         if at >= 0 and self.cells.hashes[at]:
             return self.cells.queues[at], True
-        return flow * self.queues >> 32, False
+        return flow * (self.queues - self.count_off()) >> 32, False
+
+    def forget(self, queue: int) -> None:
+        """Forget the flows that were last sent on a queue, which is switched off (tun_flow_delete_by_queue)."""
+        mine = self.cells
+        kept = [(flow, mine.queues[at]) for at, flow in enumerate(mine.hashes) if flow]
+        if all(of != queue for _, of in kept):
+            return
+        for at, flow in enumerate(mine.hashes):
+            if flow:
+                mine.hashes[at] = 0
+        mine.count = 0
+        for flow, of in kept:
+            if of != queue:
+                self.update(flow, of)
 
     def update(self, flow: int, queue: int) -> str:
         """Remember the queue that a flow was sent on; answers `new`, `moved`, `known` or `no room`."""

@@ -32,7 +32,7 @@ from virtviz.spec.frames import (
 from virtviz.spec.tcp import TcpData, segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ECHO_IDENT = 4002
 UDP_PORTS = (40000, 9)
@@ -266,13 +266,9 @@ def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: i
     pokes: list[Poke | Link] = []
     pauses = 0
     for event in events:
-        if isinstance(event, Pause):
-            pauses += 1
-            for program in acts.values():
-                program.append((Act.PAUSE, 0))
-            continue
-        if isinstance(event, Reset):
-            acts[event.vm, 0].append((Act.RESET, 0))
+        if isinstance(event, Pause | Reset):
+            pauses += isinstance(event, Pause)
+            _add_for_all(event, acts)
             continue
         if isinstance(event, Poke | Link):
             acts[event.vm, 0].append((Act.POKE, len(pokes)))
@@ -304,6 +300,18 @@ def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: i
         answers,
         programs,
     )
+
+
+def _add_for_all(event: Pause | Reset, acts: Mapping[tuple[int, int], list[tuple[Act, int]]]) -> None:
+    """Add to programs what concerns several: a pause all of them, a reset those of its machine.
+
+    The program on the first vCPU does the reset; those on others wait until it is done.
+    """
+    for (vm, _), program in acts.items():
+        if isinstance(event, Pause):
+            program.append((Act.PAUSE, 0))
+        elif vm == event.vm:
+            program.append((Act.RESET, 0))
 
 
 def program_of(frame: bytes | bytearray, programs: int) -> int:

@@ -7,6 +7,7 @@ Linux's, and stands in `virtio_xmit.py` and `virtio_add.py` (sending), `virtio_d
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -141,6 +142,12 @@ class Receiveq(Napi):
         self.disables_in_poll = disables_in_poll
         self.refill_above = min(NAPI_WEIGHT, ring.layout.size) // 2
         self.cells: RxCells = state.add(RxCells, f"{name}.rx")
+
+    def through(self, ring: DriverRing) -> Receiveq:
+        """Give the same queue as another CPU has it, which reaches the ring in its own way."""
+        other = copy(self)
+        other.ring = ring
+        return other
 
 
 class ReceiveRoutine(Routine):

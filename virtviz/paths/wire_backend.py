@@ -193,22 +193,28 @@ class VhostPair:
 
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
+        return [self._kick_exit(queue, self.guest) for queue in (RX, TX)]
+
+    def kick_exit_from(self, vcpu: Guest) -> Routine:
+        """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
+        return self._kick_exit(RX, vcpu)
+
+    def _kick_exit(self, queue: int, by: Guest) -> Routine:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         fast = self.parts.world.on("fast_mmio")
         exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
         after = "The kick is done with." if on_intel and fast else "The store has been emulated."
-        made: list[Routine] = []
-        for queue, name, work, who in (
-            (RX, guest.rx_name, Work.RX_KICK, "receive queue kicked"),
-            (TX, guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
-        ):
-            wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
-            if self.qemu is not None:
-                wakeup = self.qemu.or_qemu(name, wakeup)
-            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
-            index, kick = guest.index_of(queue), self.kicks[queue]
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, wakeup, enter))
-        return made
+        queue_name, work, who = (
+            (guest.rx_name, Work.RX_KICK, "receive queue kicked"),
+            (guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
+        )[queue]
+        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
+        wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
+        if self.qemu is not None:
+            wakeup = self.qemu.or_qemu(name, wakeup)
+        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
+        index, kick = guest.index_of(queue), self.kicks[queue]
+        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, wakeup, enter)
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on its queue of the TAP is, for the host."""

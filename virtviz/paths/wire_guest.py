@@ -44,7 +44,7 @@ from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
-from virtviz.paths.setup.guest_rebind import RebindingProgram
+from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_rings import make_driver, routine_kind
 from virtviz.ring.rings import layout_at
@@ -191,7 +191,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
     program_class = DpdkProgram if world["guest"] == "dpdk" else Program
     if parts.traffic.has_resets:
-        program_class = RebindingProgram
+        program_class = WaitingProgram if number else RebindingProgram
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
         state,

@@ -243,23 +243,26 @@ class QemuPair:
 
     def light_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
+        return [self._light_exit(queue, self.guest) for queue in (RX, TX)]
+
+    def kick_exit_from(self, vcpu: Guest) -> Routine:
+        """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
+        return self._light_exit(RX, vcpu)
+
+    def _light_exit(self, queue: int, by: Guest) -> Routine:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         fast = self.parts.world.on("fast_mmio")
         exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
         after = "The kick is done with." if on_intel and fast else "The store has been emulated."
-        made: list[Routine] = []
-        for queue, name, who in (
-            (RX, guest.rx_name, "the receive queue's eventfd"),
-            (TX, guest.tx_name, "the transmit queue's eventfd"),
-        ):
-            wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
-            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
-            made.append(
-                exit_class(
-                    f"{name}.kick_exit", KVM, guest.vcpu, name, guest.index_of(queue), self.kicks[queue], wakeup, enter
-                )
-            )
-        return made
+        queue_name, who = (
+            (guest.rx_name, "the receive queue's eventfd"),
+            (guest.tx_name, "the transmit queue's eventfd"),
+        )[queue]
+        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
+        wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
+        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
+        index, kick = guest.index_of(queue), self.kicks[queue]
+        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, wakeup, enter)
 
     def heavy_exits(self) -> list[Routine]:
         """Make what it leads to where only QEMU knows the address."""

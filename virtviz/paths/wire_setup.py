@@ -32,21 +32,37 @@ from virtviz.paths.setup import (
     switch_port,
 )
 from virtviz.paths.setup.calls import make_calls, make_vhost_calls
-from virtviz.paths.setup.guest_open import OpenDevice
-from virtviz.paths.setup.guest_rebind import RebindingProgram
-from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWithVhost
+from virtviz.paths.setup.guest_open import OpenDevice, OpenDeviceInPairs
+from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
+from virtviz.paths.setup.qemu_start import (
+    IdleMainLoop,
+    QemuStart,
+    QemuStartInPairs,
+    QemuStartWithVhost,
+    QemuStartWithVhostInPairs,
+)
 from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
 from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
-from virtviz.paths.setup.state import CONTROL, MSIX_ENTRIES, SetUp
+from virtviz.paths.setup.state import SetUp
 from virtviz.paths.setup.switch_port import TAP_PORT
-from virtviz.paths.setup.vcpu_start import Boot, FirstEntry, VcpuThread
+from virtviz.paths.setup.vcpu_start import (
+    AwaitStart,
+    BeginOnFurtherCpu,
+    Boot,
+    BootAll,
+    FirstEntry,
+    SendStart,
+    VcpuThread,
+)
 from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
 from virtviz.paths.virtio_device.device import NetDevice
+from virtviz.paths.virtio_net import Notify, NotifyInterruptsOff
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
+from virtviz.paths.virtio_refill import Refill
 from virtviz.paths.wire_backend import VhostPair
-from virtviz.paths.wire_guest import FIRST_PID, enter_guest
+from virtviz.paths.wire_guest import FIRST_PID, RX, TX, enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
 from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split import SplitLayout
@@ -54,6 +70,8 @@ from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.machine import Machine
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
@@ -61,6 +79,7 @@ if TYPE_CHECKING:
     from virtviz.paths.parts import Parts
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.tap import Tap
+    from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_vhost_user import VhostUserPair
     from virtviz.ring.rings import Layout
@@ -95,19 +114,30 @@ class PowerOn:
 
     Args:
         parts: the world in the making, whose threads are wired for a run that begins later.
-        guest: the virtual machine.
-        backend: what serves it.
+        guests: the virtual machine's vCPUs, each with its queue pair. The first one sets the device up.
+        backends: by pair, what serves it.
+        flows: what the TAP remembers of flows; None if it has one queue.
     """
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
 
-    def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair | VhostUserPair) -> None:
-        self.parts, self.guest, self.backend = parts, guest, backend
+    def __init__(
+        self,
+        parts: Parts,
+        guests: Sequence[Guest],
+        backends: Sequence[VhostPair | QemuPair | VhostUserPair],
+        flows: TapFlows | None = None,
+    ) -> None:
+        self.parts, self.guests, self.backends = parts, guests, backends
+        # What there is once for the machine, the first vCPU and its pair's back-end have.
+        self.guest, self.backend = guest, backend = guests[0], backends[0]
+        self.has_pairs = len(guests) > 1
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
         self.port_name = self._name_port()
         config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
-        registers.fill_config_space(config, MSIX_ENTRIES)
+        pairs = len(guests)
+        registers.fill_config_space(config, 2 * pairs + 2)
         self.control_ring = QemuDevice(
             state,
             f"{process}.controlq.ring",
@@ -120,10 +150,11 @@ class PowerOn:
         self.device = NetDevice(
             state,
             f"{process}.net0",
-            {CONTROL: self.control_ring},
+            {2 * pairs: self.control_ring},
             features=self._negotiated(),
             back_end="qemu",
             mac=vm_endpoint(0).mac,
+            max_pairs=pairs,
         )
         self.setup = SetUp(
             state,
@@ -131,12 +162,16 @@ class PowerOn:
             process,
             config=config,
             port_name=self.port_name,
-            tap=self._tap(),
-            kicks=backend.kicks,
-            layouts=(_split(memory.rx_layout), _split(memory.tx_layout), memory.control_layout),
-            device_rings=(_device(backend.rx_device), _device(backend.tx_device)),
+            taps=self._taps(),
+            flows=flows,
+            kicks=[kick for each in backends for kick in each.kicks],
+            layouts=[
+                *(_split(layout) for each in guests for layout in (each.memory.rx_layout, each.memory.tx_layout)),
+                memory.control_layout,
+            ],
+            device_rings=[_device(ring) for each in backends for ring in (each.rx_device, each.tx_device)],
             device=self.device,
-            worker_name=f"vhost-{FIRST_PID}",
+            worker_names=[f"vhost-{FIRST_PID}" + (f".q{pair + 1}" if pairs > 1 else "") for pair in range(pairs)],
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
@@ -149,7 +184,7 @@ class PowerOn:
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(self.port_name), KVM_VM, vhost)
         self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
-        self._start_vcpu(vhost)
+        self._start_vcpus(vhost)
         self._start_qemu(vhost)
         self.launchers: list[Thread] = []
         if self.by_libvirt:
@@ -160,52 +195,63 @@ class PowerOn:
             tun.exists = tun.handled = tun.up = 1
             tun.port = TAP_PORT
             self.setup.process.launched = 1
-        guest.vcpu.cells.in_guest = 0
+        for each in guests:
+            each.vcpu.cells.in_guest = 0
 
     # The port
 
     def _name_port(self) -> str:
         """Name the port of the switch that the machine is behind."""
-        tap = self._tap()
-        assert tap is not None
-        return tap.name
+        return self._taps()[0].name
 
-    def _tap(self) -> Tap | None:
-        """Give the TAP, if that is what the machine is behind."""
-        assert isinstance(self.backend, VhostPair | QemuPair)
-        return self.backend.tap
+    def _taps(self) -> list[Tap]:
+        """Give the queues of the TAP, if that is what the machine is behind."""
+        taps = []
+        for backend in self.backends:
+            assert isinstance(backend, VhostPair | QemuPair)
+            taps.append(backend.tap)
+        return taps
 
     # vhost
 
     def _vhost_calls(self) -> VhostCalls | None:
-        """Make vhost's part, and have its worker begin before it exists."""
+        """Make vhost's part, and have its workers begin before they exist."""
         if self.parts.world["path"] != "vhost-net":
             return None
-        backend, setup = self.backend, self.setup
-        if isinstance(backend, VhostPair):
-            worker, thread = backend.worker, backend.thread
-            loop: Routine = self._with_backend_asked(thread.start)
-        else:
-            # It has an owner, but the start comes to nothing: it never gets work.
-            thread = self.parts.thread(setup.worker_name, cpu=0)
-            worker = Worker(self.parts.state, setup.worker_name)
-            worker.thread = thread
-            loop = IdleWorker(f"{setup.worker_name}.loop", VHOST_NET, setup)
-        thread.start = WorkerBirth(f"{setup.worker_name}.birth", VHOST_NET, setup, loop)
-        wakeups = [
-            PollWakeup(f"{name}.first_wakeup", VHOST_NET, worker, work, "CP.6.15", who)
-            for name, work, who in (
-                (self.guest.rx_name, Work.RX_KICK, "receive queue kicked"),
-                (self.guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
-            )
-        ]
-        return make_vhost_calls(setup, VHOST_NET, *wakeups)
+        setup = self.setup
+        wakeups: list[Routine] = []
+        for guest, backend, name in zip(self.guests, self.backends, setup.worker_names, strict=True):
+            if isinstance(backend, VhostPair):
+                worker, thread = backend.worker, backend.thread
+                loop: Routine = self._with_backend_asked(thread.start, guest)
+            else:
+                # It has an owner, but the start comes to nothing: it never gets work.
+                thread = self.parts.thread(name, cpu=0)
+                worker = Worker(self.parts.state, name)
+                worker.thread = thread
+                loop = IdleWorker(f"{name}.loop", VHOST_NET, name)
+            thread.start = WorkerBirth(f"{name}.birth", VHOST_NET, setup, loop, guest.number)
+            wakeups += [
+                PollWakeup(f"{queue}.first_wakeup", VHOST_NET, worker, work, "CP.6.15", who)
+                for queue, work, who in (
+                    (guest.rx_name, Work.RX_KICK, "receive queue kicked"),
+                    (guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
+                )
+            ]
+        return make_vhost_calls(setup, VHOST_NET, wakeups)
 
-    def _with_backend_asked(self, loop: Routine) -> Routine:
+    def _with_backend_asked(self, loop: Routine, guest: Guest) -> Routine:
         """Have a worker look whether a ring has a back-end before it serves the ring."""
         assert isinstance(loop, WorkerLoop)
+        process = self.setup.process_name + (f".q{guest.number + 1}" if guest.number else "")
         loop.work = {
-            name: AskBackend(f"{self.setup.process_name}.{name}", VHOST_NET, self.setup, is_tx="tx" in name, serve=work)
+            name: AskBackend(
+                f"{process}.{name}",
+                VHOST_NET,
+                self.setup,
+                queue=guest.index_of(TX if "tx" in name else RX),
+                serve=work,
+            )
             for name, work in loop.work.items()
         }
         return loop
@@ -223,39 +269,93 @@ class PowerOn:
 
     # The guest and its CPU
 
-    def _start_vcpu(self, vhost: VhostCalls | None) -> None:
-        """Have the vCPU's thread begin before its vCPU exists."""
+    def _start_vcpus(self, vhost: VhostCalls | None) -> None:
+        """Have the vCPUs' threads begin before their vCPUs exist."""
+        self._start_first(vhost)
+        for guest in self.guests[1:]:
+            self._start_further(guest)
+
+    def _start_first(self, vhost: VhostCalls | None) -> None:
+        """Make what the first vCPU does: it sets the device up."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         kernel, driver = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"), guest.driver_place
         pci = guest.place("virtio_pci", Domain.GUEST_KERNEL, "virtio-pci")
         reach, select = self._device_access(vhost), access.SelectConfig(f"{name}.select_config", KVM, guest.vcpu, setup)
         opened = guest.thread.start
         assert isinstance(opened, RunningOpenDevice)
-        fill = self._fill(driver, reach, opened.refill)
-        onward = OpenDevice(f"{name}.open_device", driver, setup, fill, opened.program)
+        commands = self._commands(driver, reach)
+        refill = self._refill_all(opened.refill)
+        fill = guest_control.FillAndCommand(f"{name}.fill_queues", driver, setup, reach, refill, commands[0])
+        open_class = OpenDeviceInPairs if self.has_pairs else OpenDevice
+        onward = open_class(f"{name}.open_device", driver, setup, fill, opened.program)
         write = guest_queues.WriteMessage(f"{name}.write_message", pci, setup, reach)
         request = guest_queues.RequestInterrupt(f"{name}.request_irq", pci, setup, reach, write)
         queues = guest_queues.SetQueuesUp(f"{name}.find_vqs", pci, setup, reach, write, request)
-        probe = guest_probe.Probe(
-            f"{name}.probe",
-            pci,
-            setup,
-            reach,
-            knows=features.known_to_driver(self.parts.world),
-            queues=queues,
-            onward=onward,
-        )
+        probe = self._probe("probe", pci, reach, queues, onward, commands[1:])
         if self.parts.traffic.has_resets:
-            self._rebind(pci, reach, queues, fill)
+            self._rebind(pci, reach, queues, fill, commands[1:])
         read = guest_pci.ReadConfig(f"{name}.read_config", pci, setup, select, reach)
         enable = guest_pci.WriteCommand(f"{name}.write_command", pci, setup, select, reach)
         find = guest_pci.FindDevice(f"{name}.find_device", pci, setup, read, enable, probe)
-        boot = Boot(f"{name}.boot", kernel, find)
-        enter = FirstEntry(f"{name}.first_entry", KVM, guest.vcpu, boot)
-        guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter)
+        enter = FirstEntry(f"{name}.first_entry", KVM, guest.vcpu, self._boot(kernel, find))
+        guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter, 0)
 
-    def _fill(self, driver: Place, reach: Routine, refill: Routine) -> Routine:
-        """Make what bringing the interface up does to the queues."""
+    def _boot(self, kernel: Place, find: Routine) -> Routine:
+        """Make what the kernel does before it looks for devices: with several CPUs it starts the others."""
+        guest, setup, name = self.guest, self.setup, self.guest.name
+        if not self.has_pairs:
+            return Boot(f"{name}.boot", kernel, find)
+        send: dict[str, Routine] = {}
+        for other, events in zip(self.guests[1:], setup.apics, strict=True):
+            what = f"start_of_vcpu{other.number}"
+            enter = enter_guest(guest, "CP.8.14", what, "The message is sent.")
+            send[f"vcpu{other.number}"] = SendStart(
+                f"{name}.{what}", KVM, guest.vcpu, events, f"vcpu{other.number}", enter
+            )
+        return BootAll(f"{name}.boot", kernel, find, setup, send)
+
+    def _start_further(self, guest: Guest) -> None:
+        """Make what another vCPU does: it waits to be started, and then for programs."""
+        setup, number = self.setup, guest.number
+        kernel = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel")
+        opened = guest.thread.start
+        assert isinstance(opened, RunningOpenDevice)
+        begin = BeginOnFurtherCpu(f"{guest.tag}.begin", kernel, setup, number, opened.program)
+        enter = FirstEntry(f"{guest.tag}.first_entry", KVM, guest.vcpu, begin)
+        wait = AwaitStart(f"{guest.tag}.await_start", KVM, f"vcpu{number}", setup.apics[number - 1], enter)
+        guest.thread.start = VcpuThread(f"{guest.tag}.thread", QEMU_VCPU, setup, self.calls, wait, number)
+
+    def _probe(
+        self, what: str, pci: Place, reach: Routine, queues: Routine, onward: Routine, set_pairs: Sequence[Routine]
+    ) -> Routine:
+        """Make the driver's way from the reset to DRIVER_OK, and with several pairs to the command to use them."""
+        name, knows = f"{self.guest.name}.{what}", features.known_to_driver(self.parts.world)
+        if not set_pairs:
+            return guest_probe.Probe(name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward)
+        return guest_probe.ProbeInPairs(
+            name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward, set_pairs=set_pairs[0]
+        )
+
+    def _refill_all(self, first: Routine) -> Routine:
+        """Make what fills every pair's receive queue, from the first vCPU."""
+        if not self.has_pairs:
+            return first
+        guest, world = self.guest, self.parts.world
+        notify_class = Notify if world.on("guest_if") else NotifyInterruptsOff
+        refills = {self.setup.queue_name(0): first}
+        for other, backend in zip(self.guests[1:], self.backends[1:], strict=True):
+            assert isinstance(backend, VhostPair | QemuPair)
+            name, driver = f"{other.rx_name}.by_vcpu0", _driver(guest.rx_driver)
+            queue = other.rxq.through(_driver(other.rx_driver).through(driver.memory))
+            kick = backend.kick_exit_from(guest)
+            notify = notify_class(f"{name}.notify", guest.driver_place, other.rx_name, guest.cpu, kick, "G-RX.7")
+            refills[self.setup.queue_name(other.index_of(RX))] = Refill(
+                f"{name}.refill", guest.driver_place, queue, notify
+            )
+        return guest_control.FillAll(f"{guest.name}.fill_all", guest.driver_place, self.setup, refills)
+
+    def _commands(self, driver: Place, reach: Routine) -> list[Routine]:
+        """Make what sends commands: what to receive, and, with several pairs, how many to use."""
         guest, setup, layout, world = self.guest, self.setup, self.guest.memory.control_layout, self.parts.world
         name = f"{guest.name}.controlq"
         layout.name_fields(guest.memory.region, name)
@@ -268,10 +368,11 @@ class PowerOn:
             indirect=world.has(INDIRECT),
         )
         self.control_driver.append(ring)
-        commands = guest_control.SendCommands(
-            f"{name}.send", driver, setup, reach, self._control_kick(name, reach), ring, layout.end
-        )
-        return guest_control.FillAndCommand(f"{guest.name}.fill_queues", driver, setup, reach, refill, commands)
+        kick = self._control_kick(name, reach)
+        send: list[Routine] = [guest_control.SendCommands(f"{name}.send", driver, setup, reach, kick, ring, layout.end)]
+        if self.has_pairs:
+            send.append(guest_control.SetPairs(f"{name}.set_pairs", driver, setup, reach, kick, ring, layout.end))
+        return send
 
     def _control_kick(self, name: str, reach: Routine) -> Routine:
         """Make what a store to the control queue's notify address leads to, and who serves it."""
@@ -281,9 +382,7 @@ class PowerOn:
         eventfd = backend.qemu.control
         assert eventfd is not None
         ring = self.control_ring.through(backend.tx_device.memory)
-        serve = qemu_control.ServeControl(
-            self.parts.state, f"{name}.serve", QEMU, self.device, ring, f"the main loop of {setup.process_name}"
-        )
+        serve = self._serve_control(f"{name}.serve", QEMU, ring, f"the main loop of {setup.process_name}")
         read = qemu_fds.ReadEventfd(f"{setup.process_name}.read_control", FDS, eventfd, "CP.4.4")
         loop = backend.qemu.thread.start
         assert isinstance(loop, MainLoop)
@@ -295,30 +394,42 @@ class PowerOn:
         exit_class = kvm_eventfd.HandleKickIntel if on_intel else kvm_eventfd.HandleKickAmd
         woken = qemu_fds.WakePoller(f"{name}.kick_wakeup", FDS, backend.qemu, "KICK.4", "the control queue's eventfd")
         enter = enter_guest(guest, "KICK.5", "control_kick", "The kick is done with.")
-        return exit_class(f"{name}.kick_exit", KVM, guest.vcpu, "", CONTROL, eventfd, woken, enter)
+        return exit_class(f"{name}.kick_exit", KVM, guest.vcpu, "", setup.control, eventfd, woken, enter)
 
-    def _rebind(self, pci: Place, reach: Routine, queues: Routine, refill: Routine) -> None:
+    def _serve_control(self, name: str, place: Place, ring: QemuDevice, who: str = "the vCPU's thread") -> Routine:
+        """Make what carries out the commands of the control queue."""
+        if not self.has_pairs:
+            return qemu_control.ServeControl(self.parts.state, name, place, self.device, ring, who)
+        set_pairs = qemu_tap.SetQueuePairs(f"{name}.set_pairs", place, self.setup, self.calls, self.device)
+        change = qemu_tap.ChangePairs(f"{name}.change_pairs", place, self.setup, self.calls, set_pairs)
+        return qemu_control.ServeControlInPairs(self.parts.state, name, place, self.device, ring, change, who)
+
+    def _rebind(
+        self, pci: Place, reach: Routine, queues: Routine, refill: Routine, set_pairs: Sequence[Routine]
+    ) -> None:
         """Let the program take the driver off the device and put it back."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         assert isinstance(guest.program, RebindingProgram)
-        probe = guest_probe.Probe(
-            f"{name}.probe_again",
-            pci,
-            setup,
-            reach,
-            knows=features.known_to_driver(self.parts.world),
-            queues=queues,
-            onward=guest_remove.OpenAgain(f"{name}.open_again", guest.driver_place, setup, refill),
-        )
+        open_class = guest_remove.OpenAgainInPairs if self.has_pairs else guest_remove.OpenAgain
+        open_again = open_class(f"{name}.open_again", guest.driver_place, setup, refill)
+        for other in self.guests[1:]:
+            assert isinstance(other.program, WaitingProgram)
+            other.program.resets = lambda: setup.cpus.resets
         guest.program.rebind = guest_remove.RemoveDriver(
             f"{name}.remove",
             pci,
             setup,
             reach,
-            drivers=(_driver(guest.rx_driver), _driver(guest.tx_driver), *self.control_driver),
-            pools=(guest.memory.buffers, guest.memory.skbs),
-            again=probe,
+            drivers=(*self._drivers_of_the_data_queues(), *self.control_driver),
+            pools=[pool for each in self.guests for pool in (each.memory.buffers, each.memory.skbs)],
+            again=self._probe("probe_again", pci, reach, queues, open_again, set_pairs),
         )
+
+    def _drivers_of_the_data_queues(self) -> list[SplitDriver]:
+        """Give the driver's side of each data queue, as the first vCPU reaches it."""
+        memory = _driver(self.guest.rx_driver).memory
+        rings = [_driver(ring) for each in self.guests for ring in (each.rx_driver, each.tx_driver)]
+        return [ring if ring.memory is memory else ring.through(memory) for ring in rings]
 
     def _device_access(self, vhost: VhostCalls | None) -> Routine:
         """Make what a load or store of a device register leads to."""
@@ -327,9 +438,7 @@ class PowerOn:
         start, stop = self._start_and_stop(vhost)
         reset = self.reset_class(f"{name}.reset", QEMU_VCPU, setup, stop, self._follow("after_reset"), self.device)
         regions: dict[str, Routine] = {
-            "notify": qemu_control.ServeControl(
-                self.parts.state, f"{name}.control", QEMU_VCPU, self.device, self.control_ring
-            ),
+            "notify": self._serve_control(f"{name}.control", QEMU_VCPU, self.control_ring),
             "common load": qemu_registers.CommonLoad(f"{name}.common_load", QEMU_VCPU, setup),
             "common store": qemu_registers.CommonStore(
                 f"{name}.common_store", QEMU_VCPU, setup, self._follow("after_answer"), start, reset
@@ -358,9 +467,13 @@ class PowerOn:
             self.calls,
             lambda: qemu_tap.header_bytes(accepted()),
             tries=self.is_7_2,
+            pairs=setup.pairs,
         )
         offload = qemu_tap.Offload(f"{name}.{what}_offload", QEMU_VCPU, setup, self.calls, accepted)
-        return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
+        if not self.has_pairs:
+            return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
+        set_pairs = qemu_tap.SetQueuePairs(f"{name}.{what}_pairs", QEMU_VCPU, setup, self.calls, self.device)
+        return qemu_tap.FollowGuestInPairs(f"{name}.{what}", QEMU_VCPU, setup, header, offload, set_pairs)
 
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
@@ -375,11 +488,11 @@ class PowerOn:
         writes = []
         assert isinstance(self.backend, QemuPair)
         assert self.backend.qemu.control is not None
-        names = (self.guest.rx_name, self.guest.tx_name, f"{self.guest.name}.controlq")
-        for queue, eventfd in zip(names, (*self.backend.kicks, self.backend.qemu.control), strict=True):
+        names = [*(queue for each in self.guests for queue in (each.rx_name, each.tx_name)), f"{name}.controlq"]
+        for queue, eventfd in zip(names, (*setup.kicks, self.backend.qemu.control), strict=True):
             woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
             writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
-        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *writes)
+        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, writes)
         stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
         if world["vhost_start"] == "fails":
             assert vhost is not None
@@ -402,12 +515,15 @@ class PowerOn:
         """Have QEMU's main thread begin at main()."""
         setup, name = self.setup, self.setup.process_name
         offer = self._offer()
+        start: QemuStart
         if vhost is None:
-            start = QemuStart(
+            plain = QemuStartInPairs if self.has_pairs else QemuStart
+            start = plain(
                 f"{name}.start", QEMU, setup, self.calls, opens_tap=not self.by_libvirt, is_7_2=self.is_7_2, offer=offer
             )
         else:
-            start = QemuStartWithVhost(
+            with_vhost = QemuStartWithVhostInPairs if self.has_pairs else QemuStartWithVhost
+            start = with_vhost(
                 f"{name}.start",
                 QEMU,
                 setup,
@@ -417,6 +533,8 @@ class PowerOn:
                 is_7_2=self.is_7_2,
                 offer=offer,
             )
+        if isinstance(start, QemuStartInPairs):
+            start.set_pairs = qemu_tap.SetQueuePairs(f"{name}.reset_pairs", QEMU, setup, self.calls, self.device)
         is_served_elsewhere = isinstance(self.backend, VhostPair)
         start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start
@@ -482,9 +600,10 @@ class PowerOn:
     def rest(self, machine: Machine, wire: Wire) -> None:
         """Let the host, which is up already, come to rest; nobody who belongs to the set-up has begun."""
         wire.phase = lambda _: (-1, 0)
-        held = {thread.me.index for thread in (self.main, self.guest.thread, *self.launchers)}
+        vcpus = [guest.thread for guest in self.guests]
+        held = {thread.me.index for thread in (self.main, *vcpus, *self.launchers)}
         machine.run(held=held)
-        program, probe = self.guest.program, self.setup.probe
+        programs, probe = [guest.program for guest in self.guests], self.setup.probe
         # Nothing arrives for a machine that is not there.
-        wire.phase = lambda _: program.phase() if probe.up else (-1, 0)
+        wire.phase = lambda item: programs[item.vcpu].phase() if probe.up else (-1, 0)
         machine.begin_here()

@@ -42,15 +42,14 @@ class PowerOnWithVhostUser(PowerOn):
         self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
         offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
         self.served = VhostUserDevice(parts.state, port.name, offer)
-        (pair,) = port.pairs
-        super().__init__(parts, pair.guest, pair)
+        super().__init__(parts, [pair.guest for pair in port.pairs], port.pairs)
         self._start_backend()
 
     def _name_port(self) -> str:
         return self.port.name
 
-    def _tap(self) -> Tap | None:
-        return None
+    def _taps(self) -> list[Tap]:
+        return []
 
     def _offer(self) -> int:
         return features.model_features(self.parts.world)

@@ -357,7 +357,7 @@ def _power_on(parts: Parts, backend: object) -> PowerOn:
     if isinstance(backend, VhostUserBackend):
         return PowerOnWithVhostUser(parts, backend)
     assert isinstance(backend, VhostBackend | QemuBackend)
-    return PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
+    return PowerOn(parts, [pair.guest for pair in backend.pairs], backend.pairs, backend.flows)
 
 
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:

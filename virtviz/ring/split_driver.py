@@ -9,6 +9,7 @@ Source: virtio 1.4, 2.7.13 and 2.7.14; Linux drivers/virtio/virtio_ring.c.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
@@ -113,13 +114,27 @@ class SplitDriver(Driver):
         )
         self._mask = size - 1
         self._desc, self._used_ring = layout.desc, layout.used_ring(0)
-        self._write_desc, self._read_used = memory.writer(VIRTQ_DESC), memory.reader(VIRTQ_USED_ELEM)
+        self.reach_by(memory)
         # Where the 16-bit fields lie in `u16`.
-        self._u16 = memory.u16
         self._avail_ring = layout.avail_ring(0) // 2
         self._avail_idx, self._used_idx = layout.avail_idx // 2, layout.used_idx // 2
         self._used_event, self._avail_event = layout.used_event // 2, layout.avail_event // 2
         self._avail_flags, self._used_flags = layout.avail_flags // 2, layout.used_flags // 2
+
+    def reach_by(self, memory: Port) -> None:
+        """Reach guest memory in another way from now on."""
+        self.memory, self._u16 = memory, memory.u16
+        self._write_desc, self._read_used = memory.writer(VIRTQ_DESC), memory.reader(VIRTQ_USED_ELEM)
+
+    def through(self, memory: Port) -> SplitDriver:
+        """Give the same driver's side as another CPU has it: what it keeps is one, the way to memory another.
+
+        Args:
+            memory: guest memory, as that CPU reaches it.
+        """
+        other = copy(self)
+        other.reach_by(memory)
+        return other
 
     # Offering buffers (2.7.13)
 

@@ -13,6 +13,8 @@ PCI_PROBE = linux("drivers/pci/probe.c")
 PCI_DIRECT = linux("arch/x86/pci/direct.c")
 PCI_MSI = linux("drivers/pci/msi/msi.c")
 CORE_DEV_IOCTL = linux("net/core/dev.c")
+X86_SMPBOOT = linux("arch/x86/kernel/smpboot.c")
+CPU_HOTPLUG = linux("kernel/cpu.c")
 
 # KVM
 KVM_COALESCED = linux("virt/kvm/coalesced_mmio.c")

@@ -9,6 +9,8 @@ from msgspec import Struct
 from virtviz.paths.setup import kvm_calls, tun_calls, vhost_calls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.setup.kernel_calls import KernelCall
@@ -26,6 +28,8 @@ class Calls(Struct):
     set_header: Routine
     set_offload: Routine
     set_sndbuf: Routine
+    set_queue: Routine
+    set_steering: Routine
     create_vm: Routine
     create_irqchip: Routine
     create_vcpu: Routine
@@ -83,6 +87,8 @@ def make_calls(setup: SetUp, tap: Place, kvm: Place, vhost: VhostCalls | None) -
         set_header=tun(tun_calls.SetHeaderLength, "set_header"),
         set_offload=tun(tun_calls.SetOffload, "set_offload"),
         set_sndbuf=tun(tun_calls.SetSndbuf, "set_sndbuf"),
+        set_queue=tun(tun_calls.SetQueue, "set_queue"),
+        set_steering=tun(tun_calls.SetSteering, "set_steering"),
         create_vm=vm(kvm_calls.CreateVm, "create_vm"),
         create_irqchip=vm(kvm_calls.CreateIrqchip, "create_irqchip"),
         create_vcpu=vm(kvm_calls.CreateVcpu, "create_vcpu"),
@@ -95,14 +101,13 @@ def make_calls(setup: SetUp, tap: Place, kvm: Place, vhost: VhostCalls | None) -
     )
 
 
-def make_vhost_calls(setup: SetUp, place: Place, rx_wakeup: Routine, tx_wakeup: Routine) -> VhostCalls:
+def make_vhost_calls(setup: SetUp, place: Place, wakeups: Sequence[Routine]) -> VhostCalls:
     """Make those of vhost-net.
 
     Args:
         setup: what they are about.
         place: vhost-net.
-        rx_wakeup: the callback on the eventfd of the receive queue's kick.
-        tx_wakeup: the same of the transmit queue's.
+        wakeups: the callback on the eventfd of each data queue's kick.
     """
     name = f"{setup.process_name}.vhost"
     return VhostCalls(
@@ -118,7 +123,7 @@ def make_vhost_calls(setup: SetUp, place: Place, rx_wakeup: Routine, tx_wakeup: 
         set_num=vhost_calls.SetNum(f"{name}.set_num", place, setup),
         set_base=vhost_calls.SetBase(f"{name}.set_base", place, setup),
         set_addr=vhost_calls.SetAddr(f"{name}.set_addr", place, setup),
-        set_kick=vhost_calls.SetKick(f"{name}.set_kick", place, setup, rx_wakeup, tx_wakeup),
+        set_kick=vhost_calls.SetKick(f"{name}.set_kick", place, setup, wakeups),
         set_backend=vhost_calls.SetBackend(f"{name}.set_backend", place, setup),
         get_base=vhost_calls.GetBase(f"{name}.get_base", place, setup),
     )

@@ -93,6 +93,9 @@ def model_features(world: World) -> int:
     ):
         if not world.has(word):
             found &= ~mask((bit,))
+    if world.number("queues") > 1:
+        # -device virtio-net-pci,mq=on
+        found |= mask((F.NET_F_MQ,))
     if world.on("refuse_features"):
         found |= mask((F.F_ACCESS_PLATFORM,))
     return found

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from virtviz.engine.ops import RETURN, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_probe import ProbeRoutine
-from virtviz.paths.setup.kvm_calls import FIRST_MSI_VECTOR
-from virtviz.paths.setup.state import CONTROL, MSIX_ENTRIES, QUEUES
+from virtviz.paths.setup.kvm_calls import message_of
 from virtviz.spec.citation import VIRTIO_PCI
 from virtviz.spec.setup_sources import PCI_MSI, VIRTIO_PCI_MODERN, VIRTIO_PCI_MODERN_DEV
 
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
 MSI_ADDRESS = 0xFEE00000
 UNUSED_VECTOR = 0xEF
 """What stands in an entry while the kernel has not chosen a vector (MANAGED_IRQ_SHUTDOWN_VECTOR)."""
-VECTORS = 3
-"""One for the configuration, one for each queue that interrupts; the control queue does not."""
 _HALF = 0xFFFFFFFF
-NAMES = ("receive", "transmit", "control")
+_COUNTS = ("three", "five", "seven", "nine")
+"""By pairs, from one on, how many queues there are, for people."""
 
 
 class WriteMessage(ProbeRoutine):
@@ -43,7 +41,8 @@ class WriteMessage(ProbeRoutine):
     def words(self, me: Context) -> Mapping[str, object]:
         """Name entry and vector."""
         mine = self.mine
-        what = "no vector yet" if mine.vector == UNUSED_VECTOR else "the vector of this CPU"
+        of_a_cpu = "the vector of this CPU" if self.setup.pairs == 1 else f"a vector of CPU {self.cpus.target}"
+        what = "no vector yet" if mine.vector == UNUSED_VECTOR else of_a_cpu
         return {"entry": mine.entry, "vector": f"{mine.vector:#x}", "what": what}
 
     def word(self, number: int, value: int) -> None:
@@ -61,7 +60,7 @@ class WriteMessage(ProbeRoutine):
         cause="store to the MSI-X table",
     )
     def write_address(self, me: Context) -> None:
-        self.word(0, MSI_ADDRESS)
+        self.word(0, MSI_ADDRESS | self.cpus.target << 12)
 
     @op(
         "CP.1.6",
@@ -102,7 +101,8 @@ class RequestInterrupt(ProbeRoutine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name entry and vector."""
-        return {"entry": self.mine.entry, "vector": f"{self.mine.vector:#x}"}
+        cpu = "this CPU" if self.setup.pairs == 1 else f"CPU {self.cpus.target}"
+        return {"entry": self.mine.entry, "vector": f"{self.mine.vector:#x}", "cpu": cpu}
 
     @op(
         "CP.1.6",
@@ -110,11 +110,14 @@ class RequestInterrupt(ProbeRoutine):
         "request_irq",
         VIRTIO_PCI,
         spec="4.1.5.1.2",
-        text="The kernel gives the interrupt of entry {entry} a handler, and vector {vector} of this CPU.",
+        text="The kernel gives the interrupt of entry {entry} a handler, and vector {vector} of {cpu}.",
         to=call("write", "write_again"),
     )
     def choose_vector(self, me: Context) -> None:
-        self.mine.vector = FIRST_MSI_VECTOR + self.mine.entry
+        cpus = self.cpus
+        target, self.mine.vector = message_of(self.mine.entry, cpus.online)
+        if target != cpus.target:
+            cpus.target = target
 
     @op(
         "CP.1.6",
@@ -158,17 +161,19 @@ class SetQueuesUp(ProbeRoutine):
     def words(self, me: Context) -> Mapping[str, object]:
         """Name queue and entry."""
         mine = self.mine
-        layout = self.setup.layouts[mine.queue % QUEUES]
+        queue = mine.queue % self.setup.queues
+        layout = self.setup.layouts[queue]
         return {
-            "queue": NAMES[mine.queue % QUEUES],
+            "queue": self.setup.queue_name(queue),
             "index": mine.queue,
             "entry": mine.entry,
             "loaded": f"{self.loaded:#x}",
+            "many": _COUNTS[self.setup.pairs - 1],
             "size": layout.size,
             "desc": f"{layout.desc:#x}",
             "avail": f"{layout.avail:#x}",
             "used": f"{layout.used:#x}",
-            "notify": f"{mine.notify + mine.notify_off[mine.queue % QUEUES] * mine.multiplier:#x}",
+            "notify": f"{mine.notify + mine.notify_off[queue] * mine.multiplier:#x}",
         }
 
     # MSI-X
@@ -189,6 +194,8 @@ class SetQueuesUp(ProbeRoutine):
         mine = self.mine
         mine.queue = mine.entry = 0
         mine.vector = UNUSED_VECTOR
+        if self.cpus.target:
+            self.cpus.target = 0
 
     @op(
         "CP.1.6",
@@ -204,7 +211,8 @@ class SetQueuesUp(ProbeRoutine):
         private=True,
     )
     def make_entry(self, me: Context) -> str:
-        if self.mine.entry < VECTORS:
+        # One for the configuration, one for each queue that interrupts; the control queue does not.
+        if self.mine.entry < self.queues_in_all:
             return "next"
         self.mine.entry = 0
         return "all"
@@ -248,7 +256,7 @@ class SetQueuesUp(ProbeRoutine):
     def entry_masked(self, me: Context) -> str:
         mine = self.mine
         mine.entry += 1
-        if mine.entry < MSIX_ENTRIES:
+        if mine.entry < self.setup.msix_entries:
             return "next"
         mine.entry = 0
         return "all"
@@ -470,7 +478,7 @@ class SetQueuesUp(ProbeRoutine):
         private=True,
     )
     def does_it_interrupt(self, me: Context) -> str:
-        return "no" if self.mine.queue == CONTROL else "yes"
+        return "no" if self.mine.queue == self.control else "yes"
 
     @op(
         "CP.1.6",
@@ -553,7 +561,7 @@ class SetQueuesUp(ProbeRoutine):
     def note_notify(self, me: Context) -> str:
         mine = self.mine
         mine.notify_off[mine.queue] = self.loaded
-        return "quiet" if mine.queue == CONTROL else "interrupts"
+        return "quiet" if mine.queue == self.control else "interrupts"
 
     @op(
         "CP.1.6",
@@ -562,14 +570,14 @@ class SetQueuesUp(ProbeRoutine):
         VIRTIO_PCI,
         text={
             "next": "This queue is described; it is not enabled yet. The next one.",
-            "all": "All three are described. Only now are they enabled, all of them.",
+            "all": "All {many} are described. Only now are they enabled, all of them.",
         },
         to={"next": goto("select_to_read_size"), "all": goto("select_to_enable")},
         private=True,
     )
     def next_queue(self, me: Context) -> str:
         mine = self.mine
-        mine.queue = following = (mine.queue + 1) % QUEUES
+        mine.queue = following = (mine.queue + 1) % self.queues_in_all
         return "next" if following else "all"
 
     # All of them
@@ -612,5 +620,5 @@ class SetQueuesUp(ProbeRoutine):
     )
     def queue_enabled(self, me: Context) -> str:
         mine = self.mine
-        mine.queue = following = (mine.queue + 1) % QUEUES
+        mine.queue = following = (mine.queue + 1) % self.queues_in_all
         return "next" if following else "all"

@@ -1,4 +1,7 @@
-"""A program in the guest that also has the driver taken off the device, and put back, where its scenario says so."""
+"""A program in the guest that also has the driver taken off the device, and put back, where its scenario says so.
+
+With several vCPUs the program on the first does that. What the others do afterwards waits until it is done.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from virtviz.paths.traffic import RESET
 from virtviz.spec.citation import SCENARIO, X86_ENTRY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtviz.engine.ops import Routine
     from virtviz.paths.context import Context
 
@@ -81,3 +86,30 @@ class RebindingProgram(Program):
         cause="system call",
     )
     def write_unbind(self, me: Context) -> None: ...
+
+
+class WaitingProgram(Program):
+    """A program on another vCPU, which goes past such a place once the driver is back.
+
+    Attributes:
+        resets: says how often the driver has been put back; set by the wiring.
+    """
+
+    resets: Callable[[], int]
+
+    def is_due(self) -> bool:
+        """Say whether the driver has been put back as often as this program has to know of."""
+        round_, at = divmod(self.cells.done, self.acts_a_round)
+        kinds = [act for act, _ in self.acts]
+        return self.resets() > round_ * kinds.count(RESET) + kinds[:at].count(RESET)
+
+    def can_go_on(self) -> bool:
+        """Say whether there is something to do for the network at once."""
+        return self.is_due() if self.act is RESET else super().can_go_on()
+
+    def own_work(self, me: Context) -> None:
+        """Go past the end of a pause, or a driver that is back."""
+        if self.act is RESET:
+            self.cells.done += 1
+        else:
+            super().own_work(me)

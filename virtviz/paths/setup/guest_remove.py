@@ -13,12 +13,12 @@ drivers/base/bus.c (unbind_store, bind_store).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_probe import ProbeRoutine
-from virtviz.paths.setup.state import CONTROL, NO_VECTOR, QUEUES
+from virtviz.paths.setup.state import NO_VECTOR
 from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI
 from virtviz.spec.setup_sources import DRIVER_BUS, VIRTIO_PCI_MODERN, VIRTIO_PCI_MODERN_DEV
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.setup.state import SetUp
     from virtviz.ring.split_driver import SplitDriver
-
-NAMES = ("receive", "transmit", "control")
 
 
 class RemoveDriver(ProbeRoutine):
@@ -63,9 +61,9 @@ class RemoveDriver(ProbeRoutine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the queue and what it holds."""
-        queue = self.mine.queue % QUEUES
-        outstanding = sum(map(bool, self.drivers[queue].cells.tokens)) if queue != CONTROL else 0
-        return {"queue": NAMES[queue], "outstanding": outstanding, "entry": queue + 1}
+        queue = self.mine.queue % self.setup.queues
+        outstanding = sum(map(bool, self.drivers[queue].cells.tokens)) if queue != self.control else 0
+        return {"queue": self.setup.queue_name(queue), "outstanding": outstanding, "entry": queue + 1}
 
     @op(
         "CP.1.10",
@@ -157,10 +155,10 @@ class RemoveDriver(ProbeRoutine):
     def free_queue(self, me: Context) -> str:
         mine = self.mine
         begin_anew(self.drivers[mine.queue])
-        mine.queue = following = (mine.queue + 1) % CONTROL
+        mine.queue = following = (mine.queue + 1) % self.control
         if following:
             return "more"
-        for ring in self.drivers[CONTROL:]:
+        for ring in self.drivers[self.control :]:
             # Nothing is in it: every command was waited for.
             begin_anew(ring)
         return "all"
@@ -215,7 +213,7 @@ class RemoveDriver(ProbeRoutine):
     )
     def vector_taken(self, me: Context) -> str:
         mine = self.mine
-        mine.queue = following = (mine.queue + 1) % CONTROL
+        mine.queue = following = (mine.queue + 1) % self.control
         return "more" if following else "all"
 
     @op(
@@ -282,6 +280,20 @@ class OpenAgain(Routine):
         private=True,
     )
     def return_to_program(self, me: Context) -> None: ...
+
+
+class OpenAgainInPairs(OpenAgain):
+    """The same where programs on other vCPUs wait for it."""
+
+    retold: ClassVar = {"return_to_program": {"private": False}}
+
+    def __init__(self, name: str, place: Place, setup: SetUp, refill: Routine) -> None:
+        super().__init__(name, place, setup, refill)
+        self.cpus = setup.cpus
+
+    def return_to_program(self, me: Context) -> None:
+        """Let those programs go on."""
+        self.cpus.resets += 1
 
 
 def begin_anew(driver: SplitDriver) -> None:

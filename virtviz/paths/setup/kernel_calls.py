@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine
+from virtviz.paths.setup.state import ORDINALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +31,9 @@ class KernelCall(Routine):
         arguments, setup = self.setup.arguments, self.setup
         return {
             "tap": setup.port_name,
-            "worker": setup.worker_name,
+            "ordinal": ORDINALS[setup.sequence.argument],
             "index": arguments.index,
-            "queue": ("receive", "transmit", "control")[arguments.index % 3],
+            "queue": setup.queue_name(arguments.index),
             "value": arguments.value,
             "hex": f"{arguments.value:#x}",
             "desc": f"{arguments.desc:#x}",

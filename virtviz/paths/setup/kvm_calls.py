@@ -19,8 +19,24 @@ if TYPE_CHECKING:
 
     from virtviz.paths.context import Context
 
-FIRST_MSI_VECTOR = 0x26
-"""Vector of table entry 0 in the recorded guest; entry n has n more."""
+FREE_VECTORS = (0x26,), (0x24, 0x23, 0x23, 0x23)
+"""By CPU, the first vector that was free in the recorded guests: in the one with one CPU, and in one with several."""
+
+
+def message_of(entry: int, cpus: int) -> tuple[int, int]:
+    """Give the CPU and the vector that Linux chooses for an entry of the MSI-X table, after those before it.
+
+    It takes the CPU that has most vectors left, the first of several (kernel/irq/matrix.c, matrix_find_best_cpu), and
+    the lowest of these vectors.
+
+    Args:
+        entry: the entry's number.
+        cpus: how many CPUs the guest has.
+    """
+    free = list(FREE_VECTORS[cpus > 1][:cpus])
+    for _ in range(entry):
+        free[free.index(min(free))] += 1
+    return free.index(min(free)), min(free)
 
 
 class VmCall(KernelCall):
@@ -97,8 +113,10 @@ class CreateVcpu(VmCall):
         cause="return from ioctl()",
     )
     def kvm_create_vcpu(self, me: Context) -> None:
-        self.setup.kvm.vcpus += 1
-        self.setup.process.vcpu_fd = self.setup.new_fd()
+        setup, kvm = self.setup, self.setup.kvm
+        number = kvm.vcpus
+        kvm.vcpus += 1
+        setup.of_pair[number].vcpu_fd = setup.new_fd()
 
 
 class SetRouting(VmCall):

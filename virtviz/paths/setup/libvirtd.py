@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
-from virtviz.paths.setup.tun_calls import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR
+from virtviz.paths.setup.state import ORDINALS
+from virtviz.paths.setup.tun_calls import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, for_pairs
 from virtviz.spec.setup_sources import (
     LIBVIRT_COMMAND,
     LIBVIRT_INTERFACE,
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from virtviz.paths.setup.calls import Calls
     from virtviz.paths.setup.state import SetUp
 
-TAP_FD, VHOST_FD = 31, 32
-"""Descriptors of libvirtd that QEMU inherits, under the same numbers."""
+TAP_FD = 31
+"""First of the descriptors of libvirtd that QEMU inherits, under the same numbers: of the TAP, then of vhost."""
 
 
 class Libvirtd(Routine):
@@ -58,8 +59,16 @@ class Libvirtd(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the TAP and the descriptors."""
-        vhost = f", vhost=on, vhostfd={self.process.vhost_fd}" if self.process.vhost_fd else ""
-        return {"tap": self.setup.port_name, "qemu": self.setup.process_name, "fd": self.process.tap_fd, "vhost": vhost}
+        setup, several = self.setup, "s" if self.setup.pairs > 1 else ""
+        taps, vhosts = (":".join(str(getattr(mine, fd)) for mine in setup.of_pair) for fd in ("tap_fd", "vhost_fd"))
+        vhost = f", vhost=on, vhostfd{several}={vhosts}" if self.process.vhost_fd else ""
+        return {
+            "tap": setup.port_name,
+            "qemu": setup.process_name,
+            "fds": f"fd{several}={taps}",
+            "vhost": vhost,
+            "ordinal": ORDINALS[setup.sequence.pair],
+        }
 
     @op(
         "CP.8.1",
@@ -91,11 +100,28 @@ class Libvirtd(Routine):
         "virNetDevTapCreate",
         LIBVIRT_TAP,
         text="TUNSETIFF: {tap}, Ethernet frames with a virtio-net header. This is what needs CAP_NET_ADMIN.",
-        to=call("set_iff", "attach_tap"),
+        to={"done": call("set_iff", "attach_tap"), "next": call("set_iff", "open_next")},
         cause="ioctl(TUNSETIFF)",
     )
-    def make_tap(self, me: Context) -> None:
-        self.setup.arguments.value = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+    def make_tap(self, me: Context) -> str:
+        setup = self.setup
+        setup.aim_at(setup.sequence.pair)
+        setup.arguments.value = for_pairs(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, setup.pairs)
+        if not setup.next_pair(setup.pairs):
+            return "done"
+        setup.of_pair[setup.sequence.pair].tap_fd = TAP_FD + setup.sequence.pair
+        return "next"
+
+    @op(
+        "CP.8.1",
+        "open /dev/net/tun once more",
+        "virNetDevTapCreate",
+        LIBVIRT_TAP,
+        text="{tap} is to have a queue for each pair, and each queue is an open file: the {ordinal} one.",
+        to=call("open_tun", "make_tap"),
+        cause="open(/dev/net/tun)",
+    )
+    def open_next(self, me: Context) -> None: ...
 
     @op(
         "CP.8.3",
@@ -136,8 +162,7 @@ class Libvirtd(Routine):
         "qemuProcessLaunch",
         LIBVIRT_PROCESS,
         text=(
-            "{qemu} is started as an ordinary user: -netdev tap,fd={fd}{vhost}. The open descriptors are its "
-            "inheritance."
+            "{qemu} is started as an ordinary user: -netdev tap,{fds}{vhost}. The open descriptors are its inheritance."
         ),
         to=goto("wait"),
     )
@@ -194,15 +219,17 @@ class LibvirtdWithVhost(Libvirtd):
         LIBVIRT_INTERFACE,
         text={
             "open": "It is open, and QEMU will find it under the same number.",
+            "next": "It is open. Each queue pair gets a vhost device of its own: once more.",
             "missing": "It is not there, and the XML did not insist: the guest will be served by QEMU itself.",
         },
-        to={"open": goto("start_qemu"), "missing": goto("start_qemu")},
+        to={"open": goto("start_qemu"), "next": goto("after_tap"), "missing": goto("start_qemu")},
     )
     def see_vhost(self, me: Context) -> str:
         if self.setup.arguments.result:
             return "missing"
-        self.process.vhost_fd = VHOST_FD
-        return "open"
+        setup, pair = self.setup, self.setup.sequence.pair
+        setup.of_pair[pair].vhost_fd = TAP_FD + setup.pairs + pair
+        return "next" if setup.next_pair(setup.pairs) else "open"
 
 
 class AttachByVsctl(Routine):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
-from virtviz.paths.setup.state import NO_VECTOR, QUEUES
+from virtviz.paths.setup.state import NO_VECTOR
 from virtviz.ring.rings import restart
 from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_PCI
 from virtviz.spec.setup_sources import QEMU_MSIX, QEMU_PCI_HOST
@@ -56,7 +56,7 @@ class _Registers(Routine):
             "register": reg.COMMON_NAMES.get(self.offset, "register"),
             "value": f"{run.data:#x}",
             "queue": queue,
-            "which": ("the receive queue", "the transmit queue", "the control queue")[queue % QUEUES],
+            "which": f"the {self.setup.queue_name(queue)} queue",
         }
 
 
@@ -81,13 +81,13 @@ class CommonLoad(_Registers):
         if offset == reg.DEVICE_FEATURE:
             return self.setup.process.offered >> 32 * pci.device_feature_select & _HALF
         if offset == reg.QUEUE_SIZE:
-            return pci.size[queue] if queue < QUEUES else 0
+            return pci.size[queue] if queue < self.setup.queues else 0
         if offset == reg.QUEUE_MSIX_VECTOR:
             return pci.vector[queue]
         if offset == reg.QUEUE_NOTIFY_OFF:
             return queue
         return {
-            reg.NUM_QUEUES: QUEUES,
+            reg.NUM_QUEUES: self.setup.queues,
             reg.DEVICE_STATUS: pci.device_status,
             reg.CONFIG_GENERATION: pci.generation,
             reg.QUEUE_ENABLE: pci.enabled[queue],
@@ -282,14 +282,15 @@ class ResetDevice(_Registers):
         pci.config_msix_vector = NO_VECTOR
         pci.device_feature_select = pci.driver_feature_select = pci.queue_select = 0
         pci.isr = 0
-        for queue in range(QUEUES):
+        for queue in range(self.setup.queues):
             pci.size[queue] = self.setup.layouts[queue].size
             pci.enabled[queue] = 0
             pci.vector[queue] = NO_VECTOR
             pci.desc[queue] = pci.avail[queue] = pci.used[queue] = 0
             self.setup.process.base[queue] = 0
         self.device.reset()
-        if not self.setup.vhost.owner:
+        if self.setup.process.failed or not self.setup.vhosts[0].owner:
+            # Whoever vhost belongs to, the rings were QEMU's own to serve.
             for ring in self.setup.device_rings:
                 restart(ring)
 

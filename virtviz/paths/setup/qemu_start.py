@@ -10,12 +10,13 @@ hw/net/vhost_net.c (vhost_net_init), hw/virtio/vhost.c (vhost_dev_init, vhost_vi
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, block, call, goto, op
 from virtviz.paths.setup import features
 from virtviz.paths.setup.qemu_tap import HeaderLength, Offload
-from virtviz.paths.setup.tun_calls import TAP_FLAGS
+from virtviz.paths.setup.tun_calls import TAP_FLAGS, for_pairs
 from virtviz.spec.citation import QEMU_KVM, QEMU_TAP, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import (
     QEMU_KVM_ACCEL_OPS,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.setup.calls import Calls, VhostCalls
-    from virtviz.paths.setup.state import SetUp
+    from virtviz.paths.setup.state import OfPair, SetUp
 
 INT_MAX = 2147483647
 
@@ -49,6 +50,7 @@ class QemuStart(Routine):
     """
 
     first = "wait_for_start"
+    links: Mapping[str, str] = MappingProxyType({"begin_reset": "reset_header_length"})
     main_loop: Routine
     """What the main thread goes on with; set by the wiring."""
 
@@ -75,11 +77,13 @@ class QemuStart(Routine):
         self.get_iff, self.set_header, self.set_offload = calls.get_iff, calls.set_header, calls.set_offload
         self.set_sndbuf, self.set_memory, self.set_routing = calls.set_sndbuf, calls.set_memory, calls.set_routing
 
-        def length(what: str, count: int, *, keeps: bool = True) -> Routine:
-            return HeaderLength(f"{name}.{what}", place, setup, calls, lambda: count, tries=is_7_2, keeps=keeps)
+        def length(what: str, count: int, *, keeps: bool = True, pairs: int = 0) -> Routine:
+            return HeaderLength(
+                f"{name}.{what}", place, setup, calls, lambda: count, tries=is_7_2, keeps=keeps, pairs=pairs
+            )
 
-        self.first_header, self.model_header = length("first_header", 10), length("model_header", 10)
-        self.reset_header = length("reset_header", 10)
+        self.first_header, self.model_header = length("first_header", 10), length("model_header", 10, pairs=setup.pairs)
+        self.reset_header = length("reset_header", 10, pairs=setup.pairs)
         self.long_header = length("long_header", 12, keeps=False)
         self.no_offload = Offload(f"{name}.no_offload", place, setup, calls, lambda: 0)
         self.reset_offload = Offload(f"{name}.reset_offload", place, setup, calls, lambda: 0)
@@ -89,10 +93,20 @@ class QemuStart(Routine):
         process = self.process
         return {
             "tap": self.setup.port_name,
-            "fd": process.tap_fd,
+            "fd": self.of_pair.tap_fd,
             "offered": f"{process.offered:#x}",
             "bits": features.names_of(process.offered),
         }
+
+    @property
+    def of_pair(self) -> OfPair:
+        """What the process keeps for the pair at hand."""
+        return self.setup.of_pair[self.setup.sequence.pair]
+
+    def aim_at_pair(self, value: int) -> None:
+        """Lay out the argument of an ioctl on the TAP's file of the pair at hand."""
+        self.setup.aim_at(self.setup.sequence.pair)
+        self.arguments.value = value
 
     # KVM
 
@@ -155,7 +169,7 @@ class QemuStart(Routine):
         cause="open(/dev/net/tun)",
     )
     def open_tap(self, me: Context) -> None:
-        self.process.tap_fd = self.setup.new_fd()
+        self.of_pair.tap_fd = self.setup.new_fd()
 
     @op(
         "CP.5.2",
@@ -178,7 +192,7 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETVNETHDRSZ)",
     )
     def set_first_length(self, me: Context) -> None:
-        self.arguments.value = 10
+        self.aim_at_pair(10)
 
     @op(
         "CP.5.4",
@@ -190,7 +204,7 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETIFF)",
     )
     def ask_for_tap(self, me: Context) -> None:
-        self.arguments.value = TAP_FLAGS
+        self.aim_at_pair(for_pairs(TAP_FLAGS, self.setup.pairs))
 
     @op(
         "CP.5.5",
@@ -213,7 +227,7 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETOFFLOAD)",
     )
     def probe_ufo(self, me: Context) -> str:
-        self.arguments.value = features.TUN_F_CSUM | features.TUN_F_UFO
+        self.aim_at_pair(features.TUN_F_CSUM | features.TUN_F_UFO)
         return "7.2" if self.is_7_2 else "10.0"
 
     @op(
@@ -226,7 +240,7 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETOFFLOAD)",
     )
     def probe_uso(self, me: Context) -> None:
-        self.arguments.value = features.TUN_F_CSUM | features.TUN_F_USO4 | features.TUN_F_USO6
+        self.aim_at_pair(features.TUN_F_CSUM | features.TUN_F_USO4 | features.TUN_F_USO6)
 
     @op(
         "CP.5.5",
@@ -263,18 +277,26 @@ class QemuStart(Routine):
         cause="ioctl(TUNSETSNDBUF)",
     )
     def ask_for_sndbuf(self, me: Context) -> None:
-        self.arguments.value = INT_MAX
+        self.aim_at_pair(INT_MAX)
 
     @op(
         "CP.5.6",
         "see who is to serve the queues",
         "net_init_tap_one",
         QEMU_TAP,
-        text={"": "The TAP is ready. QEMU serves the queues itself (vhost=off): nothing more has to be opened."},
-        to=goto("realize"),
+        text={
+            "": "The TAP is ready. QEMU serves the queues itself (vhost=off): nothing more has to be opened.",
+            "next": "That file of {tap} is ready. Each queue pair has one of its own: the next.",
+        },
+        to={"done": goto("realize"), "next": goto("which_tap")},
         private=True,
     )
-    def after_tap(self, me: Context) -> None: ...
+    def after_tap(self, me: Context) -> str:
+        return "next" if self.next_pair() else "done"
+
+    def next_pair(self) -> bool:
+        """Go on to the next pair; answers whether there is one."""
+        return self.setup.next_pair(self.setup.pairs)
 
     # The machine
 
@@ -302,14 +324,20 @@ class QemuStart(Routine):
         "kvm_start_vcpu_thread",
         QEMU_KVM_ACCEL_OPS,
         text="Each vCPU is a thread of QEMU. This one makes it, and waits until it says that its vCPU exists.",
-        to=goto("map_memory"),
+        to={"done": goto("map_memory"), "next": goto("make_vcpu_thread")},
+        guard="threads_are_ready",
     )
-    def make_vcpu_thread(self, me: Context) -> None:
-        self.process.vcpu_thread = 1
+    def make_vcpu_thread(self, me: Context) -> str:
+        self.of_pair.vcpu_thread = 1
+        return "next" if self.next_pair() else "done"
+
+    def threads_are_ready(self) -> bool:
+        """Say whether the threads made so far have made their vCPUs."""
+        return all(mine.vcpu_made for mine in self.setup.of_pair[: self.setup.sequence.pair])
 
     def vcpu_is_made(self) -> bool:
-        """Say whether the vCPU's thread has made its vCPU."""
-        return bool(self.process.vcpu_made)
+        """Say whether every vCPU's thread has made its vCPU."""
+        return all(mine.vcpu_made for mine in self.setup.of_pair)
 
     @op(
         "CP.8.8",
@@ -346,7 +374,7 @@ class QemuStart(Routine):
             "The device model comes to be, and makes sure that the TAP's header is the one of a device without "
             "features."
         ),
-        to=call("model_header", "reset_header_length"),
+        to=call("model_header", "begin_reset"),
         private=True,
     )
     def set_model_header(self, me: Context) -> None: ...
@@ -441,20 +469,23 @@ class QemuStartWithVhost(QemuStart):
         text={
             "open": "vhost=on: the kernel is to serve the queues. QEMU opens /dev/vhost-net for it.",
             "inherited": "vhostfd=: /dev/vhost-net is open already, as the TAP was.",
-            "none": "libvirtd found no /dev/vhost-net, and asked for no vhost: QEMU will serve the queues itself.",
+            "": "libvirtd found no /dev/vhost-net, and asked for no vhost: QEMU will serve the queues itself.",
         },
         to={
             "open": call("open_vhost", "note_vhost_fd"),
             "inherited": goto("become_owner"),
             "none": goto("realize"),
+            "none, next": goto("which_tap"),
         },
         cause="open(/dev/vhost-net)",
     )
     def after_tap(self, me: Context) -> str:
         if self.opens_tap:
             return "open"
-        if self.process.vhost_fd:
+        if self.of_pair.vhost_fd:
             return "inherited"
+        if self.next_pair():
+            return "none, next"
         self.process.failed = 1
         return "none"
 
@@ -467,7 +498,7 @@ class QemuStartWithVhost(QemuStart):
         to=goto("become_owner"),
     )
     def note_vhost_fd(self, me: Context) -> None:
-        self.process.vhost_fd = self.setup.new_fd()
+        self.of_pair.vhost_fd = self.setup.new_fd()
 
     @op(
         "CP.6.2",
@@ -478,7 +509,8 @@ class QemuStartWithVhost(QemuStart):
         to=call("set_owner", "ask_vhost_features"),
         cause="ioctl(VHOST_SET_OWNER)",
     )
-    def become_owner(self, me: Context) -> None: ...
+    def become_owner(self, me: Context) -> None:
+        self.setup.aim_at(self.setup.sequence.pair)
 
     @op(
         "CP.6.3",
@@ -490,7 +522,7 @@ class QemuStartWithVhost(QemuStart):
         cause="ioctl(VHOST_GET_FEATURES)",
     )
     def ask_vhost_features(self, me: Context) -> None:
-        self.process.queue = 0
+        self.process.queue = 2 * self.setup.sequence.pair
 
     @op(
         "CP.6.4",
@@ -503,7 +535,7 @@ class QemuStartWithVhost(QemuStart):
     )
     def give_first_call(self, me: Context) -> None:
         process, arguments = self.process, self.arguments
-        arguments.index, arguments.value = process.queue, self.setup.new_fd()
+        arguments.index, arguments.value = process.queue % 2, self.setup.new_fd()
         process.masked[process.queue] = arguments.value
 
     @op(
@@ -517,7 +549,7 @@ class QemuStartWithVhost(QemuStart):
     )
     def give_error(self, me: Context) -> None:
         process, arguments = self.process, self.arguments
-        arguments.index, arguments.value = process.queue, self.setup.new_fd()
+        arguments.index, arguments.value = process.queue % 2, self.setup.new_fd()
         process.error[process.queue] = arguments.value
 
     @op(
@@ -533,19 +565,55 @@ class QemuStartWithVhost(QemuStart):
         private=True,
     )
     def next_ring(self, me: Context) -> str:
-        process = self.process
-        process.queue = 1 - process.queue
-        return "another" if process.queue else "done"
+        process, first = self.process, 2 * self.setup.sequence.pair
+        process.queue = first + 1 - process.queue % 2
+        return "another" if process.queue > first else "done"
 
     @op(
         "CP.6.5",
         "have vhost ready",
         "vhost_net_init",
         QEMU_VHOST_NET,
-        text=(
-            "vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's driver."
-        ),
-        to=goto("realize"),
+        text={
+            "": (
+                "vhost is open and has a worker, but no ring, no memory and no TAP. All that waits for the guest's "
+                "driver."
+            ),
+            "next": "This vhost device has a worker. The next queue pair gets a TAP file and a vhost device, too.",
+        },
+        to={"done": goto("realize"), "next": goto("which_tap")},
         private=True,
     )
-    def vhost_is_ready(self, me: Context) -> None: ...
+    def vhost_is_ready(self, me: Context) -> str:
+        if self.next_pair():
+            return "next"
+        if self.process.queue:
+            self.process.queue = 0
+        return "done"
+
+
+class QemuStartInPairs(QemuStart):
+    """The start of a machine whose device has several queue pairs: one is in use at first, by the reset.
+
+    Attributes:
+        set_pairs: switches the TAP's queues on and off; set by the wiring.
+    """
+
+    links: Mapping[str, str] = MappingProxyType({"begin_reset": "settle_pairs"})
+    set_pairs: Routine
+
+    @op(
+        "CP.8.10",
+        "go back to one queue pair",
+        "virtio_net_set_multiqueue",
+        QEMU_VIRTIO_NET,
+        spec="5.1.9.5.6",
+        text="The machine is reset before it begins, and a network device that was reset uses one queue pair.",
+        to=call("set_pairs", "reset_header_length"),
+        private=True,
+    )
+    def settle_pairs(self, me: Context) -> None: ...
+
+
+class QemuStartWithVhostInPairs(QemuStartInPairs, QemuStartWithVhost):
+    """The same with vhost=on."""

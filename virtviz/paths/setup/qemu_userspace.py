@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import SIGNALLED
-from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.engine.ops import DONE, RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.setup.qemu_vhost import StartVhost
-from virtviz.paths.setup.state import QUEUES
+from virtviz.paths.setup.state import ORDINALS
 from virtviz.spec.citation import EVENTFD, QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_VHOST
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from virtviz.paths.setup.calls import Calls, VhostCalls
     from virtviz.paths.setup.state import SetUp
 
-NAMES = ("receive", "transmit", "control")
-
 
 class StartInQemu(Routine):
     """Tie every queue's notify address to an eventfd that the main loop waits for.
 
     Args:
-        write_rx, write_tx, write_control: write() to the eventfd of a queue's kick.
+        writes: write() to the eventfd of each queue's kick, the control queue's last.
     """
 
     def __init__(
@@ -43,20 +41,31 @@ class StartInQemu(Routine):
         place: Place,
         setup: SetUp,
         calls: Calls,
-        write_rx: Routine,
-        write_tx: Routine,
-        write_control: Routine,
+        writes: Sequence[Routine],
     ) -> None:
         super().__init__(name, place)
         self.setup = setup
         self.process = setup.process
         self.ioeventfd, self.port_eventfd = calls.ioeventfd, calls.port_eventfd
-        self.write_rx, self.write_tx, self.write_control = write_rx, write_tx, write_control
+        *pairs, self.write_control = writes
+        last = setup.pairs - 1
+        self.write_rx = {self._of(pair): pairs[2 * pair] for pair in range(setup.pairs)}
+        self.write_tx = {self._of(pair): pairs[2 * pair + 1] for pair in range(last)}
+        self.write_last_tx = {self._of(last): pairs[2 * last + 1]}
+
+    def _of(self, pair: int) -> str:
+        """Name the outcome of kicking a pair's queue: what is there once needs no name."""
+        return DONE if self.setup.pairs == 1 else f"{ORDINALS[pair]} pair"
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the queue."""
-        queue = self.process.queue % QUEUES
-        return {"queue": NAMES[queue], "index": queue, "fd": self.process.kick[queue]}
+        setup, queue = self.setup, self.process.queue
+        return {
+            "queue": setup.queue_name(queue),
+            "index": queue,
+            "fd": self.process.kick[queue],
+            "kicked": setup.queue_name(2 * setup.sequence.pair),
+        }
 
     def aim(self, value: int) -> None:
         """Lay out the arguments of a call about the present queue."""
@@ -66,7 +75,7 @@ class StartInQemu(Routine):
     def next_queue(self) -> bool:
         """Go on to the next queue; answers whether there is one, and begins with the first again if not."""
         process = self.process
-        process.queue = following = (process.queue + 1) % QUEUES
+        process.queue = following = (process.queue + 1) % self.setup.queues
         return bool(following)
 
     @op(
@@ -151,11 +160,12 @@ class StartInQemu(Routine):
         "kick the receive queue",
         "event_notifier_set",
         QEMU_EVENT_NOTIFIER,
-        text="A write to the receive queue's eventfd, as if the guest had kicked. The main loop will look.",
-        to=call("write_rx", "kick_transmit"),
+        text="A write to the {kicked} queue's eventfd, as if the guest had kicked. The main loop will look.",
+        to={"receive": call_any("write_rx", "kick_transmit")},
         cause="write() to the eventfd",
     )
-    def kick_receive(self, me: Context) -> None: ...
+    def kick_receive(self, me: Context) -> str:
+        return self._of(self.setup.sequence.pair)
 
     @op(
         "CP.6.20",
@@ -163,10 +173,13 @@ class StartInQemu(Routine):
         "event_notifier_set",
         QEMU_EVENT_NOTIFIER,
         text="And the same for the transmit queue.",
-        to=call("write_tx", "kick_control"),
+        to={"transmit": call_any("write_tx", "kick_receive"), "last": call_any("write_last_tx", "kick_control")},
         cause="write() to the eventfd",
     )
-    def kick_transmit(self, me: Context) -> None: ...
+    def kick_transmit(self, me: Context) -> str:
+        kicked = self._of(self.setup.sequence.pair)
+        self.setup.next_pair(self.setup.pairs)
+        return kicked
 
     @op(
         "CP.6.20",
@@ -244,7 +257,7 @@ class StopInQemu(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the queue."""
-        return {"queue": NAMES[self.process.queue % QUEUES]}
+        return {"queue": self.setup.queue_name(self.process.queue)}
 
     def aim(self) -> None:
         """Lay out the arguments of a call about the present queue: no eventfd."""
@@ -285,7 +298,7 @@ class StopInQemu(Routine):
     )
     def after_port(self, me: Context) -> str:
         process = self.process
-        process.queue = following = (process.queue + 1) % QUEUES
+        process.queue = following = (process.queue + 1) % self.setup.queues
         if following:
             return "another"
         process.started = 0

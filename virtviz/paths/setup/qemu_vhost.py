@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from virtviz.paths.setup.calls import Calls, VhostCalls
     from virtviz.paths.setup.state import SetUp
 
-DATA_QUEUES = 2
-NAMES = ("receive", "transmit")
-
 
 class VhostSequence(Routine):
-    """A sequence of calls about vhost, queue by queue."""
+    """A sequence of calls about vhost, queue by queue.
+
+    To KVM all queues of the device are one row. Of vhost there is a device for each pair, which numbers its two rings 0
+    and 1; so what is said to it is said pair by pair.
+    """
 
     def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, vhost: VhostCalls | None) -> None:
         super().__init__(name, place)
@@ -54,8 +55,9 @@ class VhostSequence(Routine):
         process, queue = self.process, self.process.queue
         pci = self.setup.pci
         return {
-            "queue": NAMES[queue % DATA_QUEUES],
+            "queue": self.setup.queue_name(queue),
             "index": queue,
+            "ring": queue % 2,
             "fd": self.arguments.value,
             "gsi": process.gsi[queue],
             "vector": pci.vector[queue],
@@ -71,11 +73,32 @@ class VhostSequence(Routine):
         """Lay out the arguments of a call about the present queue."""
         self.arguments.index, self.arguments.value = self.process.queue, value
 
+    def aim_at_ring(self, value: int) -> None:
+        """Lay out the arguments of a call about the present queue, on the vhost device of its pair."""
+        queue = self.process.queue
+        self.setup.aim_at(queue // 2)
+        self.arguments.index, self.arguments.value = queue % 2, value
+
     def next_queue(self) -> bool:
-        """Go on to the next queue; answers whether there is one, and begins with the first again if not."""
+        """Go on to the next data queue; answers whether there is one, and begins with the first again if not."""
         process = self.process
-        process.queue = following = (process.queue + 1) % DATA_QUEUES
+        process.queue = following = (process.queue + 1) % (2 * self.setup.served_pairs)
         return bool(following)
+
+    def next_ring(self) -> bool:
+        """Go on to the pair's next ring; answers whether there is one, and begins with its first again if not."""
+        process = self.process
+        first = process.queue // 2 * 2
+        process.queue = following = first + (process.queue + 1) % 2
+        return following > first
+
+    def next_pair(self) -> bool:
+        """Go on to the first ring of the next pair; answers whether there is one, and begins anew if not."""
+        setup, process = self.setup, self.process
+        is_another = setup.next_pair(setup.served_pairs)
+        if process.queue != 2 * setup.sequence.pair:
+            process.queue = 2 * setup.sequence.pair
+        return is_another
 
 
 class StartVhost(VhostSequence):
@@ -109,6 +132,7 @@ class StartVhost(VhostSequence):
         process = self.process
         process.acked = self.setup.driver_features & VHOST_ASKED
         process.queue = 0
+        self.setup.count_pairs()
         return "interrupts" if self.interrupts_first else "addresses"
 
     # The way out of the guest
@@ -202,9 +226,9 @@ class StartVhost(VhostSequence):
         private=True,
     )
     def after_port(self, me: Context) -> str:
-        if self.next_queue():
-            return "new" if self.interrupts_first else "another"
-        return "start" if self.interrupts_first else "interrupts"
+        if self.interrupts_first:
+            return "new" if self.next_ring() else "start"
+        return "another" if self.next_queue() else "interrupts"
 
     # The way into the guest
 
@@ -293,7 +317,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_VRING_CALL)",
     )
     def unmask(self, me: Context) -> None:
-        self.aim(self.process.call[self.process.queue])
+        self.aim_at_ring(self.process.call[self.process.queue])
 
     @op(
         "CP.6.9",
@@ -325,7 +349,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_FEATURES)",
     )
     def tell_features(self, me: Context) -> None:
-        self.aim(self.process.acked)
+        self.aim_at_ring(self.process.acked)
 
     @op(
         "CP.6.10",
@@ -348,7 +372,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_BACKEND_FEATURES)",
     )
     def tell_backend_features(self, me: Context) -> None:
-        self.aim(self.arguments.result)
+        self.aim_at_ring(self.arguments.result)
 
     @op(
         "CP.6.11",
@@ -360,7 +384,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_MEM_TABLE)",
     )
     def tell_memory(self, me: Context) -> None:
-        self.aim(1)
+        self.aim_at_ring(1)
 
     @op(
         "CP.6.11",
@@ -378,12 +402,12 @@ class StartVhost(VhostSequence):
         "tell vhost the ring's size",
         "vhost_virtqueue_start",
         QEMU_VHOST,
-        text="Now ring {index}, the {queue} queue. Its size is the one that the guest stored: {size}.",
+        text="Now ring {ring}, the {queue} queue. Its size is the one that the guest stored: {size}.",
         to=call("set_num", "tell_base"),
         cause="ioctl(VHOST_SET_VRING_NUM)",
     )
     def tell_size(self, me: Context) -> None:
-        self.aim(self.setup.pci.size[self.process.queue])
+        self.aim_at_ring(self.setup.pci.size[self.process.queue])
 
     @op(
         "CP.6.13",
@@ -395,7 +419,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_VRING_BASE)",
     )
     def tell_base(self, me: Context) -> None:
-        self.aim(self.setup.stopped_at[self.process.queue])
+        self.aim_at_ring(self.setup.stopped_at[self.process.queue])
 
     @op(
         "CP.6.14",
@@ -408,7 +432,7 @@ class StartVhost(VhostSequence):
     )
     def tell_addresses(self, me: Context) -> None:
         pci, queue, arguments = self.setup.pci, self.process.queue, self.arguments
-        arguments.index = queue
+        arguments.index = queue % 2
         arguments.desc = HVA_BASE + pci.desc[queue]
         arguments.avail = HVA_BASE + pci.avail[queue]
         arguments.used = HVA_BASE + pci.used[queue]
@@ -426,7 +450,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_SET_VRING_KICK)",
     )
     def tell_kick(self, me: Context) -> None:
-        self.aim(self.process.kick[self.process.queue])
+        self.aim_at_ring(self.process.kick[self.process.queue])
 
     @op(
         "CP.6.16",
@@ -444,7 +468,7 @@ class StartVhost(VhostSequence):
         private=True,
     )
     def after_ring(self, me: Context) -> str:
-        return "another" if self.next_queue() else "poll"
+        return "another" if self.next_ring() else "poll"
 
     @op(
         "CP.6.17",
@@ -456,7 +480,7 @@ class StartVhost(VhostSequence):
         cause="ioctl(VHOST_NET_SET_BACKEND)",
     )
     def set_backends(self, me: Context) -> None:
-        self.aim(self.process.tap_fd)
+        self.aim_at_ring(self.setup.of_pair[self.process.queue // 2].tap_fd)
 
     @op(
         "CP.6.17",
@@ -465,17 +489,30 @@ class StartVhost(VhostSequence):
         QEMU_VHOST_NET,
         text={
             "another": "The same for the next ring.",
+            "next pair": "vhost serves this pair of queues. The next one has a vhost device of its own.",
+            "next pair, kicks first": "vhost serves this pair. This QEMU (7.2) ties the kicks of the next one now.",
             "started": (
                 "vhost serves both queues. QEMU will hear neither kicks nor frames; the control queue stays with it."
             ),
+            "all started": (
+                "vhost serves all data queues. QEMU hears neither kicks nor frames; the control queue stays with it."
+            ),
         },
-        to={"another": goto("set_backends"), "started": RETURN},
+        to={
+            "another": goto("set_backends"),
+            "next pair": goto("tell_features"),
+            "next pair, kicks first": goto("make_kick_fd"),
+            "started": RETURN,
+            "all started": RETURN,
+        },
     )
     def after_backend(self, me: Context) -> str:
-        if self.next_queue():
+        if self.next_ring():
             return "another"
+        if self.next_pair():
+            return "next pair, kicks first" if self.interrupts_first else "next pair"
         self.process.started = 1
-        return "started"
+        return "started" if self.setup.served_pairs == 1 else "all started"
 
 
 class StopVhost(VhostSequence):
@@ -502,7 +539,7 @@ class StopVhost(VhostSequence):
         cause="ioctl(VHOST_NET_SET_BACKEND)",
     )
     def clear_backend(self, me: Context) -> None:
-        self.aim(0)
+        self.aim_at_ring(0)
 
     @op(
         "CP.6.17",
@@ -517,7 +554,7 @@ class StopVhost(VhostSequence):
         private=True,
     )
     def after_backend(self, me: Context) -> str:
-        return "another" if self.next_queue() else "ask"
+        return "another" if self.next_ring() else "ask"
 
     @op(
         "CP.6.18",
@@ -532,7 +569,7 @@ class StopVhost(VhostSequence):
         cause="ioctl(VHOST_GET_VRING_BASE)",
     )
     def ask_base(self, me: Context) -> None:
-        self.aim(0)
+        self.aim_at_ring(0)
 
     @op(
         "CP.6.18",
@@ -541,14 +578,17 @@ class StopVhost(VhostSequence):
         QEMU_VHOST,
         text={
             "another": "The same for the next ring.",
+            "next pair": "Both numbers are QEMU's again. The next pair of queues is stopped in the same way.",
             "untie": "Both numbers are QEMU's again. The eventfds can go.",
         },
-        to={"another": goto("ask_base"), "untie": goto("untie")},
+        to={"another": goto("ask_base"), "next pair": goto("clear_backend"), "untie": goto("untie")},
         private=True,
     )
     def note_base(self, me: Context) -> str:
         self.process.base[self.process.queue] = self.arguments.result
-        return "another" if self.next_queue() else "untie"
+        if self.next_ring():
+            return "another"
+        return "next pair" if self.next_pair() else "untie"
 
 
 class UntieEventfds(VhostSequence):
@@ -616,7 +656,10 @@ class UntieEventfds(VhostSequence):
         to={"another": goto("untie_address"), "stopped": RETURN},
     )
     def after_port(self, me: Context) -> str:
-        if self.next_queue():
-            return "another"
+        ioeventfds = self.setup.kvm.ioeventfds
+        while self.next_queue():
+            # A start that failed may not have come as far as this queue's address.
+            if ioeventfds[self.process.queue]:
+                return "another"
         self.process.started = 0
         return "stopped"

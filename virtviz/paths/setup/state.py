@@ -7,28 +7,26 @@ what arrives at vhost is what the guest wrote, or there is a mistake somewhere i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.engine.state import State
 from virtviz.paths.setup.features import VHOST_FEATURES_6_1, VHOST_FEATURES_6_12
 from virtviz.paths.setup.ovsdb import SwitchCells
+from virtviz.spec.virtio import Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from virtviz.engine.memory import Region
-    from virtviz.engine.state import State
     from virtviz.paths.kvm import EventfdCells
     from virtviz.paths.tap import Tap
+    from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.virtio_device.device import NetDevice
     from virtviz.ring.split import SplitLayout
     from virtviz.ring.split_device import SplitDevice
 
-RX, TX, CONTROL = 0, 1, 2
-"""Numbers of the queues of a device with one pair."""
-QUEUES: Final = 3
-MSIX_ENTRIES: Final = 4
-"""Entries of the MSI-X table: QEMU makes 2 x pairs + 2 (one for the configuration, one nobody uses)."""
+ORDINALS: Final = ("first", "second", "third", "fourth")
 HVA_BASE: Final = 0x7F9EEBE00000
 """Where the guest's memory lies in QEMU's own, in the recording: what is added to a guest's address."""
 NO_VECTOR: Final = 0xFFFF
@@ -119,6 +117,48 @@ class ProcessCells(Cells):
     gsi: list[int]
 
 
+class OfPair(Protocol):
+    """What QEMU's process keeps for each queue pair, and for the vCPU that goes with it; see `ProcessCells`."""
+
+    tap_fd: int
+    vhost_fd: int
+    vcpu_fd: int
+    vcpu_thread: int
+    vcpu_made: int
+
+
+@cells
+class PairCells(Cells):
+    """The same for a pair that is not the first, whose numbers stand among those of the process.
+
+    Attributes:
+        tap_fd, vhost_fd, vcpu_fd, vcpu_thread, vcpu_made: as in `ProcessCells`.
+        tap_off: 1 while the pair's queue of the TAP is switched off.
+    """
+
+    tap_fd: int = 0
+    vhost_fd: int = 0
+    vcpu_fd: int = 0
+    vcpu_thread: int = 0
+    vcpu_made: int = 0
+    tap_off: int = 0
+
+
+@cells
+class SequenceCells(Cells):
+    """Where there are several queue pairs: which one a sequence of QEMU's is at.
+
+    Attributes:
+        pair: that one, from 0.
+        argument: the pair whose descriptor the ioctl that a thread is at is about.
+        started: how many pairs vhost serves.
+    """
+
+    pair: int = 0
+    argument: int = 0
+    started: int = 0
+
+
 @cells
 class ArgumentCells(Cells):
     """The arguments of the ioctl that a thread is at, as they lie in its memory.
@@ -186,6 +226,25 @@ class TapSetupCells(Cells):
     port: int = 0
     handled: int = 0
     up: int = 0
+
+
+class TunFile(Protocol):
+    """What an open file of the TUN driver keeps: the descriptor that it has, once it is tied to a network device."""
+
+    attached: int
+
+
+@cells
+class TunFileCells(Cells):
+    """The same for a queue of a TAP that is not the first, whose numbers stand among those of the network device.
+
+    Attributes:
+        attached: as in `TapSetupCells`.
+        detached: 1 while the queue is switched off: the file knows its device, and takes no part in it.
+    """
+
+    attached: int = 0
+    detached: int = 0
 
 
 @cells
@@ -295,21 +354,59 @@ class ProbeCells(Cells):
     notify_off: list[int]
 
 
+@cells
+class CpuCells(Cells):
+    """What a guest with several vCPUs finds out besides.
+
+    Attributes:
+        pairs: queue pairs that driver and device have.
+        said: CPUs that have said that they run.
+        online: how many of these the first one has heard of.
+        target: the CPU that a table entry's message is for.
+        programs: 1 once programs may use the network.
+        resets: how often the driver was taken off the device and put back.
+    """
+
+    pairs: int = 1
+    said: int = 1
+    online: int = 1
+    target: int = 0
+    programs: int = 0
+    resets: int = 0
+
+
+@cells
+class ApicCells(Cells):
+    """What KVM keeps for a vCPU that has to be started by another: bits INIT and STARTUP, once they have come."""
+
+    events: int = 0
+
+
 class SetUp:
     """All that a set-up is about: one virtual machine's device, its back-end and its TAP.
 
+    Where something is there once for each queue pair, it is a list by pair. Of one pair alone nothing has to be kept
+    about which pair it is: `sequence` and `cpus` never change then, and are no part of the state.
+
     Attributes:
+        pairs: how many queue pairs the device has.
+        queues: how many queues: two for each pair, and the control queue.
+        of_pair: by pair, what QEMU keeps: the process's own cells first.
+        tun_files: by pair, the open file of the TUN driver: the cells of the network device first.
+        vhosts: by pair, the open /dev/vhost-net.
+        apics: by vCPU from the second on, what KVM keeps.
         config: the PCI function's configuration space, 256 bytes.
         kicks: the eventfds of the kicks themselves, by queue.
         port_name: the name that the TAP has, or the vhost-user port.
-        tap: the TAP; None under vhost-user.
+        taps: the queues of the TAP; none under vhost-user.
+        flows: what the TAP remembers of flows; None if it has one queue.
         layouts: where the guest puts its queues.
-        device_rings: the device's side of the data queues.
+        device_rings: the device's side of the data queues, two for each pair.
         device: the device model, as far as commands and the configuration go.
         vhost_features: what this host's vhost-net offers.
         vhost_missing: there is no /dev/vhost-net.
         vhost_fails: vhost cannot take the map of the guest's memory.
-        worker_name: the worker that vhost would make.
+        worker_names: by pair, the worker that vhost would make.
     """
 
     def __init__(
@@ -320,28 +417,35 @@ class SetUp:
         *,
         config: Region,
         port_name: str,
-        tap: Tap | None,
+        taps: Sequence[Tap],
+        flows: TapFlows | None,
         kicks: Sequence[EventfdCells],
         layouts: Sequence[SplitLayout],
         device_rings: Sequence[SplitDevice],
         device: NetDevice,
-        worker_name: str,
+        worker_names: Sequence[str],
         host_kernel: str,
         vhost_missing: bool = False,
         vhost_fails: bool = False,
     ) -> None:
-        def empty(count: int = QUEUES) -> list[int]:
+        self.pairs = pairs = len(device_rings) // 2
+        self.queues = queues = 2 * pairs + 1
+
+        def empty(count: int = queues) -> list[int]:
             return [0] * count
 
         self.vm, self.process_name = vm, process
         self.config = config
         self.port_name = port_name
-        self.tap = tap
+        self.taps = taps
+        self.flows = flows
+        if flows is not None:
+            flows.count_off = lambda: sum(file.detached for file in self.tun_files if isinstance(file, TunFileCells))
         self.kicks = kicks
         self.layouts = layouts
         self.device_rings = device_rings
         self.device = device
-        self.worker_name = worker_name
+        self.worker_names = worker_names
         self.vhost_missing = vhost_missing
         self.vhost_fails = vhost_fails
         self.vhost_features = VHOST_FEATURES_6_1 if host_kernel == "6.1" else VHOST_FEATURES_6_12
@@ -361,30 +465,94 @@ class SetUp:
         self.switch = state.add(SwitchCells, "ovs.control")
         self.kvm = state.add(VmCells, f"{vm}.kvm_vm", routed=empty(), irqfds=empty(), ioeventfds=empty(), ports=empty())
         self.tun = state.add(TapSetupCells, f"{port_name}.netdev")
-        self.vhost = state.add(
-            VhostDeviceCells,
-            f"{process}.vhost_net",
-            **{name: empty(2) for name in ("num", "base", "desc", "avail", "used", "kick", "call", "error", "backend")},
-        )
+        self.vhosts = [
+            state.add(
+                VhostDeviceCells,
+                _of(f"{process}.vhost_net", pair),
+                **{
+                    name: empty(2)
+                    for name in ("num", "base", "desc", "avail", "used", "kick", "call", "error", "backend")
+                },
+            )
+            for pair in range(pairs)
+        ]
         self.pci = state.add(
             PciCells,
             f"{vm}.virtio_pci",
             driver_feature=empty(2),
             size=[layout.size for layout in layouts],
             enabled=empty(),
-            vector=[NO_VECTOR] * QUEUES,
+            vector=[NO_VECTOR] * queues,
             desc=empty(),
             avail=empty(),
             used=empty(),
-            table=[0, 0, 0, 1] * MSIX_ENTRIES,
+            table=[0, 0, 0, 1] * self.msix_entries,
         )
         self.probe = state.add(ProbeCells, f"{vm}.probe", notify_off=empty())
+        further = range(1, pairs)
+        # What never changes is not kept: with one pair these are no part of the state.
+        keep: Callable[..., Any] = state.add if further else State(recording=False).add
+        self.sequence: SequenceCells = keep(SequenceCells, f"{process}.sequence")
+        self.cpus: CpuCells = keep(CpuCells, f"{vm}.cpus")
+        self.of_pair: list[OfPair] = [self.process]
+        self.of_pair += [state.add(PairCells, _of(f"{process}.process", pair)) for pair in further]
+        self.tun_files: list[TunFile] = [self.tun]
+        self.tun_files += [state.add(TunFileCells, _of(f"{port_name}.file", pair)) for pair in further]
+        self.apics = [state.add(ApicCells, f"{vm}.vcpu{pair}.apic") for pair in further]
 
     def new_fd(self) -> int:
         """Give the process a new descriptor; answers its number."""
         mine = self.process
         mine.next_fd = number = mine.next_fd + 1
         return number - 1
+
+    @property
+    def control(self) -> int:
+        """The control queue's number: behind those of all pairs."""
+        return 2 * self.pairs
+
+    @property
+    def msix_entries(self) -> int:
+        """Entries of the MSI-X table, 2 x pairs + 2: one for the configuration, and one that nobody uses."""
+        return 2 * self.pairs + 2
+
+    def queue_name(self, queue: int) -> str:
+        """Name a queue, for people: `receive`; where there are several of the kind, `second receive`."""
+        queue %= self.queues
+        if queue == self.control:
+            return "control"
+        which = ("receive", "transmit")[queue % 2]
+        return which if self.pairs == 1 else f"{ORDINALS[queue // 2]} {which}"
+
+    def next_pair(self, pairs: int) -> bool:
+        """Go on to the next of so many pairs; answers whether there is one, and begins with the first again if not."""
+        sequence = self.sequence
+        following = (sequence.pair + 1) % pairs
+        if following != sequence.pair:
+            sequence.pair = following
+        return bool(following)
+
+    def count_pairs(self) -> int:
+        """Settle how many pairs are to be served: all of them, if the driver has accepted MQ."""
+        pairs = self.pairs if self.driver_features >> Feature.NET_F_MQ & 1 else 1
+        if self.pairs > 1:
+            self.sequence.started = pairs
+        return pairs
+
+    @property
+    def served_pairs(self) -> int:
+        """How many pairs are served, or were when that was last settled."""
+        return self.sequence.started or 1
+
+    def aim_at(self, pair: int) -> None:
+        """Lay out which pair's descriptor the next ioctl is about."""
+        if self.sequence.argument != pair:
+            self.sequence.argument = pair
+
+    @property
+    def vhost(self) -> VhostDeviceCells:
+        """The open /dev/vhost-net that the present ioctl is about."""
+        return self.vhosts[self.sequence.argument]
 
     @property
     def driver_features(self) -> int:
@@ -400,3 +568,8 @@ class SetUp:
     def net_config(self) -> bytes:
         """Give the device's own configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
         return self.device.config()
+
+
+def _of(name: str, pair: int) -> str:
+    """Give the name of what is there once for each pair: for the first one as if there were no other."""
+    return f"{name}.q{pair + 1}" if pair else name

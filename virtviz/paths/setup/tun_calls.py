@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.ops import RETURN, op
 from virtviz.paths.setup.kernel_calls import KernelCall
+from virtviz.paths.setup.state import TunFileCells
 from virtviz.spec.citation import TUN
 
 if TYPE_CHECKING:
     from virtviz.paths.context import Context
 
 IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_ONE_QUEUE, IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x2000, 0x4000
+IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 TUN_FEATURES: Final = 0x7373
 """What TUNGETFEATURES answers: TUN and TAP, NAPI, NAPI_FRAGS, NO_CARRIER, MULTI_QUEUE, NO_PI, ONE_QUEUE, VNET_HDR."""
 TAP_FLAGS: Final = IFF_TAP | IFF_NO_PI | IFF_ONE_QUEUE | IFF_VNET_HDR
+
+
+def for_pairs(flags: int, pairs: int) -> int:
+    """Give the flags of TUNSETIFF for a TAP that is to have so many queues."""
+    return flags | IFF_MULTI_QUEUE if pairs > 1 else flags
 
 
 class OpenTun(KernelCall):
@@ -61,7 +68,7 @@ class SetIff(KernelCall):
 
     @op(
         "CP.5.4",
-        {"made": "make the network device", "attached": "tie the file to the network device"},
+        {"made": "make the network device", "": "tie the file to the network device"},
         "tun_set_iff",
         TUN,
         text={
@@ -70,16 +77,23 @@ class SetIff(KernelCall):
                 "{tap} exists already, made to stay: the file becomes its other end. Its owner was checked, or "
                 "CAP_NET_ADMIN."
             ),
+            "another": (
+                "{tap} may have several queues (IFF_MULTI_QUEUE): one more file is tied to it, its {ordinal} queue."
+            ),
         },
-        to={"made": RETURN, "attached": RETURN},
+        to={"made": RETURN, "attached": RETURN, "another": RETURN},
         cause="return from ioctl()",
     )
     def tun_set_iff(self, me: Context) -> str:
-        tun, arguments = self.setup.tun, self.setup.arguments
+        setup, tun = self.setup, self.setup.tun
+        pair = setup.sequence.argument
         was_there = tun.exists
-        tun.exists = 1
-        tun.attached = self.setup.process.tap_fd
-        tun.flags = arguments.value
+        if not pair:
+            tun.exists = 1
+        setup.tun_files[pair].attached = setup.of_pair[pair].tap_fd
+        if pair:
+            return "another"
+        tun.flags = setup.arguments.value
         return "attached" if was_there else "made"
 
 
@@ -117,8 +131,8 @@ class SetHeaderLength(KernelCall):
         cause="return from ioctl()",
     )
     def tun_set_hdr_size(self, me: Context) -> str:
-        tun, length = self.setup.tun, self.setup.arguments.value
-        if not tun.attached:
+        setup, tun, length = self.setup, self.setup.tun, self.setup.arguments.value
+        if not setup.tun_files[setup.sequence.argument].attached:
             return "refused"
         tun.hdr_bytes = length
         return "set"
@@ -170,3 +184,44 @@ class GetIff(KernelCall):
     )
     def tun_get_iff(self, me: Context) -> None:
         self.setup.arguments.result = self.setup.tun.flags
+
+
+class SetQueue(KernelCall):
+    """TUNSETQUEUE."""
+
+    @op(
+        "CP.5.10",
+        {"off": "switch the queue off", "on": "switch the queue on"},
+        "tun_set_queue",
+        TUN,
+        text={
+            "off": "IFF_DETACH_QUEUE: {tap} gives its {ordinal} queue no frames any more, and forgets the flows there.",
+            "on": "IFF_ATTACH_QUEUE: {tap} may put frames into its {ordinal} queue from now on.",
+        },
+        to={"off": RETURN, "on": RETURN},
+        cause="return from ioctl()",
+    )
+    def tun_set_queue(self, me: Context) -> str:
+        file = self.setup.tun_files[self.setup.sequence.argument]
+        assert isinstance(file, TunFileCells)
+        setup = self.setup
+        is_off = setup.arguments.value == IFF_DETACH_QUEUE
+        file.detached = int(is_off)
+        if is_off and setup.flows is not None:
+            setup.flows.forget(setup.sequence.argument)
+        return "off" if is_off else "on"
+
+
+class SetSteering(KernelCall):
+    """TUNSETSTEERINGEBPF."""
+
+    @op(
+        "CP.5.9",
+        "take a steering program away",
+        "tun_set_ebpf",
+        TUN,
+        text="-1: no program chooses the queue. {tap} does so itself: by the queue that a flow was last sent on.",
+        to=RETURN,
+        cause="return from ioctl()",
+    )
+    def tun_set_ebpf(self, me: Context) -> None: ...

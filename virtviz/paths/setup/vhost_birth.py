@@ -20,20 +20,22 @@ class WorkerBirth(Routine):
 
     Args:
         loop: what it does from then on.
+        pair: the queue pair whose rings are its work.
     """
 
-    def __init__(self, name: str, place: Place, setup: SetUp, loop: Routine) -> None:
+    def __init__(self, name: str, place: Place, setup: SetUp, loop: Routine, pair: int) -> None:
         super().__init__(name, place)
-        self.setup = setup
+        self.vhost = setup.vhosts[pair]
+        self.worker_name = setup.worker_names[pair]
         self.loop = loop
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the worker."""
-        return {"worker": self.setup.worker_name}
+        return {"worker": self.worker_name}
 
     def exists(self) -> bool:
         """Say whether it has been made."""
-        return bool(self.setup.vhost.worker)
+        return bool(self.vhost.worker)
 
     @op(
         "CP.6.2",
@@ -51,19 +53,19 @@ class AskBackend(Routine):
     """Look whether a ring has a back-end before it is served.
 
     Args:
-        is_tx: it is the transmit ring.
+        queue: the ring's number on the guest's device.
         serve: serves it.
     """
 
-    def __init__(self, name: str, place: Place, setup: SetUp, *, is_tx: bool, serve: Routine) -> None:
+    def __init__(self, name: str, place: Place, setup: SetUp, *, queue: int, serve: Routine) -> None:
         super().__init__(name, place)
         self.setup = setup
-        self.index = int(is_tx)
+        self.number = queue
         self.serve = serve
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the ring."""
-        return {"queue": ("receive", "transmit")[self.index], "tap": self.setup.port_name}
+        return {"queue": self.setup.queue_name(self.number), "tap": self.setup.port_name}
 
     @op(
         "CP.6.15",
@@ -77,19 +79,19 @@ class AskBackend(Routine):
         to={"none": RETURN, "there": goto("serve")},
     )
     def look(self, me: Context) -> str:
-        return "there" if self.setup.vhost.backend[self.index] else "none"
+        return "there" if self.setup.vhosts[self.number // 2].backend[self.number % 2] else "none"
 
 
 class IdleWorker(Routine):
     """A worker that nobody gives work to, because the start came to nothing."""
 
-    def __init__(self, name: str, place: Place, setup: SetUp) -> None:
+    def __init__(self, name: str, place: Place, worker: str) -> None:
         super().__init__(name, place)
-        self.setup = setup
+        self.worker_name = worker
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the worker."""
-        return {"worker": self.setup.worker_name}
+        return {"worker": self.worker_name}
 
     @op(
         "CP.6.2",

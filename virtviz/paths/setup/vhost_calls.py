@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.engine.ops import RETURN, call, goto, op
+from virtviz.engine.ops import RETURN, call_any, goto, op
 from virtviz.paths.setup.kernel_calls import KernelCall
 from virtviz.spec.citation import VHOST, VHOST_NET
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
@@ -21,7 +23,22 @@ if TYPE_CHECKING:
 ENOMEM = 12
 
 
-class OpenVhost(KernelCall):
+class VhostCall(KernelCall):
+    """A system call on /dev/vhost-net, which has one pair of rings, whichever pair of the guest's queues that is."""
+
+    @property
+    def number(self) -> int:
+        """The number on the guest's device of the queue that is meant."""
+        return 2 * self.setup.sequence.argument + self.setup.arguments.index % 2
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the worker and the queue."""
+        setup = self.setup
+        worker = setup.worker_names[setup.sequence.argument]
+        return {**super().words(me), "worker": worker, "queue": setup.queue_name(self.number)}
+
+
+class OpenVhost(VhostCall):
     """open("/dev/vhost-net")."""
 
     @op(
@@ -46,7 +63,7 @@ class OpenVhost(KernelCall):
         return "opened"
 
 
-class SetOwner(KernelCall):
+class SetOwner(VhostCall):
     """VHOST_SET_OWNER."""
 
     @op(
@@ -63,7 +80,7 @@ class SetOwner(KernelCall):
         self.setup.vhost.worker = 1
 
 
-class GetFeatures(KernelCall):
+class GetFeatures(VhostCall):
     """VHOST_GET_FEATURES."""
 
     @op(
@@ -79,7 +96,7 @@ class GetFeatures(KernelCall):
         self.setup.arguments.result = self.setup.vhost_features
 
 
-class SetCall(KernelCall):
+class SetCall(VhostCall):
     """VHOST_SET_VRING_CALL."""
 
     @op(
@@ -96,7 +113,7 @@ class SetCall(KernelCall):
         self.setup.vhost.call[arguments.index] = arguments.value
 
 
-class SetErr(KernelCall):
+class SetErr(VhostCall):
     """VHOST_SET_VRING_ERR."""
 
     @op(
@@ -113,7 +130,7 @@ class SetErr(KernelCall):
         self.setup.vhost.error[arguments.index] = arguments.value
 
 
-class SetFeatures(KernelCall):
+class SetFeatures(VhostCall):
     """VHOST_SET_FEATURES."""
 
     @op(
@@ -129,7 +146,7 @@ class SetFeatures(KernelCall):
         self.setup.vhost.features = self.setup.arguments.value
 
 
-class GetBackendFeatures(KernelCall):
+class GetBackendFeatures(VhostCall):
     """VHOST_GET_BACKEND_FEATURES."""
 
     @op(
@@ -145,7 +162,7 @@ class GetBackendFeatures(KernelCall):
         self.setup.arguments.result = 2
 
 
-class SetBackendFeatures(KernelCall):
+class SetBackendFeatures(VhostCall):
     """VHOST_SET_BACKEND_FEATURES."""
 
     @op(
@@ -161,7 +178,7 @@ class SetBackendFeatures(KernelCall):
         self.setup.vhost.backend_features = self.setup.arguments.value
 
 
-class SetMemTable(KernelCall):
+class SetMemTable(VhostCall):
     """VHOST_SET_MEM_TABLE."""
 
     @op(
@@ -185,7 +202,7 @@ class SetMemTable(KernelCall):
         return "taken"
 
 
-class SetNum(KernelCall):
+class SetNum(VhostCall):
     """VHOST_SET_VRING_NUM."""
 
     @op(
@@ -202,7 +219,7 @@ class SetNum(KernelCall):
         self.setup.vhost.num[arguments.index] = arguments.value
 
 
-class SetBase(KernelCall):
+class SetBase(VhostCall):
     """VHOST_SET_VRING_BASE."""
 
     @op(
@@ -220,11 +237,11 @@ class SetBase(KernelCall):
     def vhost_set_vring_base(self, me: Context) -> None:
         arguments = self.setup.arguments
         self.setup.vhost.base[arguments.index] = arguments.value
-        mine = self.setup.device_rings[arguments.index].cells
+        mine = self.setup.device_rings[self.number].cells
         mine.last_avail_idx = mine.avail_idx = arguments.value
 
 
-class SetAddr(KernelCall):
+class SetAddr(VhostCall):
     """VHOST_SET_VRING_ADDR."""
 
     @op(
@@ -246,17 +263,16 @@ class SetAddr(KernelCall):
         vhost.used[index] = arguments.used
 
 
-class SetKick(KernelCall):
+class SetKick(VhostCall):
     """VHOST_SET_VRING_KICK.
 
     Args:
-        wakeup: by ring, the callback on the eventfd.
+        wakeups: name of each data queue, as its number on the device has it -> the callback on the eventfd.
     """
 
-    def __init__(self, name: str, place: Place, setup: SetUp, rx_wakeup: Routine, tx_wakeup: Routine) -> None:
+    def __init__(self, name: str, place: Place, setup: SetUp, wakeups: Sequence[Routine]) -> None:
         super().__init__(name, place, setup)
-        self.rx_wakeup = rx_wakeup
-        self.tx_wakeup = tx_wakeup
+        self.wakeups = {setup.queue_name(queue): wakeup for queue, wakeup in enumerate(wakeups)}
 
     @op(
         "CP.6.15",
@@ -264,22 +280,17 @@ class SetKick(KernelCall):
         "vhost_vring_ioctl",
         VHOST,
         text={
-            "receive": "Ring {index}: vhost hooks eventfd {fd}, which QEMU made signalled: the hook runs at once.",
-            "transmit": "Ring {index}: vhost hooks eventfd {fd}, which QEMU made signalled: the hook runs at once.",
-            "": "Ring {index} ({queue}): vhost puts its callback on eventfd {fd}. It is not signalled.",
+            "quiet": "Ring {index} ({queue}): vhost puts its callback on eventfd {fd}. It is not signalled.",
+            "": "Ring {index}: vhost hooks eventfd {fd}, which QEMU made signalled: the hook runs at once.",
         },
-        to={
-            "receive": call("rx_wakeup", "done_with"),
-            "transmit": call("tx_wakeup", "done_with"),
-            "quiet": goto("done_with"),
-        },
+        to={"signalled": call_any("wakeups", "done_with"), "quiet": goto("done_with")},
     )
     def vhost_set_vring_kick(self, me: Context) -> str:
-        arguments, index = self.setup.arguments, self.setup.arguments.index
-        self.setup.vhost.kick[index] = arguments.value
-        if not self.setup.kicks[index].counter:
+        arguments = self.setup.arguments
+        self.setup.vhost.kick[arguments.index] = arguments.value
+        if not self.setup.kicks[self.number].counter:
             return "quiet"
-        return "transmit" if index % 2 else "receive"
+        return self.setup.queue_name(self.number)
 
     @op(
         "CP.6.15",
@@ -294,7 +305,7 @@ class SetKick(KernelCall):
     def done_with(self, me: Context) -> None: ...
 
 
-class SetBackend(KernelCall):
+class SetBackend(VhostCall):
     """VHOST_NET_SET_BACKEND."""
 
     @op(
@@ -317,16 +328,15 @@ class SetBackend(KernelCall):
         setup.vhost.backend[arguments.index] = arguments.value
         if arguments.value:
             # vhost_vq_init_access: what else it keeps of a ring it takes from the ring itself.
-            ring = setup.device_rings[arguments.index]
+            ring = setup.device_rings[self.number]
             ring.cells.last_used_idx = int.from_bytes(ring.memory.read(ring.layout.used_idx, 2), "little")
             ring.cells.signalled_used_valid = ring.cells.used_flags = 0
         if not arguments.index % 2:
-            assert setup.tap is not None
-            setup.tap.cells.watched = int(bool(arguments.value))
+            setup.taps[setup.sequence.argument].cells.watched = int(bool(arguments.value))
         return "live" if arguments.value else "stopped"
 
 
-class GetBase(KernelCall):
+class GetBase(VhostCall):
     """VHOST_GET_VRING_BASE."""
 
     @op(
@@ -342,5 +352,4 @@ class GetBase(KernelCall):
         cause="return from ioctl()",
     )
     def vhost_get_vring_base(self, me: Context) -> None:
-        index = self.setup.arguments.index
-        self.setup.arguments.result = self.setup.device_rings[index].cells.last_avail_idx
+        self.setup.arguments.result = self.setup.device_rings[self.number].cells.last_avail_idx
