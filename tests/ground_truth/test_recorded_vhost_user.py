@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from vhost_user_messages import LEFT_OUT, of_run, parts, recorded
+from vhost_user_messages import LEFT_OUT, ONE_PAIR, TWO_PAIRS, of_run, parts, recorded, recorded_stop, without_base
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "paths"))
 from driving import Driven, Item
@@ -34,12 +34,21 @@ def device(word):
     return world().cell(f"vhost-user0.device.{word}")
 
 
-def test_the_messages_are_the_recorded_ones_in_the_recorded_order():
-    assert of_run(Driven([Item()], {"profile": "recorded"}, BEGIN)) == recorded()
+SECTIONS = {ONE_PAIR: {}, TWO_PAIRS: {"queues": 2}}
 
 
-def test_newer_versions_say_the_same():
-    assert of_run(Driven([Item()], BEGIN)) == recorded()
+@pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))
+@pytest.mark.parametrize("profile", ["recorded", "default"])
+def test_the_messages_are_the_recorded_ones_in_the_recorded_order(section, settings, profile):
+    assert of_run(Driven([Item()], {"profile": profile}, BEGIN, settings)) == recorded(section)
+
+
+@pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))
+def test_a_reset_stops_the_rings_as_recorded(section, settings):
+    said = of_run(Driven([Item(), Reset()], BEGIN, settings))
+    begin = next(n for n, line in enumerate(said) if "GET_VRING_BASE" in line)
+    wanted = recorded_stop(section)
+    assert [without_base(line) for line in said[begin : begin + len(wanted)]] == wanted
 
 
 @pytest.mark.parametrize("start", LEFT_OUT)

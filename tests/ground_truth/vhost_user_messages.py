@@ -12,10 +12,10 @@ from pathlib import Path
 from virtviz.paths.setup.vhost_user_socket import WITH_FD, Request, payload_bytes
 
 RECORDING = Path(__file__).parent / "data" / "setup-vhost-user.txt"
+ONE_PAIR, TWO_PAIRS = "A. split rings, one queue pair", "C. two queue pairs"
+POWER_OFF = "the guest powers off: the device stops"
 LEFT_OUT = {
-    "A. split rings, one queue pair / the guest powers off": "a run does not power the guest off",
     "B. packed rings, one queue pair": "packed rings are not followed from power-on",
-    "C. two queue pairs": "one queue pair is followed from power-on under vhost-user",
     "D. a backend that does not offer": "the back-end of a run offers protocol features, as DPDK's does",
 }
 """Start of a section, or of a part of one -> why no line of a run stands for it."""
@@ -37,10 +37,24 @@ def parts():
     return found
 
 
-def recorded():
-    """Give the recorded messages that a run sends too, one after the other."""
-    wanted = [line for title, lines in parts().items() if not any(map(title.startswith, LEFT_OUT)) for line in lines]
+def recorded(section):
+    """Give the recorded messages of a start, one after the other."""
+    found = parts().items()
+    wanted = [line for title, lines in found if title.startswith(section) and POWER_OFF not in title for line in lines]
     return [_told(line) for line in wanted]
+
+
+def recorded_stop(section):
+    """Give the recorded messages of a stop, without how far the rings had come: that was the doing of other packets."""
+    (lines,) = (lines for title, lines in parts().items() if title.startswith(section) and POWER_OFF in title)
+    return [without_base(_told(line)) for line in lines]
+
+
+def without_base(line):
+    """Leave out how far a ring had come, of a message or an answer."""
+    if line.startswith("<- GET_VRING_BASE"):
+        return "<- GET_VRING_BASE"
+    return line.split(" -> base")[0]
 
 
 def _told(line):
@@ -81,6 +95,7 @@ def _sent(word):
         Request.SET_VRING_ENABLE: f"{queue} {'on' if value else 'off'}",
         Request.SET_VRING_NUM: f"{queue} num {value}",
         Request.SET_VRING_BASE: f"{queue} base {value:#x}",
+        Request.GET_VRING_BASE: queue,
         Request.SET_VRING_ADDR: f"{queue} avail={word('avail') - word('desc'):#x}",
     }.get(request, f"{queue} eventfd" if request in WITH_FD else "")
     fds = int(bool(word("fd")))

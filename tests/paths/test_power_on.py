@@ -484,7 +484,6 @@ def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
     ("settings", "words"),
     [
         ({"begin": "power-on", "vms": 2}, "one virtual machine at a time"),
-        ({"begin": "power-on", "path": "vhost-user", "queues": 2}, "one queue pair"),
         ({"begin": "power-on", "queue.start": 5}, "begins at 0"),
         ({"refuse_features": "on"}, "begin=power-on"),
         ({"vhost_start": "fails"}, "begin=power-on"),

@@ -68,3 +68,21 @@ def test_counting_counts_what_recording_shows():
     items = [OUT, SECOND, IN, *burst(40), SECOND]
     counted = Driven(items, TWO_PAIRS, recording=False).run().counters()
     assert counted == Driven(items, TWO_PAIRS).run().counters()
+
+
+@pytest.mark.parametrize("queues", [2, 3])
+def test_from_power_on_a_pair_is_polled_and_filled_once_the_guest_has_said_that_it_uses_it(queues):
+    items = [OUT, SECOND, IN, Pause(), IN]
+    world = Driven(items, TWO_PAIRS, {"queues": queues, "begin": "power-on"}).run()
+    assert not world.simulation.dropped()
+    assert set(queues_of(world, "in-guest-buffer")) == {"vm1.receiveq2"}
+    assert world.vm.program.cells.received == 2
+    enabled = [world.cell(f"vhost-user0.device.enabled[{ring}]") for ring in range(2 * queues)]
+    assert enabled == [1] * 2 * queues
+
+
+def test_while_its_own_queue_is_off_the_thread_uses_the_first_that_is_on():
+    world = Driven([IN], TWO_PAIRS)
+    choose = next(op.routine for op in world.machine.program.ops if op.routine.name == "vhost-user0.choose")
+    choose.is_on = lambda pair: pair == 0
+    assert set(queues_of(world.run(), "in-guest-buffer")) == {"vm1.receiveq1"}

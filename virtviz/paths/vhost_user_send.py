@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.effects import COPIED, DROPPED
-from virtviz.engine.ops import RETURN, goto, op
+from virtviz.engine.ops import RETURN, Routine, call_any, goto, op
 from virtviz.paths.vhost_user import GiveBack
 from virtviz.ring.dpdk_device import PIECES_MAX
 from virtviz.ring.rings import scatter
@@ -18,16 +18,61 @@ from virtviz.spec.citation import DPDK_VHOST, OVS_NETDEV_DPDK
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.vhost_user import VhostUserQueue
     from virtviz.ring.verdicts import Problem
 
+STATIC_TX_QID: Final = 1
+"""Into which queue of a port a polling thread sends, modulo how many there are. Each thread has a number of its own for
+that, and 0 is of the thread that does not poll (lib/dpif-netdev.c: pmd_alloc_static_tx_qid, create_dp_netdev)."""
 RETRIES_MAX: Final = 8
 """How often a batch is tried again (VHOST_ENQ_RETRY_DEF)."""
+
+
+class ChooseQueue(Routine):
+    """Choose the queue of a port with several queue pairs: the thread's own, or another if that is switched off.
+
+    Args:
+        sends: by pair, in their order: name -> what puts a batch into its receive queue.
+
+    Attributes:
+        is_on: says of a pair, by its number from 0, whether it is in use.
+    """
+
+    def __init__(self, name: str, place: Place, sends: Mapping[str, Routine]) -> None:
+        super().__init__(name, place)
+        self.sends = sends
+        self.is_on: Callable[[int], bool] = lambda _: True
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name what there is to choose from."""
+        return {"queues": len(self.sends), "own": self._own + 1}
+
+    @property
+    def _own(self) -> int:
+        return STATIC_TX_QID % len(self.sends)
+
+    @op(
+        "U-RX.4",
+        "take the thread's own queue",
+        "netdev_dpdk_vhost_send",
+        OVS_NETDEV_DPDK,
+        text=(
+            "The port has {queues} queue pairs, and this thread always fills the receive queue of pair {own}: each "
+            "polling thread has a queue of its own, so that none has to wait for another. While that pair is not in "
+            "use, it is the first that is."
+        ),
+        to=call_any("sends", None),
+        private=True,
+    )
+    def choose(self, me: Context) -> str:
+        names, own = list(self.sends), self._own
+        if self.is_on(own):
+            return names[own]
+        return names[next(filter(self.is_on, range(len(names))), own)]
 
 
 class SendBatch(GiveBack):

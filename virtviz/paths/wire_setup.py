@@ -344,7 +344,6 @@ class PowerOn:
         notify_class = Notify if world.on("guest_if") else NotifyInterruptsOff
         refills = {self.setup.queue_name(0): first}
         for other, backend in zip(self.guests[1:], self.backends[1:], strict=True):
-            assert isinstance(backend, VhostPair | QemuPair)
             name, driver = f"{other.rx_name}.by_vcpu0", _driver(guest.rx_driver)
             queue = other.rxq.through(_driver(other.rx_driver).through(driver.memory))
             kick = backend.kick_exit_from(guest)
@@ -400,9 +399,13 @@ class PowerOn:
         """Make what carries out the commands of the control queue."""
         if not self.has_pairs:
             return qemu_control.ServeControl(self.parts.state, name, place, self.device, ring, who)
-        set_pairs = qemu_tap.SetQueuePairs(f"{name}.set_pairs", place, self.setup, self.calls, self.device)
-        change = qemu_tap.ChangePairs(f"{name}.change_pairs", place, self.setup, self.calls, set_pairs)
+        change = self._change_pairs(name, place)
         return qemu_control.ServeControlInPairs(self.parts.state, name, place, self.device, ring, change, who)
+
+    def _change_pairs(self, name: str, place: Place) -> Routine:
+        """Make what the command to use several pairs leads to, besides its answer."""
+        set_pairs = qemu_tap.SetQueuePairs(f"{name}.set_pairs", place, self.setup, self.calls, self.device)
+        return qemu_tap.ChangePairs(f"{name}.change_pairs", place, self.setup, self.calls, set_pairs)
 
     def _rebind(
         self, pci: Place, reach: Routine, queues: Routine, refill: Routine, set_pairs: Sequence[Routine]

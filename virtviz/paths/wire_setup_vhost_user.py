@@ -10,6 +10,7 @@ from virtviz.paths.setup import features, qemu_vhost_user, vhost_user_socket
 from virtviz.paths.setup.qemu_start import IdleMainLoop
 from virtviz.paths.setup.qemu_vhost import UntieEventfds
 from virtviz.paths.setup.vhost_user_backend import AnnouncedQueue, BackendLoop, VhostUserDevice
+from virtviz.paths.wire_guest import TX
 from virtviz.paths.wire_qemu import QEMU, QEMU_VCPU
 from virtviz.paths.wire_setup import UNIX, PowerOn
 from virtviz.paths.wire_vhost_user import pmd_thread
@@ -41,7 +42,7 @@ class PowerOnWithVhostUser(PowerOn):
         self.socket = vhost_user_socket.Socket(parts.state, port.name)
         self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
         offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
-        self.served = VhostUserDevice(parts.state, port.name, offer)
+        self.served = VhostUserDevice(parts.state, port.name, offer, len(port.pairs))
         super().__init__(parts, [pair.guest for pair in port.pairs], port.pairs)
         self._start_backend()
 
@@ -74,29 +75,36 @@ class PowerOnWithVhostUser(PowerOn):
         )
 
     def _follow(self, what: str) -> Routine:
-        enable = self._talk(what, QEMU_VCPU, qemu_vhost_user.ENABLE)
+        enable = self._talk(what, QEMU_VCPU, qemu_vhost_user.enable(len(self.guests)))
         return qemu_vhost_user.FollowGuestByMessage(f"{self.guest.name}.{what}", QEMU_VCPU, enable)
+
+    def _change_pairs(self, name: str, place: Place) -> Routine:
+        enable = self._talk(f"{name}.enable", place, qemu_vhost_user.enable(len(self.guests)))
+        return qemu_vhost_user.ChangePairsByMessage(f"{name}.change_pairs", place, enable)
 
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         setup, calls, name = self.setup, self.calls, self.guest.name
-        tell = self._talk("start", QEMU_VCPU, qemu_vhost_user.START)
+        tells = {
+            f"pair {pair + 1}": self._talk(f"start{pair or ''}", QEMU_VCPU, qemu_vhost_user.start(pair))
+            for pair in range(len(self.guests))
+        }
         start = qemu_vhost_user.StartVhostUser(
-            f"{name}.start_vhost_user", QEMU_VCPU, setup, calls, tell, interrupts_first=self.is_7_2
+            f"{name}.start_vhost_user", QEMU_VCPU, setup, calls, tells, interrupts_first=self.is_7_2
         )
         untie = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
-        ask = self._talk("stop", QEMU_VCPU, qemu_vhost_user.STOP)
+        ask = self._talk("stop", QEMU_VCPU, qemu_vhost_user.stop(len(self.guests)))
         return start, qemu_vhost_user.StopVhostUser(f"{name}.stop_vhost_user", QEMU_VCPU, ask, untie)
 
     def _start_qemu(self, vhost: VhostCalls | None) -> None:
-        name = self.setup.process_name
+        name, pairs = self.setup.process_name, len(self.guests)
         start = qemu_vhost_user.QemuStartWithVhostUser(
             f"{name}.start",
             QEMU,
             self.setup,
             self.calls,
             self.front,
-            self._talk("introduction", QEMU, qemu_vhost_user.INTRODUCTION),
-            self._talk("machine_reset", QEMU, qemu_vhost_user.ENABLE),
+            self._talk("introduction", QEMU, qemu_vhost_user.introduction(pairs)),
+            self._talk("machine_reset", QEMU, qemu_vhost_user.enable(pairs)),
             is_7_2=self.is_7_2,
             offer=self._offer(),
         )
@@ -109,8 +117,13 @@ class PowerOnWithVhostUser(PowerOn):
         thread = parts.thread(EVENTS, cpu=0)
         loop = pmd_thread(parts).start
         assert isinstance(loop, PmdLoop)
+        if port.choice is not None:
+            enabled = self.served.cells
+            port.choice.is_on = lambda pair: bool(enabled.enabled[2 * pair])
+        rings = {pair.name: pair.guest.index_of(TX) for pair in port.pairs}
         loop.queues = [
-            AnnouncedQueue(queue, self.served) if queue.name == port.name else queue for queue in loop.queues
+            AnnouncedQueue(queue, self.served, rings[queue.name]) if queue.name in rings else queue
+            for queue in loop.queues
         ]
         thread.start = BackendLoop(
             f"{EVENTS}.loop",

@@ -17,7 +17,7 @@ from virtviz.paths.parts import KVM, VSWITCHD
 from virtviz.paths.pmd import Pmd, PmdLoop
 from virtviz.paths.switch_ports import Stations
 from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
-from virtviz.paths.vhost_user_send import SendBatch
+from virtviz.paths.vhost_user_send import ChooseQueue, SendBatch
 from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
 from virtviz.paths.wire_rings import routine_kind
 from virtviz.ring.dpdk_device import DpdkDevice
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from virtviz.ring.rings import DeviceRing, DpdkRing, Layout
 
 PMD: Final = "pmd0"
-STATIC_TX_QID: Final = 1
-"""Into which queue of a port a polling thread sends, modulo how many there are. Each thread has a number of its own for
-that, and 0 is of the thread that does not poll (lib/dpif-netdev.c: pmd_alloc_static_tx_qid, create_dp_netdev)."""
 NIC: Final = "dpdk0"
 OVS_DPDK: Final = Place("ovs_dpdk", Domain.HOST_USER, "OVS-DPDK")
 CALLFD: Final = Place("callfd", Domain.HOST_KERNEL, "call eventfds")
@@ -107,17 +104,23 @@ class VhostUserPair:
 
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to: an exit for nobody."""
+        return [self._kick_exit(queue, self.guest) for queue in (RX, TX)]
+
+    def kick_exit_from(self, vcpu: Guest) -> Routine:
+        """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
+        return self._kick_exit(RX, vcpu)
+
+    def _kick_exit(self, queue: int, by: Guest) -> Routine:
         guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
         fast = self.parts.world.on("fast_mmio")
         exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
         after = "The kick is done with." if on_intel and fast else "The store has been emulated."
-        made: list[Routine] = []
-        for queue, name in ((RX, guest.rx_name), (TX, guest.tx_name)):
-            nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, name, self.kicks[queue])
-            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", after)
-            index, kick = guest.index_of(queue), self.kicks[queue]
-            made.append(exit_class(f"{name}.kick_exit", KVM, guest.vcpu, name, index, kick, nobody, enter))
-        return made
+        queue_name = (guest.rx_name, guest.tx_name)[queue]
+        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
+        nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, queue_name, self.kicks[queue])
+        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
+        index, kick = guest.index_of(queue), self.kicks[queue]
+        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, nobody, enter)
 
     def queues(self, pmd: Pmd) -> tuple[VhostUserQueue, VhostUserQueue]:
         """Make what the library keeps for the transmit and for the receive queue."""
@@ -165,7 +168,10 @@ class VhostUserBackend:
     Attributes:
         name: the port's.
         pairs: its queue pairs.
+        choice: what chooses among several of them, once the switch is there.
     """
+
+    choice: ChooseQueue | None = None
 
     def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
         self.name = f"vhost-user{number}"
@@ -221,13 +227,15 @@ class PmdSwitch:
         polled: list[RxQueue] = []
         for port, backend in enumerate(backends):
             process = self._process(backend.name, FROM_GUEST, port + 1)
-            sends = []
+            sends: dict[str, Routine] = {}
             for pair in backend.pairs:
                 tx, rx = pair.queues(self.pmd)
                 polled.append(tx)
                 receive[pair.name] = self._dequeue(pair, tx, process)
-                sends.append(self._send(pair, rx, port))
-            self.outputs[backend.name] = sends[STATIC_TX_QID % len(sends)]
+                sends[pair.name] = self._send(pair, rx, port)
+            if len(sends) > 1:
+                backend.choice = ChooseQueue(f"{backend.name}.choose", pair.place, sends)
+            self.outputs[backend.name] = backend.choice or sends[pair.name]
         far = self.stations.far
         receive[NIC] = dpdk_nic.PollNic(f"{NIC}.receive", driver, nic, self.pmd, self._process(NIC, FROM_WIRE, far))
         self.outputs[NIC] = dpdk_nic.SendToNic(f"{NIC}.send", driver, nic, self.pmd, far - 1)

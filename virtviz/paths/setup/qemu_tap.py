@@ -269,11 +269,11 @@ class SetQueuePairs(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the TAP and its queue."""
-        return {"tap": self.setup.port_name, "ordinal": ORDINALS[self.setup.sequence.argument], "pairs": self.in_use()}
-
-    def in_use(self) -> int:
-        """Say how many pairs are in use: one, unless the driver has accepted MQ and said more."""
-        return self.device.cells.pairs if self.setup.driver_features >> Feature.NET_F_MQ & 1 else 1
+        return {
+            "tap": self.setup.port_name,
+            "ordinal": ORDINALS[self.setup.sequence.argument],
+            "pairs": self.setup.pairs_in_use,
+        }
 
     @op(
         "CP.5.10",
@@ -294,7 +294,7 @@ class SetQueuePairs(Routine):
         cause="ioctl(TUNSETQUEUE)",
     )
     def settle(self, me: Context) -> str:
-        setup, in_use = self.setup, self.in_use()
+        setup, in_use = self.setup, self.setup.pairs_in_use
         for pair in range(1, setup.pairs):
             mine, is_off = setup.of_pair[pair], int(pair >= in_use)
             assert isinstance(mine, PairCells)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.setup import features
 from virtviz.paths.setup.qemu_registers import ResetDevice
 from virtviz.paths.setup.qemu_start import QemuStart
@@ -21,6 +21,7 @@ from virtviz.paths.setup.qemu_vhost import StartVhost
 from virtviz.paths.setup.state import HVA_BASE
 from virtviz.paths.setup.vhost_user_socket import (
     ASKS,
+    MQ,
     NEED_REPLY,
     PROTOCOL_FEATURES,
     REPLY_ACK,
@@ -45,33 +46,54 @@ R = Request
 Plan = tuple[tuple[Request, int], ...]
 """Messages in their order, each with the number of its ring."""
 MAP: Final = (R.SET_MEM_TABLE, 0)
-ENABLE: Final[Plan] = ((R.SET_VRING_ENABLE, 0), (R.SET_VRING_ENABLE, 1))
-"""Said whenever the device settles how many queue pairs are in use: at a reset, and after features were accepted."""
-INTRODUCTION: Final[Plan] = (
-    (R.GET_FEATURES, 0),
-    (R.GET_PROTOCOL_FEATURES, 0),
-    (R.SET_PROTOCOL_FEATURES, 0),
-    (R.SET_OWNER, 0),
-    (R.GET_FEATURES, 0),
-    (R.SET_VRING_CALL, 0),
-    (R.SET_VRING_ERR, 0),
-    (R.SET_VRING_CALL, 1),
-    (R.SET_VRING_ERR, 1),
-)
-"""Said when QEMU starts, before any instruction of the guest."""
 _RING: Final = (R.SET_VRING_NUM, R.SET_VRING_BASE, R.SET_VRING_ADDR, R.SET_VRING_KICK, R.SET_VRING_CALL)
-START: Final[Plan] = (*ENABLE, (R.SET_FEATURES, 0), MAP, *((request, ring) for ring in (0, 1) for request in _RING))
-"""Said inside the guest's store of DRIVER_OK."""
-STOP: Final[Plan] = ((R.GET_VRING_BASE, 0), (R.GET_VRING_BASE, 1))
-"""Said when the device is reset while it is served."""
+
+
+def introduction(pairs: int) -> Plan:
+    """Give what is said when QEMU starts, before any instruction of the guest: for each pair, as it had a back-end."""
+    said: list[tuple[Request, int]] = []
+    for pair in range(pairs):
+        said += [(R.GET_FEATURES, 0), (R.GET_PROTOCOL_FEATURES, 0), (R.SET_PROTOCOL_FEATURES, 0)]
+        if not pair:
+            # That there are several pairs is what a protocol feature is about, and only then it is asked how many.
+            said += [(R.GET_QUEUE_NUM, 0)] if pairs > 1 else []
+            said.append((R.SET_OWNER, 0))
+        said.append((R.GET_FEATURES, 0))
+        said += [(what, ring) for ring in _rings(pair) for what in (R.SET_VRING_CALL, R.SET_VRING_ERR)]
+    return tuple(said)
+
+
+def enable(pairs: int) -> Plan:
+    """Give what is said whenever the device settles how many queue pairs are in use: a reset, accepted features."""
+    return tuple((R.SET_VRING_ENABLE, ring) for pair in range(pairs) for ring in _rings(pair))
+
+
+def start(pair: int) -> Plan:
+    """Give what is said of a pair inside the guest's store of DRIVER_OK; until then the first is the one in use."""
+    first = () if pair else enable(1)
+    memory = () if pair else (MAP,)
+    rings = tuple((what, ring) for ring in _rings(pair) for what in _RING)
+    return (*first, (R.SET_FEATURES, 0), *memory, *rings)
+
+
+def stop(pairs: int) -> Plan:
+    """Give what is said when the device is reset while it is served."""
+    return tuple((R.GET_VRING_BASE, ring) for ring in range(2 * pairs))
+
+
+def _rings(pair: int) -> tuple[int, int]:
+    return 2 * pair, 2 * pair + 1
+
+
 _WHY: Final = {
     R.GET_FEATURES: "which virtio features can the back-end serve?",
     R.GET_PROTOCOL_FEATURES: "and which additions to this protocol does it know?",
-    R.SET_PROTOCOL_FEATURES: "this addition is used: a request can ask for an answer.",
+    R.SET_PROTOCOL_FEATURES: "these additions are used: {value}.",
+    R.GET_QUEUE_NUM: "how many queue pairs can the back-end serve?",
     R.SET_OWNER: "the conversation is QEMU's from here on.",
     R.SET_VRING_CALL: "with the eventfd that the back-end is to signal for the {queue} ring.",
     R.SET_VRING_ERR: "with an eventfd by which it can say that it found the {queue} ring broken.",
-    R.SET_VRING_ENABLE: "the {queue} ring belongs to a queue pair in use.",
+    R.SET_VRING_ENABLE: "the {queue} ring belongs to a queue pair {in_use}.",
     R.SET_FEATURES: "of what the guest accepted, all that concerns the back-end: {value}.",
     R.SET_MEM_TABLE: "with the guest's memory as a descriptor; in QEMU it lies at {value}. An answer is asked for.",
     R.SET_VRING_NUM: "the {queue} ring has {number} entries.",
@@ -80,7 +102,11 @@ _WHY: Final = {
     R.SET_VRING_KICK: "with the eventfd that KVM signals for a kick of the {queue} ring.",
     R.GET_VRING_BASE: "stop the {queue} ring; how far did you come?",
 }
-ASKED: Final = features.VHOST_ASKED | features.NEEDS_VNET_HDR | features.mask((features.F.NET_F_GUEST_ANNOUNCE,))
+ASKED: Final = (
+    features.VHOST_ASKED
+    | features.NEEDS_VNET_HDR
+    | features.mask((features.F.NET_F_GUEST_ANNOUNCE, features.F.NET_F_MQ))
+)
 """The features about which a vhost-user back-end is asked: more than one in the kernel, for there is no TAP."""
 
 
@@ -105,6 +131,7 @@ def offered_by_backend(negotiable: int) -> int:
             features.F.RING_F_INDIRECT_DESC,
             features.F.RING_F_EVENT_IDX,
             features.F.F_VERSION_1,
+            features.F.NET_F_MQ,
         )
     )
     return negotiable & own | 1 << PROTOCOL_FEATURES
@@ -116,11 +143,13 @@ class FrontCells(Cells):
 
     Attributes:
         features, protocol: what it offers.
+        pairs: queue pairs that it can serve; one, if nobody has asked.
         memory: descriptor of the guest's memory; 0 until it is needed.
     """
 
     features: int = 0
     protocol: int = 0
+    pairs: int = 1
     memory: int = 0
 
 
@@ -169,9 +198,10 @@ class Conversation(Routine):
         draft = self.socket.draft
         request = Request(draft.request or R.GET_FEATURES)
         named = {
-            "queue": ("receive", "transmit")[draft.index],
+            "queue": self.setup.queue_name(draft.index),
             "value": f"{draft.value:#x}",
             "number": draft.value,
+            "in_use": "in use" if draft.value else "that is not in use",
             "desc": f"{draft.desc:#x}",
         }
         return {"message": request.name, "why": _WHY[request].format(**named), "answer": self._answer()}
@@ -209,8 +239,8 @@ class Conversation(Routine):
         if request == R.SET_FEATURES:
             return setup.driver_features & ASKED | 1 << PROTOCOL_FEATURES
         return {
-            R.SET_PROTOCOL_FEATURES: self.front.protocol & REPLY_ACK,
-            R.SET_VRING_ENABLE: 1,
+            R.SET_PROTOCOL_FEATURES: self.front.protocol & (REPLY_ACK | MQ),
+            R.SET_VRING_ENABLE: int(index < 2 * setup.pairs_in_use),
             R.SET_MEM_TABLE: HVA_BASE,
             R.SET_VRING_NUM: setup.pci.size[index],
             R.SET_VRING_BASE: setup.stopped_at[index],
@@ -287,6 +317,8 @@ class Conversation(Routine):
             self.front.features = answer
         elif draft.request == R.GET_PROTOCOL_FEATURES:
             self.front.protocol = answer
+        elif draft.request == R.GET_QUEUE_NUM:
+            self.front.pairs = answer
         elif draft.request == R.GET_VRING_BASE:
             self.setup.process.base[draft.index] = answer
         return self._next()
@@ -381,13 +413,37 @@ class FollowGuestByMessage(Routine):
         "virtio_net_set_multiqueue",
         QEMU_VIRTIO_NET,
         text=(
-            "Features were accepted or taken back, so the number of queue pairs is settled anew. It stays one, and is "
-            "said all the same."
+            "Features were accepted or taken back, so the number of queue pairs in use is settled anew. It is one, and "
+            "is said all the same."
         ),
         to=call("enable", None),
         private=True,
     )
     def settle(self, me: Context) -> None: ...
+
+
+class ChangePairsByMessage(Routine):
+    """What the driver's command to use several pairs leads to, besides its answer: the back-end is told of each.
+
+    Args:
+        enable: tells it.
+    """
+
+    def __init__(self, name: str, place: Place, enable: Routine) -> None:
+        super().__init__(name, place)
+        self.enable = enable
+
+    @op(
+        "CP.7.1",
+        "tell the back-end which pairs are in use",
+        "virtio_net_set_queue_pairs",
+        QEMU_VIRTIO_NET,
+        spec="5.1.9.5.6",
+        text="The driver wants several queue pairs. There is no TAP to switch queues of: the back-end is told.",
+        to=call("enable", None),
+        private=True,
+    )
+    def change(self, me: Context) -> None: ...
 
 
 class ResetVhostUserDevice(ResetDevice):
@@ -405,16 +461,23 @@ class StartVhostUser(StartVhost):
     """Everything that happens inside the guest's store of DRIVER_OK.
 
     Args:
-        tell: what the back-end is told.
+        tells: by pair, what the back-end is told; each has a name, the pair's.
     """
 
     retold: ClassVar = dict.fromkeys(_BY_IOCTL)
 
     def __init__(
-        self, name: str, place: Place, setup: SetUp, calls: Calls, tell: Routine, *, interrupts_first: bool
+        self,
+        name: str,
+        place: Place,
+        setup: SetUp,
+        calls: Calls,
+        tells: Mapping[str, Routine],
+        *,
+        interrupts_first: bool,
     ) -> None:
         super().__init__(name, place, setup, calls, None, interrupts_first=interrupts_first)
-        self.tell = tell
+        self.tells = tells
 
     @op(
         "CP.6.8",
@@ -449,24 +512,32 @@ class StartVhostUser(StartVhost):
         "vhost_net_start_one",
         QEMU_VHOST_NET,
         text="Kicks and calls go past QEMU. Now the back-end is told of memory and rings, message by message.",
-        to=call("tell", "tell_all"),
+        to=call_any("tells", "tell_all"),
         private=True,
     )
-    def tell_features(self, me: Context) -> None: ...
+    def tell_features(self, me: Context) -> str:
+        return list(self.tells)[self.setup.sequence.pair]
 
     @op(
         "CP.7.1",
-        "go back to the guest",
+        {"started": "go back to the guest", "": "go on to the next pair"},
         "vhost_net_start",
         QEMU_VHOST_NET,
-        text=(
-            "Everything is said; when it will be done is the back-end's affair. A kick that nobody hears is lost "
-            "without harm: who polls finds the buffers all the same."
-        ),
-        to=RETURN,
+        text={
+            "next pair": "That was all about this pair's rings. The next pair is started in the same way.",
+            "next pair, kicks first": "That was all about this pair. This QEMU (7.2) ties the next one's kicks now.",
+            "started": (
+                "Everything is said; when it will be done is the back-end's affair. A kick that nobody hears is lost "
+                "without harm: who polls finds the buffers all the same."
+            ),
+        },
+        to={"next pair": goto("tell_features"), "next pair, kicks first": goto("make_kick_fd"), "started": RETURN},
     )
-    def tell_all(self, me: Context) -> None:
+    def tell_all(self, me: Context) -> str:
+        if self.next_pair():
+            return "next pair, kicks first" if self.interrupts_first else "next pair"
         self.process.started = 1
+        return "started"
 
 
 class StopVhostUser(Routine):

@@ -540,6 +540,11 @@ class SetUp:
         return pairs
 
     @property
+    def pairs_in_use(self) -> int:
+        """How many pairs are in use: one, unless the driver has accepted MQ and said more."""
+        return self.device.cells.pairs if self.driver_features >> Feature.NET_F_MQ & 1 else 1
+
+    @property
     def served_pairs(self) -> int:
         """How many pairs are served, or were when that was last settled."""
         return self.sequence.started or 1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.setup.vhost_user_socket import ASKS, NEED_REPLY, REPLY_ACK, WITH_FD, Request
+from virtviz.paths.setup.state import ORDINALS
+from virtviz.paths.setup.vhost_user_socket import ASKS, MQ, NEED_REPLY, REPLY_ACK, WITH_FD, Request
 from virtviz.spec.citation import DPDK_VHOST_USER, OVS_NETDEV_DPDK
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from virtviz.ring.rings import DpdkRing
 
 FIRST_FD = 40
-RINGS = 2
+NEEDED = 2
+"""Rings that have to be complete before the switch gets the device (VIRTIO_BUILTIN_NUM_VQS_TO_BE_READY)."""
 
 
 @cells
@@ -46,6 +48,7 @@ class BackendCells(Cells):
         num, base, desc, avail, used: by ring, what it was told; addresses are the guest's.
         kick, call, error: by ring, descriptors.
         enabled: by ring, whether it may be served.
+        silenced: by ring, 1 once it was said that no kick is wanted.
     """
 
     features: int = 0
@@ -65,6 +68,7 @@ class BackendCells(Cells):
     call: list[int]
     error: list[int]
     enabled: list[int]
+    silenced: list[int]
 
 
 _BY_RING = {
@@ -83,20 +87,34 @@ class VhostUserDevice:
 
     Attributes:
         cells: what it was told.
+        pairs: queue pairs that it can serve.
         offer: features that the library offers, with the bit that says that there are protocol features.
+        protocol: protocol features that it offers. The recorded one says that it knows of queue pairs if there are
+            several; DPDK's always says so.
     """
 
-    def __init__(self, state: State, name: str, offer: int) -> None:
-        names = ("num", "base", "desc", "avail", "used", "kick", "call", "error", "enabled")
-        self.cells = state.add(BackendCells, f"{name}.device", **{word: [0] * RINGS for word in names})
+    def __init__(self, state: State, name: str, offer: int, pairs: int) -> None:
+        self.rings = rings = 2 * pairs
+        names = ("num", "base", "desc", "avail", "used", "kick", "call", "error", "enabled", "silenced")
+        self.cells = state.add(BackendCells, f"{name}.device", **{word: [0] * rings for word in names})
+        self.pairs = pairs
         self.offer = offer
+        self.protocol = REPLY_ACK | (MQ if pairs > 1 else 0)
+
+    def is_served(self, ring: int) -> bool:
+        """Say whether a ring has all that it takes to serve it (vq_is_ready), and may be."""
+        mine = self.cells
+        told = mine.num[ring] and mine.desc[ring] and mine.kick[ring] and mine.call[ring]
+        return bool(mine.memory and told and mine.enabled[ring])
 
     def is_ready(self) -> bool:
-        """Say whether every ring has all that it takes to serve it (virtio_is_ready)."""
-        mine = self.cells
-        return bool(mine.memory) and all(
-            mine.num[n] and mine.desc[n] and mine.kick[n] and mine.call[n] and mine.enabled[n] for n in range(RINGS)
-        )
+        """Say whether the rings without which there is no device can be served (virtio_is_ready)."""
+        return all(map(self.is_served, range(NEEDED)))
+
+    def unsilenced(self) -> int:
+        """Give the first ring that is served and in which it was not said yet that no kick is wanted; -1 for none."""
+        silenced = self.cells.silenced
+        return next((ring for ring in range(self.rings) if self.is_served(ring) and not silenced[ring]), -1)
 
 
 class BackendLoop(Routine):
@@ -136,12 +154,16 @@ class BackendLoop(Routine):
         number = message.request
         return {
             "message": Request(number).name if number else "a message",
-            "queue": ("receive", "transmit")[message.index % RINGS],
-            "which": ("receive", "transmit")[mine.ring % RINGS],
+            "queue": self._ring_name(message.index),
+            "which": self._ring_name(mine.ring),
             "value": f"{message.value:#x}",
             "fd": message.fd,
-            "desc": f"{mine.desc[message.index % RINGS]:#x}",
+            "desc": f"{mine.desc[message.index]:#x}",
         }
+
+    def _ring_name(self, ring: int) -> str:
+        which = ("receive", "transmit")[ring % 2]
+        return which if self.device.pairs == 1 else f"{ORDINALS[ring // 2]} {which}"
 
     def has_message(self) -> bool:
         """Say whether a message waits."""
@@ -214,9 +236,11 @@ class BackendLoop(Routine):
         if request == Request.GET_FEATURES:
             return self.device.offer
         if request == Request.GET_PROTOCOL_FEATURES:
-            return REPLY_ACK
-        # Asking how far it came also stops the ring.
-        self.mine.kick[index] = self.mine.running = 0
+            return self.device.protocol
+        if request == Request.GET_QUEUE_NUM:
+            return self.device.pairs
+        # Asking how far it came also stops the ring, and with it the device.
+        self.mine.kick[index] = self.mine.silenced[index] = self.mine.running = 0
         return self.rings[index].base()
 
     def _note(self, request: Request, value: int) -> None:
@@ -236,11 +260,17 @@ class BackendLoop(Routine):
         text={
             "not yet": "Something is still missing, or everything has been told before: on to the next message.",
             "complete": "Memory, addresses, kick, call, and both rings enabled: nothing is missing any more.",
+            "further": "The device is served already. Now nothing is missing for a further ring, the {which} one.",
         },
-        to={"not yet": goto("wait"), "complete": goto("stop_kicks")},
+        to={"not yet": goto("wait"), "complete": goto("stop_kicks"), "further": goto("stop_kicks")},
     )
     def is_complete(self, me: Context) -> str:
-        return "complete" if self.device.is_ready() and not self.mine.running else "not yet"
+        ring = self.device.unsilenced()
+        if ring < 0 or not (self.mine.running or self.device.is_ready()):
+            return "not yet"
+        if self.mine.ring != ring:
+            self.mine.ring = ring
+        return "further" if self.mine.running else "complete"
 
     @op(
         "CP.7.7",
@@ -255,20 +285,29 @@ class BackendLoop(Routine):
         to={"flag": goto("next_ring"), "index": goto("next_ring")},
     )
     def stop_kicks(self, me: Context) -> str:
-        return "flag" if self.rings[self.mine.ring].stop_asking(self.memory) else "index"
+        ring = self.mine.ring
+        self.mine.silenced[ring] = 1
+        return "flag" if self.rings[ring].stop_asking(self.memory) else "index"
 
     @op(
         "CP.7.7",
         "look whether both rings are done",
         "set_irq_status",
         OVS_NETDEV_DPDK,
-        text={"another": "The same for the other ring.", "done": "That was said for both rings."},
-        to={"another": goto("stop_kicks"), "done": goto("new_device")},
+        text={
+            "another": "The same for the other ring.",
+            "done": "That was said for both rings.",
+            "served": "The polling thread may look at this ring as well.",
+        },
+        to={"another": goto("stop_kicks"), "done": goto("new_device"), "served": goto("wait")},
         private=True,
     )
     def next_ring(self, me: Context) -> str:
-        self.mine.ring = (self.mine.ring + 1) % RINGS
-        return "another" if self.mine.ring else "done"
+        ring = self.device.unsilenced()
+        self.mine.ring = max(ring, 0)
+        if ring >= 0:
+            return "another"
+        return "served" if self.mine.running else "done"
 
     @op(
         "CP.7.7",
@@ -283,21 +322,24 @@ class BackendLoop(Routine):
 
 
 class AnnouncedQueue:
-    """A receive queue of a port that is polled only while the port has a device (is_vhost_running).
+    """A receive queue of a port that is polled only while the port has a device (is_vhost_running), and it is enabled.
 
     Args:
         queue: the queue itself.
         device: the device, as the back-end has it.
+        ring: the number that its ring has on the device.
     """
 
-    def __init__(self, queue: RxQueue, device: VhostUserDevice) -> None:
+    def __init__(self, queue: RxQueue, device: VhostUserDevice, ring: int) -> None:
         self.queue = queue
         self.device = device
+        self.ring = ring
         self.name = queue.name
 
     def has_something(self) -> bool:
         """Say whether a poll would find a packet."""
-        return bool(self.device.cells.running) and self.queue.has_something()
+        mine = self.device.cells
+        return bool(mine.running and mine.enabled[self.ring]) and self.queue.has_something()
 
     def next_packet(self) -> int:
         """Give the number of the packet that a poll would find first, 0 if unknown. For people only."""

@@ -40,10 +40,13 @@ class Request(IntEnum):
     SET_VRING_ERR = 14
     GET_PROTOCOL_FEATURES = 15
     SET_PROTOCOL_FEATURES = 16
+    GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
 
 
-ASKS: Final = frozenset((Request.GET_FEATURES, Request.GET_PROTOCOL_FEATURES, Request.GET_VRING_BASE))
+ASKS: Final = frozenset(
+    (Request.GET_FEATURES, Request.GET_PROTOCOL_FEATURES, Request.GET_QUEUE_NUM, Request.GET_VRING_BASE)
+)
 """Requests that are always answered."""
 WITH_FD: Final = frozenset(
     (Request.SET_MEM_TABLE, Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR)
@@ -52,6 +55,7 @@ WITH_FD: Final = frozenset(
 _SIZES: Final = {
     Request.GET_FEATURES: 0,
     Request.GET_PROTOCOL_FEATURES: 0,
+    Request.GET_QUEUE_NUM: 0,
     Request.SET_OWNER: 0,
     Request.SET_MEM_TABLE: 40,
     Request.SET_VRING_ADDR: 40,
@@ -60,6 +64,8 @@ VERSION, REPLY, NEED_REPLY = 0x1, 0x4, 0x8
 """Bits of a message's flags."""
 PROTOCOL_FEATURES: Final = 30
 """Feature bit VHOST_USER_F_PROTOCOL_FEATURES: the guest never sees it."""
+MQ: Final = 1 << 0
+"""Protocol feature: the back-end can say how many queue pairs it can serve."""
 REPLY_ACK: Final = 1 << 3
 """Protocol feature: a request may ask to be answered, although it has no answer of its own."""
 ROOM: Final = 32
