@@ -248,7 +248,7 @@ class SendStart(Routine):
 
     @op(
         "CP.8.14",
-        {"INIT": "note INIT for the other vCPU", "STARTUP": "note STARTUP for the other vCPU"},
+        {"INIT": "note INIT", "STARTUP": "note STARTUP"},
         "__apic_accept_irq",
         KVM_LAPIC,
         text={
