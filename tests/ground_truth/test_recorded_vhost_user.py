@@ -7,7 +7,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from vhost_user_messages import LEFT_OUT, ONE_PAIR, TWO_PAIRS, of_run, parts, recorded, recorded_stop, without_base
+from vhost_user_messages import (
+    LEFT_OUT,
+    ONE_PAIR,
+    PACKED,
+    TWO_PAIRS,
+    of_run,
+    parts,
+    recorded,
+    recorded_stop,
+    without_base,
+    without_places,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "paths"))
 from driving import Driven, Item
@@ -34,13 +45,16 @@ def device(word):
     return world().cell(f"vhost-user0.device.{word}")
 
 
-SECTIONS = {ONE_PAIR: {}, TWO_PAIRS: {"queues": 2}}
+SECTIONS = {ONE_PAIR: {}, PACKED: {"queue.format": "packed"}, TWO_PAIRS: {"queues": 2}}
 
 
 @pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))
 @pytest.mark.parametrize("profile", ["recorded", "default"])
 def test_the_messages_are_the_recorded_ones_in_the_recorded_order(section, settings, profile):
-    assert of_run(Driven([Item()], {"profile": profile}, BEGIN, settings)) == recorded(section)
+    said, wanted = of_run(Driven([Item()], {"profile": profile}, BEGIN, settings)), recorded(section)
+    if section == PACKED:
+        said, wanted = without_places(said), without_places(wanted)
+    assert said == wanted
 
 
 @pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))

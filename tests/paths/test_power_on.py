@@ -36,6 +36,11 @@ WORLDS = {
     "four pairs": {"queues": 4},
     "three pairs by hand": {"queues": 3, "launcher": "hand", "qemu_version": "7.2"},
     "four pairs in QEMU": {"queues": 4, "path": "virtio-qemu"},
+    "vhost-user, two pairs": {"path": "vhost-user", "queues": 2},
+    "vhost-user, packed": {"path": "vhost-user", "queue.format": "packed"},
+    "vhost-user, three packed pairs": {"path": "vhost-user", "queue.format": "packed", "queues": 3, "queue.size": 100},
+    "QEMU, packed": {"path": "virtio-qemu", "queue.format": "packed"},
+    "QEMU, two packed pairs": {"path": "virtio-qemu", "queue.format": "packed", "queues": 2, "queue.size": 60},
     "two pairs, no vhost-net": {"queues": 2, "vhost_start": "missing"},
     "two pairs, vhost fails": {"queues": 2, "vhost_start": "fails"},
     "two pairs, vhost fails in an older QEMU": {"queues": 2, "vhost_start": "fails", "qemu_version": "7.2"},
@@ -219,7 +224,7 @@ def test_every_step_of_a_set_up_is_cited_and_says_something(name):
         assert step.text[-1] in ".?"
         assert "{" not in step.text
         # How a polling thread works is told at greater length, wherever the run began.
-        lines = 2 if step.row.startswith("CP.") or name != "vhost-user" else 4
+        lines = 4 if "vhost-user" in name and not step.row.startswith("CP.") else 2
         assert len(textwrap.wrap(step.text, 78)) <= lines, step.text
 
 
@@ -252,9 +257,10 @@ def before(found, op):
 
 
 PAIRS = [name for name in WORLDS if "queues" in WORLDS[name]]
+PAIRS_OF_A_TAP = [name for name in PAIRS if "vhost-user" not in name]
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", PAIRS_OF_A_TAP)
 def test_every_pair_has_a_file_of_the_tap_a_vhost_device_a_worker_and_a_vcpu(name):
     found, pairs = world(name), int(WORLDS[name]["queues"])
     files = ["qemu-4002.process", *(f"qemu-4002.process.q{pair + 1}" for pair in range(1, pairs))]
@@ -273,8 +279,9 @@ def test_every_pair_has_a_file_of_the_tap_a_vhost_device_a_worker_and_a_vcpu(nam
 def test_a_device_begins_with_one_pair_and_the_driver_asks_for_the_others(name):
     found, pairs = world(name), int(WORLDS[name]["queues"])
     early, late = before(found, "say_driver_ok")
-    assert [step.outcome for step in early if step.op == "tun_set_queue"] == ["off"] * (pairs - 1)
-    assert [step.outcome for step in late if step.op == "tun_set_queue"] == ["on"] * (pairs - 1)
+    if name in PAIRS_OF_A_TAP:
+        assert [step.outcome for step in early if step.op == "tun_set_queue"] == ["off"] * (pairs - 1)
+        assert [step.outcome for step in late if step.op == "tun_set_queue"] == ["on"] * (pairs - 1)
     assert found.cell("vm1.cpus.pairs") == found.cell("vm1.cpus.online") == pairs
     assert found.cell("qemu-4002.net0.pairs") == pairs
     assert ("read_answer", "refused") not in found.ops()
@@ -369,6 +376,37 @@ def test_frames_flow_again_after_a_reset(settings):
     # The rings began anew, so one frame has gone each way.
     assert found.u16("avail_idx") == found.u16("used_idx") == found.u16("used_idx", "rx") == 1
     assert found.u16("avail_idx", "rx") == found.vm.rx_layout.size
+
+
+@pytest.mark.parametrize("path", ["virtio-qemu", "vhost-user"])
+@pytest.mark.parametrize("queues", [1, 2])
+def test_frames_flow_again_over_packed_rings_after_a_reset(path, queues):
+    found = reset(**{"path": path, "queues": queues, "queue.format": "packed", "queue.size": 100})
+    assert found.simulation.dropped() == {}
+    milestones = {(step.packet, step.milestone) for step in found.steps() if step.milestone}
+    assert {(2, "received"), (3, "sent"), (3, "on-wire"), (3, "completed"), (4, "received")} <= milestones
+    # The rings began anew, so one frame has gone out.
+    driver, device = found.vm.tx_driver.cells, found.vm.tx_device.cells
+    assert driver.next_avail == driver.last_used == device.next_avail == device.next_used == 1
+    assert (driver.avail_wrap, device.used_wrap) == (1, 1)
+
+
+def test_how_far_packed_rings_came_is_two_places_each_with_its_wrap_counter():
+    found = reset(**{"path": "vhost-user", "queue.format": "packed"})
+    bases = [w.new for step in found.steps() for w in step.writes if w.field.startswith("qemu-4002.process.base[")]
+    assert bases[:2] == [0x8001_8001, 0x8001_8001]
+    # The reset puts them back to where a packed ring begins.
+    assert bases[2:4] == [0x8000_8000, 0x8000_8000]
+
+
+@pytest.mark.parametrize("name", ["vhost-user, packed", "QEMU, packed"])
+def test_a_control_queue_is_packed_where_the_others_are(name):
+    steps = world(name).steps()
+    control = [step for step in steps if step.row.startswith("CP.4")]
+    assert {"virtqueue_add_packed", "virtqueue_packed_flush"} <= {step.function for step in control}
+    for step in control:
+        for word in ("avail.idx", "used.idx", "avail.ring", "split", "used element"):
+            assert word not in f"{step.op} {step.title} {step.text} {step.function}", step
 
 
 def test_the_device_stops_before_any_memory_is_freed_and_starts_with_what_it_is_told_anew():
@@ -474,7 +512,7 @@ def test_the_rows_of_a_set_up_are_those_on_its_page():
 def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
     for name in WORLDS:
         for arc in world(name).machine.program.arcs:
-            if name == "vhost-user" and "CP." not in str(arc.op.spec.row):
+            if "vhost-user" in name and "CP." not in str(arc.op.spec.row):
                 # How a polling thread works is told at greater length, wherever the run began.
                 continue
             assert len(text_for(arc.op, arc.outcome)) <= 2 * 78, arc.op.path

@@ -163,8 +163,6 @@ def _of_power_on(world: World) -> Iterable[tuple[str, str]]:
         )
     if world["path"] == "vhost-user" and world["launcher"] == "libvirt":
         yield ("launcher", "with path=vhost-user there is no TAP that libvirt would make; set launcher=hand")
-    if world["queue.format"] != "split":
-        yield ("begin", "from power-on split rings can be followed; set queue.format=split, or begin=running")
     if world["guest"] != "kernel":
         yield ("begin", "from power-on the kernel's own driver can be followed; set guest=kernel, or begin=running")
     if world.number("vms") > 1:

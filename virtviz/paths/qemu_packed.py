@@ -67,8 +67,8 @@ _USED: Final[Mapping[str, Any]] = {
         "source": QEMU_RCU,
         "spec": EVENTS,
         "text": (
-            "The used flags must be visible before QEMU reads whether the guest wants an interrupt. QEMU has no "
-            "barrier for it; but entering the RCU read section in which it asks is one, in a usual build."
+            "The used flags must be visible before QEMU asks for the guest's wish. It has no barrier for that, but "
+            "entering an RCU read section mostly is one."
         ),
     },
     "check_interrupt": {"function": "virtio_packed_should_notify", "spec": EVENTS},

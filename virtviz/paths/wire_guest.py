@@ -48,7 +48,6 @@ from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_rings import make_driver, routine_kind
 from virtviz.ring.rings import layout_at
-from virtviz.ring.split import SplitLayout
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class GuestMemory(Struct):
     region: Region
     rx_layout: Layout
     tx_layout: Layout
-    control_layout: SplitLayout
+    control_layout: Layout
     send_page: int
     receive_page: int
     skbs: PacketPool
@@ -292,7 +291,7 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         end = buffer_base + buffer_slots * buffer_bytes
         plans.append((rx_layout, tx_layout, send_page, buffer_base))
     # The control queue is used while a device is set up, and has no memory where a run begins later.
-    control = SplitLayout.at(_next_page(end), CONTROL_SIZE)
+    control = layout_at(_next_page(end), CONTROL_SIZE, packed=packed)
     ram_end = control.end + COMMAND_BYTES if world["begin"] == "power-on" else end
     region = state.region(f"{name}.ram", ram_end)
     made: list[GuestMemory] = []

@@ -6,11 +6,12 @@ threads start: QEMU at main(), the vCPU's before its vCPU exists, vhost's worker
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from virtviz.engine.ops import Routine
 from virtviz.engine.places import Domain, Place
 from virtviz.paths import kvm_eventfd, qemu_fds
-from virtviz.paths.features import EVENT_IDX, INDIRECT
+from virtviz.paths.features import INDIRECT
 from virtviz.paths.kvm import EventfdCells
 from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
 from virtviz.paths.qemu import MainLoop
@@ -64,16 +65,12 @@ from virtviz.paths.virtio_refill import Refill
 from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_guest import FIRST_PID, RX, TX, enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
-from virtviz.ring.qemu_device import QemuDevice
-from virtviz.ring.split import SplitLayout
-from virtviz.ring.split_device import SplitDevice
-from virtviz.ring.split_driver import SplitDriver
+from virtviz.paths.wire_rings import make_driver, make_qemu_ring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtviz.engine.machine import Machine
-    from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
     from virtviz.paths.parts import Parts
@@ -82,7 +79,7 @@ if TYPE_CHECKING:
     from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_vhost_user import VhostUserPair
-    from virtviz.ring.rings import Layout
+    from virtviz.ring.rings import DriverRing, QemuRing
 
 LIBVIRTD = Place("libvirtd", Domain.HOST_USER, "libvirtd")
 OVS_VSCTL = Place("ovs_vsctl", Domain.HOST_USER, "ovs-vsctl")
@@ -91,22 +88,7 @@ UNIX = Place("unix", Domain.HOST_KERNEL, "UNIX sockets")
 CONFIG_BYTES = 256
 
 
-def _split(layout: Layout) -> SplitLayout:
-    """Give a layout as what it is here; the knobs have seen to it."""
-    assert isinstance(layout, SplitLayout)
-    return layout
-
-
-def _device(ring: object) -> SplitDevice:
-    """The same for the device's side of a ring."""
-    assert isinstance(ring, SplitDevice)
-    return ring
-
-
-def _driver(ring: object) -> SplitDriver:
-    """The same for the driver's side."""
-    assert isinstance(ring, SplitDriver)
-    return ring
+R = TypeVar("R", bound=Routine)
 
 
 class PowerOn:
@@ -138,14 +120,8 @@ class PowerOn:
         config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
         pairs = len(guests)
         registers.fill_config_space(config, 2 * pairs + 2)
-        self.control_ring = QemuDevice(
-            state,
-            f"{process}.controlq.ring",
-            guest.tx_driver.memory,
-            memory.control_layout,
-            back_end="qemu",
-            event_idx=world.has(EVENT_IDX),
-            indirect=world.has(INDIRECT),
+        self.control_ring = make_qemu_ring(
+            parts, f"{process}.controlq.ring", guest.tx_driver.memory, memory.control_layout
         )
         self.device = NetDevice(
             state,
@@ -166,17 +142,17 @@ class PowerOn:
             flows=flows,
             kicks=[kick for each in backends for kick in each.kicks],
             layouts=[
-                *(_split(layout) for each in guests for layout in (each.memory.rx_layout, each.memory.tx_layout)),
+                *(layout for each in guests for layout in (each.memory.rx_layout, each.memory.tx_layout)),
                 memory.control_layout,
             ],
-            device_rings=[_device(ring) for each in backends for ring in (each.rx_device, each.tx_device)],
+            device_rings=[ring for each in backends for ring in (each.rx_device, each.tx_device)],
             device=self.device,
             worker_names=[f"vhost-{FIRST_PID}" + (f".q{pair + 1}" if pairs > 1 else "") for pair in range(pairs)],
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
         )
-        self.control_driver: list[SplitDriver] = []
+        self.control_driver: list[DriverRing] = []
         if isinstance(backend, QemuPair):
             backend.qemu.control = state.add(EventfdCells, f"{guest.name}.controlq.kick")
         self.is_7_2 = world["qemu_version"] == "7.2"
@@ -197,6 +173,14 @@ class PowerOn:
             self.setup.process.launched = 1
         for each in guests:
             each.vcpu.cells.in_guest = 0
+
+    def _kind(self, kind: type[R]) -> type[R]:
+        """Give the class of a routine for the layout of this world's queues."""
+        if self.parts.world["queue.format"] != "packed":
+            return kind
+        from virtviz.paths.setup import packed  # noqa: PLC0415 - where rings are packed only
+
+        return packed.OVER_PACKED[kind]  # type: ignore[return-value]
 
     # The port
 
@@ -290,7 +274,7 @@ class PowerOn:
         onward = open_class(f"{name}.open_device", driver, setup, fill, opened.program)
         write = guest_queues.WriteMessage(f"{name}.write_message", pci, setup, reach)
         request = guest_queues.RequestInterrupt(f"{name}.request_irq", pci, setup, reach, write)
-        queues = guest_queues.SetQueuesUp(f"{name}.find_vqs", pci, setup, reach, write, request)
+        queues = self._kind(guest_queues.SetQueuesUp)(f"{name}.find_vqs", pci, setup, reach, write, request)
         probe = self._probe("probe", pci, reach, queues, onward, commands[1:])
         if self.parts.traffic.has_resets:
             self._rebind(pci, reach, queues, fill, commands[1:])
@@ -344,8 +328,8 @@ class PowerOn:
         notify_class = Notify if world.on("guest_if") else NotifyInterruptsOff
         refills = {self.setup.queue_name(0): first}
         for other, backend in zip(self.guests[1:], self.backends[1:], strict=True):
-            name, driver = f"{other.rx_name}.by_vcpu0", _driver(guest.rx_driver)
-            queue = other.rxq.through(_driver(other.rx_driver).through(driver.memory))
+            name, driver = f"{other.rx_name}.by_vcpu0", guest.rx_driver
+            queue = other.rxq.through(other.rx_driver.through(driver.memory))
             kick = backend.kick_exit_from(guest)
             notify = notify_class(f"{name}.notify", guest.driver_place, other.rx_name, guest.cpu, kick, "G-RX.7")
             refills[self.setup.queue_name(other.index_of(RX))] = Refill(
@@ -358,19 +342,16 @@ class PowerOn:
         guest, setup, layout, world = self.guest, self.setup, self.guest.memory.control_layout, self.parts.world
         name = f"{guest.name}.controlq"
         layout.name_fields(guest.memory.region, name)
-        ring = SplitDriver(
-            self.parts.state,
-            name,
-            guest.tx_driver.memory,
-            layout,
-            event_idx=world.has(EVENT_IDX),
-            indirect=world.has(INDIRECT),
-        )
+        ring = make_driver(self.parts, name, guest.tx_driver.memory, layout, indirect=world.has(INDIRECT))
         self.control_driver.append(ring)
         kick = self._control_kick(name, reach)
-        send: list[Routine] = [guest_control.SendCommands(f"{name}.send", driver, setup, reach, kick, ring, layout.end)]
+        send: list[Routine] = [
+            self._kind(guest_control.SendCommands)(f"{name}.send", driver, setup, reach, kick, ring, layout.end)
+        ]
         if self.has_pairs:
-            send.append(guest_control.SetPairs(f"{name}.set_pairs", driver, setup, reach, kick, ring, layout.end))
+            send.append(
+                self._kind(guest_control.SetPairs)(f"{name}.set_pairs", driver, setup, reach, kick, ring, layout.end)
+            )
         return send
 
     def _control_kick(self, name: str, reach: Routine) -> Routine:
@@ -395,12 +376,14 @@ class PowerOn:
         enter = enter_guest(guest, "KICK.5", "control_kick", "The kick is done with.")
         return exit_class(f"{name}.kick_exit", KVM, guest.vcpu, "", setup.control, eventfd, woken, enter)
 
-    def _serve_control(self, name: str, place: Place, ring: QemuDevice, who: str = "the vCPU's thread") -> Routine:
+    def _serve_control(self, name: str, place: Place, ring: QemuRing, who: str = "the vCPU's thread") -> Routine:
         """Make what carries out the commands of the control queue."""
         if not self.has_pairs:
-            return qemu_control.ServeControl(self.parts.state, name, place, self.device, ring, who)
+            return self._kind(qemu_control.ServeControl)(self.parts.state, name, place, self.device, ring, who)
         change = self._change_pairs(name, place)
-        return qemu_control.ServeControlInPairs(self.parts.state, name, place, self.device, ring, change, who)
+        return self._kind(qemu_control.ServeControlInPairs)(
+            self.parts.state, name, place, self.device, ring, change, who
+        )
 
     def _change_pairs(self, name: str, place: Place) -> Routine:
         """Make what the command to use several pairs leads to, besides its answer."""
@@ -428,10 +411,10 @@ class PowerOn:
             again=self._probe("probe_again", pci, reach, queues, open_again, set_pairs),
         )
 
-    def _drivers_of_the_data_queues(self) -> list[SplitDriver]:
+    def _drivers_of_the_data_queues(self) -> list[DriverRing]:
         """Give the driver's side of each data queue, as the first vCPU reaches it."""
-        memory = _driver(self.guest.rx_driver).memory
-        rings = [_driver(ring) for each in self.guests for ring in (each.rx_driver, each.tx_driver)]
+        memory = self.guest.rx_driver.memory
+        rings = [ring for each in self.guests for ring in (each.rx_driver, each.tx_driver)]
         return [ring if ring.memory is memory else ring.through(memory) for ring in rings]
 
     def _device_access(self, vhost: VhostCalls | None) -> Routine:

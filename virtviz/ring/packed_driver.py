@@ -10,6 +10,7 @@ Source: virtio 1.4, 2.8; Linux drivers/virtio/virtio_ring.c (the functions whose
 from __future__ import annotations
 
 import struct
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
@@ -152,14 +153,24 @@ class PackedDriver(Driver):
         )
         self._size = size
         self._ring = layout.ring
+        self.reach_by(memory)
+        # Where the 16-bit fields lie in `u16`.
+        self._flags = (layout.ring + 14) // 2
+        self._off_wrap, self._event_flags = layout.driver_event // 2, layout.driver_event // 2 + 1
+
+    def reach_by(self, memory: Port) -> None:
+        """Reach guest memory in another way from now on."""
+        self.memory, self._u16 = memory, memory.u16
         self._write_desc = memory.writer(VIRTQ_PACKED_DESC)
         self._write_all_but_flags = memory.writer(_ALL_BUT_FLAGS)
         self._read_used = memory.reader(_LEN_AND_ID)
         self._read_event = memory.reader(VIRTQ_PACKED_EVENT)
-        # Where the 16-bit fields lie in `u16`.
-        self._u16 = memory.u16
-        self._flags = (layout.ring + 14) // 2
-        self._off_wrap, self._event_flags = layout.driver_event // 2, layout.driver_event // 2 + 1
+
+    def through(self, memory: Port) -> PackedDriver:
+        """Give the same driver's side as another CPU has it; see `SplitDriver.through`."""
+        other = copy(self)
+        other.reach_by(memory)
+        return other
 
     # Offering buffers (2.8.21)
 

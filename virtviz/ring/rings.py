@@ -31,7 +31,10 @@ class DriverRingCells(Protocol):
         head: the buffer being added or just taken back.
         written: length the device reported for the buffer just taken back.
         token: what the driver had noted for it.
+        tokens: what it has noted for each buffer that is out; 0 for the others.
+        next: the free list, from each descriptor or id to the next.
         event_triggered: 1 from an interrupt until callbacks are enabled again.
+        fields: every cell's value at the beginning.
     """
 
     num_free: int
@@ -40,6 +43,9 @@ class DriverRingCells(Protocol):
     head: int
     written: int
     token: int
+    tokens: list[int]
+    next: list[int]
+    fields: ClassVar[dict[str, int | None]]
 
 
 class DriverRing(Protocol):
@@ -62,6 +68,10 @@ class DriverRing(Protocol):
     @property
     def cells(self) -> DriverRingCells:
         """The driver's own state."""
+        ...
+
+    def through(self, memory: Port) -> DriverRing:
+        """Give the same driver's side as another CPU has it: what it keeps is one, the way to memory another."""
         ...
 
     @property

@@ -65,7 +65,9 @@ VHOST_FEATURES_6_1: Final = mask(
 )  # fmt: skip
 """What vhost-net answers to VHOST_GET_FEATURES; bit 26 is VHOST_F_LOG_ALL."""
 VHOST_FEATURES_6_12: Final = VHOST_FEATURES_6_1 | mask((RING_RESET,))
-_DRIVER: Final = _MODEL & ~mask((F.NET_F_CTRL_RX_EXTRA,)) | mask((F.NET_F_MTU, F.NET_F_MQ, F.F_ACCESS_PLATFORM))
+_DRIVER: Final = _MODEL & ~mask((F.NET_F_CTRL_RX_EXTRA,)) | mask(
+    (F.NET_F_MTU, F.NET_F_MQ, F.F_ACCESS_PLATFORM, F.F_RING_PACKED)
+)
 """What Linux's driver knows; of all that the device model has it leaves out CTRL_RX_EXTRA only."""
 GUEST_NEEDS: Final = {
     F.NET_F_GUEST_TSO4: F.NET_F_GUEST_CSUM,
@@ -96,6 +98,9 @@ def model_features(world: World) -> int:
     if world.number("queues") > 1:
         # -device virtio-net-pci,mq=on
         found |= mask((F.NET_F_MQ,))
+    if world["queue.format"] == "packed":
+        # -device virtio-net-pci,packed=on
+        found |= mask((F.F_RING_PACKED,))
     if world.on("refuse_features"):
         found |= mask((F.F_ACCESS_PLATFORM,))
     return found

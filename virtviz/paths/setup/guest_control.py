@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.setup.state import SetUp
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DriverRing
 
 UNANSWERED: Final = 0xFF
 """What stands in the answer's byte before the device has written it; neither VIRTIO_NET_OK nor VIRTIO_NET_ERR."""
@@ -77,7 +77,7 @@ class SendCommands(ProbeRoutine):
         setup: SetUp,
         access: Routine,
         notify: Routine,
-        ring: SplitDriver,
+        ring: DriverRing,
         page: int,
         commands: Sequence[Command] = RX_MODE,
     ) -> None:
@@ -137,7 +137,7 @@ class SendCommands(ProbeRoutine):
         text="The next slot of the control queue's available ring gets the head, {head}.",
     )
     def write_avail(self, me: Context) -> None:
-        self.ring.write_avail_ring()
+        self.ring.list_head()
 
     @op(
         "CP.4.2",
@@ -148,7 +148,7 @@ class SendCommands(ProbeRoutine):
         text="The device may take the command from now on.",
     )
     def publish(self, me: Context) -> None:
-        self.ring.publish_avail_idx()
+        self.ring.publish()
 
     @op(
         "CP.4.3",

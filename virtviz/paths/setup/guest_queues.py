@@ -170,11 +170,13 @@ class SetQueuesUp(ProbeRoutine):
             "loaded": f"{self.loaded:#x}",
             "many": _COUNTS[self.setup.pairs - 1],
             "size": layout.size,
-            "desc": f"{layout.desc:#x}",
-            "avail": f"{layout.avail:#x}",
-            "used": f"{layout.used:#x}",
+            **{part: f"{at:#x}" for part, at in zip(("desc", "avail", "used"), layout.areas, strict=True)},
             "notify": f"{mine.notify + mine.notify_off[queue] * mine.multiplier:#x}",
         }
+
+    def _area(self, number: int) -> int:
+        """Give the address of an area of the queue at hand: Descriptor, Driver or Device Area."""
+        return self.setup.layouts[self.mine.queue].areas[number]
 
     # MSI-X
 
@@ -398,7 +400,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_desc",
     )
     def write_desc(self, me: Context) -> None:
-        self.store(reg.QUEUE_DESC, self.setup.layouts[self.mine.queue].desc & _HALF, 4)
+        self.store(reg.QUEUE_DESC, self._area(0) & _HALF, 4)
 
     @op(
         "CP.1.6",
@@ -411,7 +413,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_desc",
     )
     def write_desc_high(self, me: Context) -> None:
-        self.store(reg.QUEUE_DESC + 4, self.setup.layouts[self.mine.queue].desc >> 32, 4)
+        self.store(reg.QUEUE_DESC + 4, self._area(0) >> 32, 4)
 
     @op(
         "CP.1.6",
@@ -424,7 +426,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_driver",
     )
     def write_avail(self, me: Context) -> None:
-        self.store(reg.QUEUE_DRIVER, self.setup.layouts[self.mine.queue].avail & _HALF, 4)
+        self.store(reg.QUEUE_DRIVER, self._area(1) & _HALF, 4)
 
     @op(
         "CP.1.6",
@@ -437,7 +439,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_driver",
     )
     def write_avail_high(self, me: Context) -> None:
-        self.store(reg.QUEUE_DRIVER + 4, self.setup.layouts[self.mine.queue].avail >> 32, 4)
+        self.store(reg.QUEUE_DRIVER + 4, self._area(1) >> 32, 4)
 
     @op(
         "CP.1.6",
@@ -450,7 +452,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_device",
     )
     def write_used(self, me: Context) -> None:
-        self.store(reg.QUEUE_DEVICE, self.setup.layouts[self.mine.queue].used & _HALF, 4)
+        self.store(reg.QUEUE_DEVICE, self._area(2) & _HALF, 4)
 
     @op(
         "CP.1.6",
@@ -463,7 +465,7 @@ class SetQueuesUp(ProbeRoutine):
         cause="store to queue_device",
     )
     def write_used_high(self, me: Context) -> None:
-        self.store(reg.QUEUE_DEVICE + 4, self.setup.layouts[self.mine.queue].used >> 32, 4)
+        self.store(reg.QUEUE_DEVICE + 4, self._area(2) >> 32, 4)
 
     @op(
         "CP.1.6",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.packets import PacketPool
     from virtviz.paths.setup.state import SetUp
-    from virtviz.ring.split_driver import SplitDriver
+    from virtviz.ring.rings import DriverRing
 
 
 class RemoveDriver(ProbeRoutine):
@@ -50,7 +50,7 @@ class RemoveDriver(ProbeRoutine):
         setup: SetUp,
         access: Routine,
         *,
-        drivers: Sequence[SplitDriver],
+        drivers: Sequence[DriverRing],
         pools: Sequence[PacketPool],
         again: Routine,
     ) -> None:
@@ -296,7 +296,7 @@ class OpenAgainInPairs(OpenAgain):
         self.cpus.resets += 1
 
 
-def begin_anew(driver: SplitDriver) -> None:
+def begin_anew(driver: DriverRing) -> None:
     """Let a driver's side of a queue begin anew, in memory that has been cleared."""
     mine, layout = driver.cells, driver.layout
     for field, value in mine.fields.items():
@@ -308,4 +308,5 @@ def begin_anew(driver: SplitDriver) -> None:
             mine.tokens[n] = 0
         if mine.next[n] != (n + 1) % layout.size:
             mine.next[n] = (n + 1) % layout.size
-    driver.memory.write(layout.desc, bytes(layout.end - layout.desc))
+    first = layout.areas[0]
+    driver.memory.write(first, bytes(layout.end - first))

@@ -287,7 +287,7 @@ class ResetDevice(_Registers):
             pci.enabled[queue] = 0
             pci.vector[queue] = NO_VECTOR
             pci.desc[queue] = pci.avail[queue] = pci.used[queue] = 0
-            self.setup.process.base[queue] = 0
+            self.setup.process.base[queue] = self.setup.first_base
         self.device.reset()
         if self.setup.process.failed or not self.setup.vhosts[0].owner:
             # Whoever vhost belongs to, the rings were QEMU's own to serve.

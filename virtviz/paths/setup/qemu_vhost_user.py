@@ -132,6 +132,7 @@ def offered_by_backend(negotiable: int) -> int:
             features.F.RING_F_EVENT_IDX,
             features.F.F_VERSION_1,
             features.F.NET_F_MQ,
+            features.F.F_RING_PACKED,
         )
     )
     return negotiable & own | 1 << PROTOCOL_FEATURES

@@ -13,6 +13,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.state import State
 from virtviz.paths.setup.features import VHOST_FEATURES_6_1, VHOST_FEATURES_6_12
 from virtviz.paths.setup.ovsdb import SwitchCells
+from virtviz.ring.packed import PackedLayout
 from virtviz.spec.virtio import Feature
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from virtviz.paths.tap import Tap
     from virtviz.paths.tap_queues import TapFlows
     from virtviz.paths.virtio_device.device import NetDevice
-    from virtviz.ring.split import SplitLayout
-    from virtviz.ring.split_device import SplitDevice
+    from virtviz.ring.rings import DeviceRing, Layout
 
 ORDINALS: Final = ("first", "second", "third", "fourth")
 HVA_BASE: Final = 0x7F9EEBE00000
@@ -90,7 +90,8 @@ class ProcessCells(Cells):
         kick, call, error: by queue, eventfds' descriptors.
         gsi: by queue, the number its interrupt has with KVM.
         queue: the queue that a sequence is at.
-        base: by queue, the index at which it was stopped.
+        base: by queue, the index at which it was stopped; for a packed one the slots to take and to return next, each
+            with its wrap counter in bit 15, the second from bit 16 on.
     """
 
     lock: int = 0
@@ -401,6 +402,7 @@ class SetUp:
         taps: the queues of the TAP; none under vhost-user.
         flows: what the TAP remembers of flows; None if it has one queue.
         layouts: where the guest puts its queues.
+        first_base: what stands for the beginning of a ring, where a back-end is told where to begin.
         device_rings: the device's side of the data queues, two for each pair.
         device: the device model, as far as commands and the configuration go.
         vhost_features: what this host's vhost-net offers.
@@ -420,8 +422,8 @@ class SetUp:
         taps: Sequence[Tap],
         flows: TapFlows | None,
         kicks: Sequence[EventfdCells],
-        layouts: Sequence[SplitLayout],
-        device_rings: Sequence[SplitDevice],
+        layouts: Sequence[Layout],
+        device_rings: Sequence[DeviceRing],
         device: NetDevice,
         worker_names: Sequence[str],
         host_kernel: str,
@@ -443,6 +445,8 @@ class SetUp:
             flows.count_off = lambda: sum(file.detached for file in self.tun_files if isinstance(file, TunFileCells))
         self.kicks = kicks
         self.layouts = layouts
+        # Of a packed ring both places are told, each with its wrap counter, which is 1 at first.
+        self.first_base = 0x8000_8000 if isinstance(layouts[0], PackedLayout) else 0
         self.device_rings = device_rings
         self.device = device
         self.worker_names = worker_names
@@ -454,7 +458,7 @@ class SetUp:
         self.process = state.add(
             ProcessCells,
             f"{process}.process",
-            base=empty(),
+            base=[self.first_base] * queues,
             masked=empty(),
             kick=empty(),
             call=empty(),

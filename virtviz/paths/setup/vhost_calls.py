@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, call_any, goto, op
 from virtviz.paths.setup.kernel_calls import KernelCall
+from virtviz.ring.split_device import SplitDevice
 from virtviz.spec.citation import VHOST, VHOST_NET
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ class VhostCall(KernelCall):
     def number(self) -> int:
         """The number on the guest's device of the queue that is meant."""
         return 2 * self.setup.sequence.argument + self.setup.arguments.index % 2
+
+    @property
+    def ring(self) -> SplitDevice:
+        """The device's side of that queue: vhost has split rings only."""
+        ring = self.setup.device_rings[self.number]
+        assert isinstance(ring, SplitDevice)
+        return ring
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the worker and the queue."""
@@ -237,7 +245,7 @@ class SetBase(VhostCall):
     def vhost_set_vring_base(self, me: Context) -> None:
         arguments = self.setup.arguments
         self.setup.vhost.base[arguments.index] = arguments.value
-        mine = self.setup.device_rings[self.number].cells
+        mine = self.ring.cells
         mine.last_avail_idx = mine.avail_idx = arguments.value
 
 
@@ -328,7 +336,7 @@ class SetBackend(VhostCall):
         setup.vhost.backend[arguments.index] = arguments.value
         if arguments.value:
             # vhost_vq_init_access: what else it keeps of a ring it takes from the ring itself.
-            ring = setup.device_rings[self.number]
+            ring = self.ring
             ring.cells.last_used_idx = int.from_bytes(ring.memory.read(ring.layout.used_idx, 2), "little")
             ring.cells.signalled_used_valid = ring.cells.used_flags = 0
         if not arguments.index % 2:
@@ -352,4 +360,4 @@ class GetBase(VhostCall):
         cause="return from ioctl()",
     )
     def vhost_get_vring_base(self, me: Context) -> None:
-        self.setup.arguments.result = self.setup.device_rings[self.number].cells.last_avail_idx
+        self.setup.arguments.result = self.ring.cells.last_avail_idx

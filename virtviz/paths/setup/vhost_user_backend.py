@@ -15,6 +15,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.setup.state import ORDINALS
 from virtviz.paths.setup.vhost_user_socket import ASKS, MQ, NEED_REPLY, REPLY_ACK, WITH_FD, Request
+from virtviz.ring.packed import PackedLayout
 from virtviz.spec.citation import DPDK_VHOST_USER, OVS_NETDEV_DPDK
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class BackendLoop(Routine):
             "which": self._ring_name(mine.ring),
             "value": f"{message.value:#x}",
             "fd": message.fd,
+            "flags": "device_event.flags" if isinstance(self.rings[0].layout, PackedLayout) else "used.flags",
             "desc": f"{mine.desc[message.index]:#x}",
         }
 
@@ -279,7 +281,7 @@ class BackendLoop(Routine):
         OVS_NETDEV_DPDK,
         spec="2.7.10",
         text={
-            "flag": "Who polls wants no kicks: used.flags of the {which} ring says so, once and for all.",
+            "flag": "Who polls wants no kicks: {flags} of the {which} ring says so, once and for all.",
             "index": "Who polls wants no kicks. With event indices it suffices to leave avail_event where it is.",
         },
         to={"flag": goto("next_ring"), "index": goto("next_ring")},
