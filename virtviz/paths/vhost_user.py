@@ -142,6 +142,7 @@ class VhostUserRoutine(Routine):
             **dpdk_words_of(self.ring),
             "port": self.q.name,
             "count": queue.done,
+            "buffers": f"{queue.done} buffer{'s' * (queue.done != 1)}",
             "burst": queue.burst,
             "packet": queue.packet,
             "length": queue.length,
@@ -200,7 +201,7 @@ class GiveBack(VhostUserRoutine):
         spec="2.7.8",
         text={
             "written": (
-                "The heads of all {count} buffers of this burst go into the used ring, in one piece. Still invisible: "
+                "What this burst used, {buffers}, goes into the used ring in one piece. Still invisible: "
                 "used.idx has not moved."
             ),
             "nothing": "No buffer was used: there is nothing to give back.",
@@ -220,7 +221,7 @@ class GiveBack(VhostUserRoutine):
         "flush_shadow_used_ring_split",
         DPDK_VHOST,
         spec="2.7.8.2",
-        text="One addition makes the burst visible: used.idx = {used}. The guest has its {count} buffers back.",
+        text="One addition makes the burst visible: used.idx = {used}. The guest has {buffers} back.",
         milestone="used",
     )
     def publish_used_idx(self, me: Context) -> None:

@@ -111,7 +111,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
                 "text": {
                     "written": (
                         "Slot {used_slot}, the burst's first, gets its buffer's id; the length stays as the guest "
-                        "wrote it. Its flags still say available, so none of the {count} can be seen."
+                        "wrote it. Its flags still say available, so nothing of the burst can be seen."
                     ),
                     "nothing": "No buffer was used: there is nothing to give back.",
                 },
@@ -124,7 +124,7 @@ class DequeueBurst(vhost_user.DequeueBurst):
                 "spec": USED,
                 "text": (
                     "Slot {used_slot} gets AVAIL and USED alike. The guest reads it first, so this shows the whole "
-                    "burst: it has its {count} buffers back."
+                    "burst: it has {buffers} back."
                 ),
             },
         }
@@ -243,7 +243,7 @@ class SendBatch(vhost_user_send.SendBatch):
                 "spec": USED,
                 "text": {
                     "written": (
-                        "Each of the {count} buffers gets its id and the bytes written into it, and all but the first "
+                        "For {buffers} the id and the bytes written are stored, and for all but the first "
                         "their flags. Still unseen: slot {used_slot} says available as before."
                     ),
                     "returned": "What was noted has been returned before; the guest has not been told of it.",
