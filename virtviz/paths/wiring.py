@@ -357,7 +357,12 @@ def _power_on(parts: Parts, backend: object) -> PowerOn:
     if isinstance(backend, VhostUserBackend):
         return PowerOnWithVhostUser(parts, backend)
     assert isinstance(backend, VhostBackend | QemuBackend)
-    return PowerOn(parts, [pair.guest for pair in backend.pairs], backend.pairs, backend.flows)
+    power_on = PowerOn
+    if len(backend.pairs) > 1:
+        from virtviz.paths.wire_setup_pairs import PowerOnInPairs  # noqa: PLC0415
+
+        power_on = PowerOnInPairs
+    return power_on(parts, [pair.guest for pair in backend.pairs], backend.pairs, backend.flows)
 
 
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:
