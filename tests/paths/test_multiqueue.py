@@ -153,6 +153,26 @@ def test_a_tap_that_remembers_all_it_can_spreads_the_rest_by_their_hash():
     assert flows.cells.count == FLOWS_MAX
 
 
+def test_a_queue_that_is_switched_off_takes_the_flows_that_used_it_with_it():
+    flows = flows_of(2)
+    # Both have the same place in the table, so the second one lies behind the first.
+    flows.update(1, 1)
+    flows.update(1 + FLOWS_MAX, 0)
+    flows.forget(1)
+    assert flows.cells.count == 1
+    assert flows.queue_of(1 + FLOWS_MAX) == (0, True)
+    assert flows.queue_of(1) == (0, False)
+    flows.forget(1)
+    assert flows.cells.count == 1
+
+
+def test_a_hash_chooses_among_the_queues_that_are_switched_on():
+    flows = flows_of(2)
+    assert flows.queue_of(0xFFFFFFFF) == (1, False)
+    flows.count_off = lambda: 1
+    assert flows.queue_of(0xFFFFFFFF) == (0, False)
+
+
 PINGS = [Item(), Item(vcpu=1), Item(outgoing=False, answers=0), Item(vcpu=1, outgoing=False, answers=1)]
 """Two programs ping one host. That is one flow, so both answers come to the pair that was used last."""
 

@@ -33,35 +33,20 @@ from virtviz.paths.setup import (
     switch_port,
 )
 from virtviz.paths.setup.calls import make_calls, make_vhost_calls
-from virtviz.paths.setup.guest_open import OpenDevice, OpenDeviceInPairs
-from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
-from virtviz.paths.setup.qemu_start import (
-    IdleMainLoop,
-    QemuStart,
-    QemuStartInPairs,
-    QemuStartWithVhost,
-    QemuStartWithVhostInPairs,
-)
+from virtviz.paths.setup.guest_open import OpenDevice
+from virtviz.paths.setup.guest_rebind import RebindingProgram
+from virtviz.paths.setup.pairs import of_pair
+from virtviz.paths.setup.qemu_start import IdleMainLoop, QemuStart, QemuStartWithVhost
 from virtviz.paths.setup.qemu_userspace import StartInQemu, StartVhostInVain, StopInQemu, WriteKick
 from virtviz.paths.setup.qemu_vhost import StartVhost, StopVhost, UntieEventfds
 from virtviz.paths.setup.state import SetUp
 from virtviz.paths.setup.switch_port import TAP_PORT
-from virtviz.paths.setup.vcpu_start import (
-    AwaitStart,
-    BeginOnFurtherCpu,
-    Boot,
-    BootAll,
-    FirstEntry,
-    SendStart,
-    VcpuThread,
-)
+from virtviz.paths.setup.vcpu_start import Boot, FirstEntry, VcpuThread
 from virtviz.paths.setup.vhost_birth import AskBackend, IdleWorker, WorkerBirth
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost import PollWakeup, Work, Worker, WorkerLoop
 from virtviz.paths.virtio_device.device import NetDevice
-from virtviz.paths.virtio_net import Notify, NotifyInterruptsOff
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
-from virtviz.paths.virtio_refill import Refill
 from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_guest import FIRST_PID, RX, TX, enter_guest
 from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
@@ -102,6 +87,10 @@ class PowerOn:
     """
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
+    start_class: ClassVar[type[QemuStart]] = QemuStart
+    start_with_vhost_class: ClassVar[type[QemuStartWithVhost]] = QemuStartWithVhost
+    open_class: ClassVar[type[OpenDevice]] = OpenDevice
+    open_again_class: ClassVar[type[guest_remove.OpenAgain]] = guest_remove.OpenAgain
 
     def __init__(
         self,
@@ -113,7 +102,6 @@ class PowerOn:
         self.parts, self.guests, self.backends = parts, guests, backends
         # What there is once for the machine, the first vCPU and its pair's back-end have.
         self.guest, self.backend = guest, backend = guests[0], backends[0]
-        self.has_pairs = len(guests) > 1
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
         self.port_name = self._name_port()
@@ -147,7 +135,7 @@ class PowerOn:
             ],
             device_rings=[ring for each in backends for ring in (each.rx_device, each.tx_device)],
             device=self.device,
-            worker_names=[f"vhost-{FIRST_PID}" + (f".q{pair + 1}" if pairs > 1 else "") for pair in range(pairs)],
+            worker_names=self._worker_names(),
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
@@ -160,7 +148,7 @@ class PowerOn:
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(self.port_name), KVM_VM, vhost)
         self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
-        self._start_vcpus(vhost)
+        self._start_vcpu(vhost)
         self._start_qemu(vhost)
         self.launchers: list[Thread] = []
         if self.by_libvirt:
@@ -198,6 +186,10 @@ class PowerOn:
 
     # vhost
 
+    def _worker_names(self) -> list[str]:
+        """Name the workers that vhost would make."""
+        return [f"vhost-{FIRST_PID}"]
+
     def _vhost_calls(self) -> VhostCalls | None:
         """Make vhost's part, and have its workers begin before they exist."""
         if self.parts.world["path"] != "vhost-net":
@@ -227,7 +219,7 @@ class PowerOn:
     def _with_backend_asked(self, loop: Routine, guest: Guest) -> Routine:
         """Have a worker look whether a ring has a back-end before it serves the ring."""
         assert isinstance(loop, WorkerLoop)
-        process = self.setup.process_name + (f".q{guest.number + 1}" if guest.number else "")
+        process = of_pair(self.setup.process_name, guest.number)
         loop.work = {
             name: AskBackend(
                 f"{process}.{name}",
@@ -253,31 +245,23 @@ class PowerOn:
 
     # The guest and its CPU
 
-    def _start_vcpus(self, vhost: VhostCalls | None) -> None:
-        """Have the vCPUs' threads begin before their vCPUs exist."""
-        self._start_first(vhost)
-        for guest in self.guests[1:]:
-            self._start_further(guest)
-
-    def _start_first(self, vhost: VhostCalls | None) -> None:
-        """Make what the first vCPU does: it sets the device up."""
+    def _start_vcpu(self, vhost: VhostCalls | None) -> None:
+        """Have the thread of the first vCPU, which sets the device up, begin before its vCPU exists."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         kernel, driver = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"), guest.driver_place
         pci = guest.place("virtio_pci", Domain.GUEST_KERNEL, "virtio-pci")
         reach, select = self._device_access(vhost), access.SelectConfig(f"{name}.select_config", KVM, guest.vcpu, setup)
         opened = guest.thread.start
         assert isinstance(opened, RunningOpenDevice)
-        commands = self._commands(driver, reach)
-        refill = self._refill_all(opened.refill)
-        fill = guest_control.FillAndCommand(f"{name}.fill_queues", driver, setup, reach, refill, commands[0])
-        open_class = OpenDeviceInPairs if self.has_pairs else OpenDevice
-        onward = open_class(f"{name}.open_device", driver, setup, fill, opened.program)
+        refill, commands = self._refill(opened.refill), self._commands(driver, reach)
+        fill = guest_control.FillAndCommand(f"{name}.fill_queues", driver, setup, reach, refill, commands)
+        onward = self.open_class(f"{name}.open_device", driver, setup, fill, opened.program)
         write = guest_queues.WriteMessage(f"{name}.write_message", pci, setup, reach)
         request = guest_queues.RequestInterrupt(f"{name}.request_irq", pci, setup, reach, write)
         queues = self._kind(guest_queues.SetQueuesUp)(f"{name}.find_vqs", pci, setup, reach, write, request)
-        probe = self._probe("probe", pci, reach, queues, onward, commands[1:])
+        probe = self._probe("probe", pci, reach, queues, onward)
         if self.parts.traffic.has_resets:
-            self._rebind(pci, reach, queues, fill, commands[1:])
+            self._rebind(pci, reach, queues, fill)
         read = guest_pci.ReadConfig(f"{name}.read_config", pci, setup, select, reach)
         enable = guest_pci.WriteCommand(f"{name}.write_command", pci, setup, select, reach)
         find = guest_pci.FindDevice(f"{name}.find_device", pci, setup, read, enable, probe)
@@ -285,74 +269,28 @@ class PowerOn:
         guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter, 0)
 
     def _boot(self, kernel: Place, find: Routine) -> Routine:
-        """Make what the kernel does before it looks for devices: with several CPUs it starts the others."""
-        guest, setup, name = self.guest, self.setup, self.guest.name
-        if not self.has_pairs:
-            return Boot(f"{name}.boot", kernel, find)
-        send: dict[str, Routine] = {}
-        for other, events in zip(self.guests[1:], setup.apics, strict=True):
-            what = f"start_of_vcpu{other.number}"
-            enter = enter_guest(guest, "CP.8.14", what, "The message is sent.")
-            send[f"vcpu{other.number}"] = SendStart(
-                f"{name}.{what}", KVM, guest.vcpu, events, f"vcpu{other.number}", enter
-            )
-        return BootAll(f"{name}.boot", kernel, find, setup, send)
+        """Make what the kernel does before it looks for devices."""
+        return Boot(f"{self.guest.name}.boot", kernel, find)
 
-    def _start_further(self, guest: Guest) -> None:
-        """Make what another vCPU does: it waits to be started, and then for programs."""
-        setup, number = self.setup, guest.number
-        kernel = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel")
-        opened = guest.thread.start
-        assert isinstance(opened, RunningOpenDevice)
-        begin = BeginOnFurtherCpu(f"{guest.tag}.begin", kernel, setup, number, opened.program)
-        enter = FirstEntry(f"{guest.tag}.first_entry", KVM, guest.vcpu, begin)
-        wait = AwaitStart(f"{guest.tag}.await_start", KVM, f"vcpu{number}", setup.apics[number - 1], enter)
-        guest.thread.start = VcpuThread(f"{guest.tag}.thread", QEMU_VCPU, setup, self.calls, wait, number)
-
-    def _probe(
-        self, what: str, pci: Place, reach: Routine, queues: Routine, onward: Routine, set_pairs: Sequence[Routine]
-    ) -> Routine:
-        """Make the driver's way from the reset to DRIVER_OK, and with several pairs to the command to use them."""
+    def _probe(self, what: str, pci: Place, reach: Routine, queues: Routine, onward: Routine) -> Routine:
+        """Make the driver's way from the reset to DRIVER_OK."""
         name, knows = f"{self.guest.name}.{what}", features.known_to_driver(self.parts.world)
-        if not set_pairs:
-            return guest_probe.Probe(name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward)
-        return guest_probe.ProbeInPairs(
-            name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward, set_pairs=set_pairs[0]
-        )
+        return guest_probe.Probe(name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward)
 
-    def _refill_all(self, first: Routine) -> Routine:
-        """Make what fills every pair's receive queue, from the first vCPU."""
-        if not self.has_pairs:
-            return first
-        guest, world = self.guest, self.parts.world
-        notify_class = Notify if world.on("guest_if") else NotifyInterruptsOff
-        refills = {self.setup.queue_name(0): first}
-        for other, backend in zip(self.guests[1:], self.backends[1:], strict=True):
-            name, driver = f"{other.rx_name}.by_vcpu0", guest.rx_driver
-            queue = other.rxq.through(other.rx_driver.through(driver.memory))
-            kick = backend.kick_exit_from(guest)
-            notify = notify_class(f"{name}.notify", guest.driver_place, other.rx_name, guest.cpu, kick, "G-RX.7")
-            refills[self.setup.queue_name(other.index_of(RX))] = Refill(
-                f"{name}.refill", guest.driver_place, queue, notify
-            )
-        return guest_control.FillAll(f"{guest.name}.fill_all", guest.driver_place, self.setup, refills)
+    def _refill(self, first: Routine) -> Routine:
+        """Make what fills the receive queues; `first` fills the first."""
+        return first
 
-    def _commands(self, driver: Place, reach: Routine) -> list[Routine]:
-        """Make what sends commands: what to receive, and, with several pairs, how many to use."""
+    def _commands(self, driver: Place, reach: Routine) -> Routine:
+        """Make what sends commands: what to receive."""
         guest, setup, layout, world = self.guest, self.setup, self.guest.memory.control_layout, self.parts.world
         name = f"{guest.name}.controlq"
         layout.name_fields(guest.memory.region, name)
         ring = make_driver(self.parts, name, guest.tx_driver.memory, layout, indirect=world.has(INDIRECT))
         self.control_driver.append(ring)
-        kick = self._control_kick(name, reach)
-        send: list[Routine] = [
-            self._kind(guest_control.SendCommands)(f"{name}.send", driver, setup, reach, kick, ring, layout.end)
-        ]
-        if self.has_pairs:
-            send.append(
-                self._kind(guest_control.SetPairs)(f"{name}.set_pairs", driver, setup, reach, kick, ring, layout.end)
-            )
-        return send
+        self.control_kick = self._control_kick(name, reach)
+        send = self._kind(guest_control.SendCommands)
+        return send(f"{name}.send", driver, setup, reach, self.control_kick, ring, layout.end)
 
     def _control_kick(self, name: str, reach: Routine) -> Routine:
         """Make what a store to the control queue's notify address leads to, and who serves it."""
@@ -378,29 +316,13 @@ class PowerOn:
 
     def _serve_control(self, name: str, place: Place, ring: QemuRing, who: str = "the vCPU's thread") -> Routine:
         """Make what carries out the commands of the control queue."""
-        if not self.has_pairs:
-            return self._kind(qemu_control.ServeControl)(self.parts.state, name, place, self.device, ring, who)
-        change = self._change_pairs(name, place)
-        return self._kind(qemu_control.ServeControlInPairs)(
-            self.parts.state, name, place, self.device, ring, change, who
-        )
+        return self._kind(qemu_control.ServeControl)(self.parts.state, name, place, self.device, ring, who)
 
-    def _change_pairs(self, name: str, place: Place) -> Routine:
-        """Make what the command to use several pairs leads to, besides its answer."""
-        set_pairs = qemu_tap.SetQueuePairs(f"{name}.set_pairs", place, self.setup, self.calls, self.device)
-        return qemu_tap.ChangePairs(f"{name}.change_pairs", place, self.setup, self.calls, set_pairs)
-
-    def _rebind(
-        self, pci: Place, reach: Routine, queues: Routine, refill: Routine, set_pairs: Sequence[Routine]
-    ) -> None:
+    def _rebind(self, pci: Place, reach: Routine, queues: Routine, refill: Routine) -> None:
         """Let the program take the driver off the device and put it back."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         assert isinstance(guest.program, RebindingProgram)
-        open_class = guest_remove.OpenAgainInPairs if self.has_pairs else guest_remove.OpenAgain
-        open_again = open_class(f"{name}.open_again", guest.driver_place, setup, refill)
-        for other in self.guests[1:]:
-            assert isinstance(other.program, WaitingProgram)
-            other.program.resets = lambda: setup.cpus.resets
+        open_again = self.open_again_class(f"{name}.open_again", guest.driver_place, setup, refill)
         guest.program.rebind = guest_remove.RemoveDriver(
             f"{name}.remove",
             pci,
@@ -408,7 +330,7 @@ class PowerOn:
             reach,
             drivers=(*self._drivers_of_the_data_queues(), *self.control_driver),
             pools=[pool for each in self.guests for pool in (each.memory.buffers, each.memory.skbs)],
-            again=self._probe("probe_again", pci, reach, queues, open_again, set_pairs),
+            again=self._probe("probe_again", pci, reach, queues, open_again),
         )
 
     def _drivers_of_the_data_queues(self) -> list[DriverRing]:
@@ -456,10 +378,11 @@ class PowerOn:
             pairs=setup.pairs,
         )
         offload = qemu_tap.Offload(f"{name}.{what}_offload", QEMU_VCPU, setup, self.calls, accepted)
-        if not self.has_pairs:
-            return qemu_tap.FollowGuest(f"{name}.{what}", QEMU_VCPU, setup, header, offload)
-        set_pairs = qemu_tap.SetQueuePairs(f"{name}.{what}_pairs", QEMU_VCPU, setup, self.calls, self.device)
-        return qemu_tap.FollowGuestInPairs(f"{name}.{what}", QEMU_VCPU, setup, header, offload, set_pairs)
+        return self._followed(f"{name}.{what}", header, offload)
+
+    def _followed(self, name: str, header: Routine, offload: Routine) -> Routine:
+        """Put what follows together."""
+        return qemu_tap.FollowGuest(name, QEMU_VCPU, self.setup, header, offload)
 
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
@@ -503,13 +426,11 @@ class PowerOn:
         offer = self._offer()
         start: QemuStart
         if vhost is None:
-            plain = QemuStartInPairs if self.has_pairs else QemuStart
-            start = plain(
+            start = self.start_class(
                 f"{name}.start", QEMU, setup, self.calls, opens_tap=not self.by_libvirt, is_7_2=self.is_7_2, offer=offer
             )
         else:
-            with_vhost = QemuStartWithVhostInPairs if self.has_pairs else QemuStartWithVhost
-            start = with_vhost(
+            start = self.start_with_vhost_class(
                 f"{name}.start",
                 QEMU,
                 setup,
@@ -519,8 +440,6 @@ class PowerOn:
                 is_7_2=self.is_7_2,
                 offer=offer,
             )
-        if isinstance(start, QemuStartInPairs):
-            start.set_pairs = qemu_tap.SetQueuePairs(f"{name}.reset_pairs", QEMU, setup, self.calls, self.device)
         is_served_elsewhere = isinstance(self.backend, VhostPair)
         start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start

@@ -78,10 +78,6 @@ class PowerOnWithVhostUser(PowerOn):
         enable = self._talk(what, QEMU_VCPU, qemu_vhost_user.enable(len(self.guests)))
         return qemu_vhost_user.FollowGuestByMessage(f"{self.guest.name}.{what}", QEMU_VCPU, enable)
 
-    def _change_pairs(self, name: str, place: Place) -> Routine:
-        enable = self._talk(f"{name}.enable", place, qemu_vhost_user.enable(len(self.guests)))
-        return qemu_vhost_user.ChangePairsByMessage(f"{name}.change_pairs", place, enable)
-
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         setup, calls, name = self.setup, self.calls, self.guest.name
         tells = {

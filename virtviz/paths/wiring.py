@@ -348,16 +348,25 @@ def _join_by_routing(parts: Parts, holders: Sequence[Any]) -> Wire:
     return join_by_routing(parts, holders)
 
 
-def _power_on(parts: Parts, backend: object) -> PowerOn:
+def _power_on(parts: Parts, backend: Any) -> PowerOn:  # noqa: ANN401 - one of three, of which two are not imported here
     """Let threads begin where nothing has been made yet."""
-    from virtviz.paths.wire_setup import PowerOn  # noqa: PLC0415
-    from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser  # noqa: PLC0415
-    from virtviz.paths.wire_vhost_user import VhostUserBackend  # noqa: PLC0415
+    several, by_socket = len(backend.pairs) > 1, parts.world["path"] == "vhost-user"
+    if by_socket and several:
+        from virtviz.paths.wire_setup_vhost_user_pairs import PowerOnWithVhostUserInPairs  # noqa: PLC0415
 
-    if isinstance(backend, VhostUserBackend):
+        return PowerOnWithVhostUserInPairs(parts, backend)
+    if by_socket:
+        from virtviz.paths.wire_setup_vhost_user import PowerOnWithVhostUser  # noqa: PLC0415
+
         return PowerOnWithVhostUser(parts, backend)
-    assert isinstance(backend, VhostBackend | QemuBackend)
-    return PowerOn(parts, [pair.guest for pair in backend.pairs], backend.pairs, backend.flows)
+    guests = [pair.guest for pair in backend.pairs]
+    if several:
+        from virtviz.paths.wire_setup_pairs import PowerOnInPairs  # noqa: PLC0415
+
+        return PowerOnInPairs(parts, guests, backend.pairs, backend.flows)
+    from virtviz.paths.wire_setup import PowerOn  # noqa: PLC0415
+
+    return PowerOn(parts, guests, backend.pairs, backend.flows)
 
 
 def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, omit: Sequence[str]) -> Simulation:

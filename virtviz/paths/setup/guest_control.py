@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
+from virtviz.engine.ops import RETURN, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_probe import ProbeRoutine
 from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI, VIRTIO_RING, VIRTIO_RING_H
 from virtviz.spec.virtio import (
     VIRTIO_NET_CTRL_MAC,
     VIRTIO_NET_CTRL_MAC_TABLE_SET,
-    VIRTIO_NET_CTRL_MQ,
-    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
     VIRTIO_NET_CTRL_RX,
     VIRTIO_NET_CTRL_RX_ALLMULTI,
     VIRTIO_NET_CTRL_RX_PROMISC,
@@ -31,6 +29,7 @@ from virtviz.spec.virtio import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from virtviz.engine.ops import Routine
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.setup.state import SetUp
@@ -229,62 +228,6 @@ class SendCommands(ProbeRoutine):
         if answer != VIRTIO_NET_OK:
             return "refused"
         return "more" if mine.sent else "all"
-
-
-class SetPairs(SendCommands):
-    """Say how many queue pairs are to be used: as many as there are CPUs, if the device has so many."""
-
-    @property
-    def commands(self) -> Sequence[Command]:
-        """The one command."""
-        pairs = min(self.cpus.online, self.cpus.pairs)
-        head = bytes((VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET))
-        return (Command(head + pairs.to_bytes(2, "little"), f"to use {pairs} queue pairs"),)
-
-
-class FillAll(Routine):
-    """Fill the receive queues of all pairs, one after the other: whoever opens the interface does it for all.
-
-    Args:
-        refills: name of each receive queue, such as `first receive` -> fills it.
-    """
-
-    def __init__(self, name: str, place: Place, setup: SetUp, refills: Mapping[str, Routine]) -> None:
-        super().__init__(name, place)
-        self.setup = setup
-        self.mine = setup.probe
-        self.refills = refills
-        self._names = list(refills)
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Name the queue."""
-        return {"queue": self._names[self.mine.queue % len(self._names)]}
-
-    @op(
-        "G-RX.6",
-        "fill a receive queue",
-        "try_fill_recv",
-        VIRTIO_NET,
-        text="The {queue} queue gets its buffers, from the CPU that opens the interface: this one.",
-        to=call_any("refills", "go_on"),
-        private=True,
-    )
-    def fill(self, me: Context) -> str:
-        return self._names[self.mine.queue]
-
-    @op(
-        "G-RX.6",
-        "go on to the next receive queue",
-        "virtnet_open",
-        VIRTIO_NET,
-        text={"next": "The next pair's.", "all": "Every receive queue is full of empty buffers."},
-        to={"next": goto("fill"), "all": RETURN},
-        private=True,
-    )
-    def go_on(self, me: Context) -> str:
-        mine = self.mine
-        mine.queue = following = (mine.queue + 1) % len(self._names)
-        return "next" if following else "all"
 
 
 class FillAndCommand(ProbeRoutine):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.spec.citation import SCENARIO, VIRTIO_NET
@@ -68,17 +68,3 @@ class OpenDevice(Routine):
         private=True,
     )
     def start_program(self, me: Context) -> None: ...
-
-
-class OpenDeviceInPairs(OpenDevice):
-    """The same where programs run on several CPUs: all of them begin together."""
-
-    retold: ClassVar = {"start_program": {"private": False}}
-
-    def __init__(self, name: str, place: Place, setup: SetUp, refill: Routine, program: Routine) -> None:
-        super().__init__(name, place, setup, refill, program)
-        self.cpus = setup.cpus
-
-    def start_program(self, me: Context) -> None:
-        """Let the program begin, and those of the other CPUs."""
-        self.cpus.programs = 1

@@ -9,7 +9,7 @@ drivers/net/virtio_net.c (virtnet_probe); the order of the stores is that of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, block, call, goto, op
 from virtviz.paths.setup import features
@@ -22,7 +22,6 @@ from virtviz.spec.virtio import (
     VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK,
-    Feature,
 )
 
 if TYPE_CHECKING:
@@ -487,102 +486,3 @@ class Probe(ProbeRoutine):
         to=goto("onward"),
     )
     def link_is_up(self, me: Context) -> None: ...
-
-
-class ProbeInPairs(Probe):
-    """The same where the device may have several queue pairs, and the guest several CPUs.
-
-    Args:
-        set_pairs: sends the command that says how many pairs are to be used.
-    """
-
-    retold: ClassVar = {
-        "say_driver_ok": {"to": call("access", "how_many_pairs")},
-    }
-
-    def __init__(
-        self,
-        name: str,
-        place: Place,
-        setup: SetUp,
-        access: Routine,
-        *,
-        knows: int,
-        queues: Routine,
-        onward: Routine,
-        set_pairs: Routine,
-    ) -> None:
-        super().__init__(name, place, setup, access, knows=knows, queues=queues, onward=onward)
-        self.set_pairs = set_pairs
-
-    def has_pairs(self) -> bool:
-        """Say whether there is a number of pairs to be read: MQ was accepted, which needs a control queue."""
-        return bool(self.mine.wanted >> Feature.NET_F_MQ & 1)
-
-    @op(
-        "CP.1.5",
-        {"refused": "see that the device refuses", "": "see that the device agrees"},
-        "virtio_features_ok",
-        VIRTIO_CORE,
-        spec="3.1.1",
-        text={
-            "refused": (
-                "FEATURES_OK is clear again: the device refuses what the driver chose. Linux: “device refuses "
-                "features”."
-            ),
-            "": "FEATURES_OK is still set: driver and device agree on {wanted}, whatever they will be used for.",
-        },
-        to={"agreed": goto("read_generation"), "agreed, with MQ": goto("read_pairs"), "refused": goto("say_failed")},
-    )
-    def look_at_answer(self, me: Context) -> str:
-        if not self.loaded & VIRTIO_CONFIG_S_FEATURES_OK:
-            return "refused"
-        return "agreed, with MQ" if self.has_pairs() else "agreed"
-
-    @op(
-        "CP.1.6",
-        "read how many queue pairs there are",
-        "virtio_cread16",
-        VIRTIO_NET,
-        spec="5.1.4",
-        text="MQ was accepted: the device's configuration says how many queue pairs it has (max_virtqueue_pairs).",
-        to=call("access", "note_pairs"),
-        cause="load of the device's configuration",
-    )
-    def read_pairs(self, me: Context) -> None:
-        reg.load(self.setup, self.mine.device + 8, 2)
-
-    @op(
-        "CP.1.6",
-        "note how many queue pairs there are",
-        "virtnet_probe",
-        VIRTIO_NET,
-        spec="5.1.2",
-        text="{loaded} pairs: so the control queue is number {control}, behind all of them, used or not.",
-        to=goto("read_generation"),
-    )
-    def note_pairs(self, me: Context) -> None:
-        self.cpus.pairs = self.loaded
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Give also how many pairs there are."""
-        return {**super().words(me), "loaded": self.loaded, "control": self.control, "online": self.cpus.online}
-
-    @op(
-        "CP.1.8",
-        "see how many queue pairs to use",
-        "virtnet_probe",
-        VIRTIO_NET,
-        spec="5.1.5",
-        text={
-            "one": "One queue pair is what a device uses that was told nothing else.",
-            "several": (
-                "A device uses one pair until it is told otherwise. Linux wants as many as there are CPUs online: "
-                "{online}."
-            ),
-        },
-        to={"one": goto("read_link"), "several": call("set_pairs", "read_link")},
-        private=True,
-    )
-    def how_many_pairs(self, me: Context) -> str:
-        return "several" if self.has_pairs() else "one"

@@ -13,7 +13,7 @@ drivers/base/bus.c (unbind_store, bind_store).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
@@ -280,20 +280,6 @@ class OpenAgain(Routine):
         private=True,
     )
     def return_to_program(self, me: Context) -> None: ...
-
-
-class OpenAgainInPairs(OpenAgain):
-    """The same where programs on other vCPUs wait for it."""
-
-    retold: ClassVar = {"return_to_program": {"private": False}}
-
-    def __init__(self, name: str, place: Place, setup: SetUp, refill: Routine) -> None:
-        super().__init__(name, place, setup, refill)
-        self.cpus = setup.cpus
-
-    def return_to_program(self, me: Context) -> None:
-        """Let those programs go on."""
-        self.cpus.resets += 1
 
 
 def begin_anew(driver: DriverRing) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine
-from virtviz.paths.setup.state import ORDINALS
+from virtviz.paths.setup.pairs import ORDINALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

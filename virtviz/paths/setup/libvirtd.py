@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
-from virtviz.paths.setup.state import ORDINALS
+from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.tun_calls import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, for_pairs
 from virtviz.spec.setup_sources import (
     LIBVIRT_COMMAND,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from virtviz.engine.ops import Routine, goto
-from virtviz.paths.setup import guest_control, guest_queues, qemu_control
+from virtviz.paths.setup import guest_control, guest_pairs, guest_queues, qemu_control, qemu_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ class SendCommands(guest_control.SendCommands):
     retold = _COMMANDS
 
 
-class SetPairs(guest_control.SetPairs):
+class SetPairs(guest_pairs.SetPairs):
     """Say how many queue pairs are to be used."""
 
     retold = _COMMANDS
@@ -103,7 +103,7 @@ class ServeControl(qemu_control.ServeControl):
     retold = _ANSWERS
 
 
-class ServeControlInPairs(qemu_control.ServeControlInPairs):
+class ServeControlInPairs(qemu_pairs.ServeControlInPairs):
     """The same where one of the commands is how many queue pairs are to be used."""
 
     retold = _ANSWERS
@@ -112,8 +112,8 @@ class ServeControlInPairs(qemu_control.ServeControlInPairs):
 OVER_PACKED: Final[Mapping[type[Routine], type[Routine]]] = {
     guest_queues.SetQueuesUp: SetQueuesUp,
     guest_control.SendCommands: SendCommands,
-    guest_control.SetPairs: SetPairs,
+    guest_pairs.SetPairs: SetPairs,
     qemu_control.ServeControl: ServeControl,
-    qemu_control.ServeControlInPairs: ServeControlInPairs,
+    qemu_pairs.ServeControlInPairs: ServeControlInPairs,
 }
 """Routine of a set-up -> what it is over packed rings."""

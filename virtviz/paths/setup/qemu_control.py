@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
-from virtviz.engine.ops import RETURN, Routine, call, goto, op
+from virtviz.engine.ops import RETURN, Routine, goto, op
 from virtviz.paths.virtio_device.control import run_command
 from virtviz.ring.rings import read_buffer, take, write_buffer
 from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_NET, QEMU_VIRTIO_PCI
-from virtviz.spec.virtio import VIRTIO_NET_CTRL_MQ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,40 +136,3 @@ class ServeControl(Routine):
     )
     def publish_used(self, me: Context) -> None:
         self.ring.publish()
-
-
-class ServeControlInPairs(ServeControl):
-    """The same where one of the commands is how many queue pairs are to be used.
-
-    Args:
-        change_pairs: what that leads to.
-    """
-
-    def __init__(
-        self,
-        state: State,
-        name: str,
-        place: Place,
-        device: NetDevice,
-        ring: DeviceRing,
-        change_pairs: Routine,
-        who: str = "the vCPU's thread",
-    ) -> None:
-        super().__init__(state, name, place, device, ring, who)
-        self.change_pairs = change_pairs
-
-    @op(
-        "CP.4.4",
-        "carry the command out",
-        "virtio_net_handle_ctrl_iov",
-        QEMU_VIRTIO_NET,
-        spec="5.1.9.5",
-        text={
-            "done": "The command is about {class}. QEMU's device model does what it asks for, and vhost is not told.",
-            "pairs": "The command is about {class}: so many are to be used. QEMU notes it, and tells the TAP.",
-        },
-        to={"done": goto("write_answer"), "pairs": call("change_pairs", "write_answer")},
-    )
-    def carry_out(self, me: Context) -> str:
-        super().carry_out(me)
-        return "pairs" if self.mine.command == VIRTIO_NET_CTRL_MQ else "done"

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.paths.context import Context
     from virtviz.paths.setup.calls import Calls, VhostCalls
-    from virtviz.paths.setup.state import OfPair, SetUp
+    from virtviz.paths.setup.pairs import OfPair
+    from virtviz.paths.setup.state import SetUp
 
 INT_MAX = 2147483647
 
@@ -590,30 +591,3 @@ class QemuStartWithVhost(QemuStart):
         if self.process.queue:
             self.process.queue = 0
         return "done"
-
-
-class QemuStartInPairs(QemuStart):
-    """The start of a machine whose device has several queue pairs: one is in use at first, by the reset.
-
-    Attributes:
-        set_pairs: switches the TAP's queues on and off; set by the wiring.
-    """
-
-    links: Mapping[str, str] = MappingProxyType({"begin_reset": "settle_pairs"})
-    set_pairs: Routine
-
-    @op(
-        "CP.8.10",
-        "go back to one queue pair",
-        "virtio_net_set_multiqueue",
-        QEMU_VIRTIO_NET,
-        spec="5.1.9.5.6",
-        text="The machine is reset before it begins, and a network device that was reset uses one queue pair.",
-        to=call("set_pairs", "reset_header_length"),
-        private=True,
-    )
-    def settle_pairs(self, me: Context) -> None: ...
-
-
-class QemuStartWithVhostInPairs(QemuStartInPairs, QemuStartWithVhost):
-    """The same with vhost=on."""

@@ -2,11 +2,10 @@
 
 QEMU 7.2 tries a length out before it sets it, as it says, to be sure that the kernel knows it; QEMU 10.0 only sets it.
 With several queue pairs the TAP has a file for each, and QEMU sets the length by way of all of them, although there is
-only one length; and a queue that is not in use is switched off.
+only one length.
 
 Source: QEMU 10.0 and 7.2 net/tap.c, net/tap-linux.c (tap_probe_vnet_hdr_len, tap_fd_set_vnet_hdr_len,
-tap_fd_set_offload), hw/net/virtio-net.c (virtio_net_set_mrg_rx_bufs, virtio_net_apply_guest_offloads,
-virtio_net_set_queue_pairs, virtio_net_handle_mq).
+tap_fd_set_offload), hw/net/virtio-net.c (virtio_net_set_mrg_rx_bufs, virtio_net_apply_guest_offloads).
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup.features import tap_offload
-from virtviz.paths.setup.state import ORDINALS, PairCells
-from virtviz.paths.setup.tun_calls import IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE
-from virtviz.spec.citation import QEMU_TAP, QEMU_VIRTIO_NET
+from virtviz.spec.citation import QEMU_TAP
 from virtviz.spec.setup_sources import QEMU_TAP_LINUX
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTIO_NET_HDR_LEGACY_BYTES, Feature
 
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.setup.calls import Calls
     from virtviz.paths.setup.state import SetUp
-    from virtviz.paths.virtio_device.device import NetDevice
 
 
 def header_bytes(features: int) -> int:
@@ -224,120 +220,3 @@ class FollowGuest(Routine):
         private=True,
     )
     def adjust_offload(self, me: Context) -> None: ...
-
-
-class FollowGuestInPairs(FollowGuest):
-    """The same where there are several queue pairs: first of all it is settled how many are in use.
-
-    Args:
-        set_pairs: switches the TAP's queues on and off.
-    """
-
-    first = "settle_pairs"
-
-    def __init__(
-        self, name: str, place: Place, setup: SetUp, header: Routine, offload: Routine, set_pairs: Routine
-    ) -> None:
-        super().__init__(name, place, setup, header, offload)
-        self.set_pairs = set_pairs
-
-    @op(
-        "CP.5.10",
-        "settle how many queue pairs are in use",
-        "virtio_net_set_multiqueue",
-        QEMU_VIRTIO_NET,
-        spec="5.1.9.5.6",
-        text="With the features it is settled anew how many queue pairs are in use: one, until the driver says more.",
-        to=call("set_pairs", "adjust_header"),
-        private=True,
-    )
-    def settle_pairs(self, me: Context) -> None: ...
-
-
-class SetQueuePairs(Routine):
-    """Switch on the TAP's queue of each pair in use, and switch off all others.
-
-    Args:
-        device: knows how many pairs are in use.
-    """
-
-    def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, device: NetDevice) -> None:
-        super().__init__(name, place)
-        self.setup = setup
-        self.device = device
-        self.set_queue = calls.set_queue
-
-    def words(self, me: Context) -> Mapping[str, object]:
-        """Name the TAP and its queue."""
-        return {
-            "tap": self.setup.port_name,
-            "ordinal": ORDINALS[self.setup.sequence.argument],
-            "pairs": self.setup.pairs_in_use,
-        }
-
-    @op(
-        "CP.5.10",
-        {
-            "off": "switch a queue of the TAP off",
-            "on": "switch a queue of the TAP on",
-            "done": "see that the TAP's queues are right",
-        },
-        "virtio_net_set_queue_pairs",
-        QEMU_VIRTIO_NET,
-        spec="5.1.9.5.6",
-        text={
-            "off": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is none of them: it is switched off (tap_disable).",
-            "on": "Pairs in use: {pairs}. {tap}'s {ordinal} queue is one of them: it is switched on (tap_enable).",
-            "done": "Pairs in use: {pairs}. Every queue of {tap} is switched on or off accordingly.",
-        },
-        to={"off": call("set_queue", "settle"), "on": call("set_queue", "settle"), "done": RETURN},
-        cause="ioctl(TUNSETQUEUE)",
-    )
-    def settle(self, me: Context) -> str:
-        setup, in_use = self.setup, self.setup.pairs_in_use
-        for pair in range(1, setup.pairs):
-            mine, is_off = setup.of_pair[pair], int(pair >= in_use)
-            assert isinstance(mine, PairCells)
-            if mine.tap_off != is_off:
-                mine.tap_off = is_off
-                setup.aim_at(pair)
-                setup.arguments.value = IFF_DETACH_QUEUE if is_off else IFF_ATTACH_QUEUE
-                return "off" if is_off else "on"
-        return "done"
-
-
-class ChangePairs(Routine):
-    """What the driver's command to use several pairs leads to, besides its answer.
-
-    Args:
-        set_pairs: switches the TAP's queues on and off.
-    """
-
-    def __init__(self, name: str, place: Place, setup: SetUp, calls: Calls, set_pairs: Routine) -> None:
-        super().__init__(name, place)
-        self.setup = setup
-        self.set_steering, self.set_pairs = calls.set_steering, set_pairs
-
-    @op(
-        "CP.5.9",
-        "take a steering program away",
-        "virtio_net_disable_rss",
-        QEMU_VIRTIO_NET,
-        spec="5.1.9.5.6",
-        text="The driver leaves to the device which pair a frame comes by. A program for that (eBPF) would have to go.",
-        to=call("set_steering", "leave_backend"),
-        cause="ioctl(TUNSETSTEERINGEBPF)",
-    )
-    def disable_rss(self, me: Context) -> None:
-        self.setup.aim_at(0)
-
-    @op(
-        "CP.5.10",
-        "let the back-end go on",
-        "virtio_net_set_status",
-        QEMU_VIRTIO_NET,
-        text="Whoever serves the queues was started for all pairs at DRIVER_OK, and goes on. Only the TAP is told.",
-        to=goto("set_pairs"),
-        private=True,
-    )
-    def leave_backend(self, me: Context) -> None: ...

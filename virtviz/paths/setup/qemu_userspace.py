@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.effects import SIGNALLED
 from virtviz.engine.ops import DONE, RETURN, Routine, call, call_any, goto, op
+from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.qemu_vhost import StartVhost
-from virtviz.paths.setup.state import ORDINALS
 from virtviz.spec.citation import EVENTFD, QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_VHOST
 

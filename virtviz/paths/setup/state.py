@@ -7,12 +7,23 @@ what arrives at vhost is what the guest wrote, or there is a mistake somewhere i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.state import State
 from virtviz.paths.setup.features import VHOST_FEATURES_6_1, VHOST_FEATURES_6_12
 from virtviz.paths.setup.ovsdb import SwitchCells
+from virtviz.paths.setup.pairs import (
+    ORDINALS,
+    ApicCells,
+    CpuCells,
+    OfPair,
+    PairCells,
+    SequenceCells,
+    TunFile,
+    TunFileCells,
+    of_pair,
+)
 from virtviz.ring.packed import PackedLayout
 from virtviz.spec.virtio import Feature
 
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     from virtviz.paths.virtio_device.device import NetDevice
     from virtviz.ring.rings import DeviceRing, Layout
 
-ORDINALS: Final = ("first", "second", "third", "fourth")
 HVA_BASE: Final = 0x7F9EEBE00000
 """Where the guest's memory lies in QEMU's own, in the recording: what is added to a guest's address."""
 NO_VECTOR: Final = 0xFFFF
@@ -118,48 +128,6 @@ class ProcessCells(Cells):
     gsi: list[int]
 
 
-class OfPair(Protocol):
-    """What QEMU's process keeps for each queue pair, and for the vCPU that goes with it; see `ProcessCells`."""
-
-    tap_fd: int
-    vhost_fd: int
-    vcpu_fd: int
-    vcpu_thread: int
-    vcpu_made: int
-
-
-@cells
-class PairCells(Cells):
-    """The same for a pair that is not the first, whose numbers stand among those of the process.
-
-    Attributes:
-        tap_fd, vhost_fd, vcpu_fd, vcpu_thread, vcpu_made: as in `ProcessCells`.
-        tap_off: 1 while the pair's queue of the TAP is switched off.
-    """
-
-    tap_fd: int = 0
-    vhost_fd: int = 0
-    vcpu_fd: int = 0
-    vcpu_thread: int = 0
-    vcpu_made: int = 0
-    tap_off: int = 0
-
-
-@cells
-class SequenceCells(Cells):
-    """Where there are several queue pairs: which one a sequence of QEMU's is at.
-
-    Attributes:
-        pair: that one, from 0.
-        argument: the pair whose descriptor the ioctl that a thread is at is about.
-        started: how many pairs vhost serves.
-    """
-
-    pair: int = 0
-    argument: int = 0
-    started: int = 0
-
-
 @cells
 class ArgumentCells(Cells):
     """The arguments of the ioctl that a thread is at, as they lie in its memory.
@@ -227,25 +195,6 @@ class TapSetupCells(Cells):
     port: int = 0
     handled: int = 0
     up: int = 0
-
-
-class TunFile(Protocol):
-    """What an open file of the TUN driver keeps: the descriptor that it has, once it is tied to a network device."""
-
-    attached: int
-
-
-@cells
-class TunFileCells(Cells):
-    """The same for a queue of a TAP that is not the first, whose numbers stand among those of the network device.
-
-    Attributes:
-        attached: as in `TapSetupCells`.
-        detached: 1 while the queue is switched off: the file knows its device, and takes no part in it.
-    """
-
-    attached: int = 0
-    detached: int = 0
 
 
 @cells
@@ -355,34 +304,6 @@ class ProbeCells(Cells):
     notify_off: list[int]
 
 
-@cells
-class CpuCells(Cells):
-    """What a guest with several vCPUs finds out besides.
-
-    Attributes:
-        pairs: queue pairs that driver and device have.
-        said: CPUs that have said that they run.
-        online: how many of these the first one has heard of.
-        target: the CPU that a table entry's message is for.
-        programs: 1 once programs may use the network.
-        resets: how often the driver was taken off the device and put back.
-    """
-
-    pairs: int = 1
-    said: int = 1
-    online: int = 1
-    target: int = 0
-    programs: int = 0
-    resets: int = 0
-
-
-@cells
-class ApicCells(Cells):
-    """What KVM keeps for a vCPU that has to be started by another: bits INIT and STARTUP, once they have come."""
-
-    events: int = 0
-
-
 class SetUp:
     """All that a set-up is about: one virtual machine's device, its back-end and its TAP.
 
@@ -472,7 +393,7 @@ class SetUp:
         self.vhosts = [
             state.add(
                 VhostDeviceCells,
-                _of(f"{process}.vhost_net", pair),
+                of_pair(f"{process}.vhost_net", pair),
                 **{
                     name: empty(2)
                     for name in ("num", "base", "desc", "avail", "used", "kick", "call", "error", "backend")
@@ -499,9 +420,9 @@ class SetUp:
         self.sequence: SequenceCells = keep(SequenceCells, f"{process}.sequence")
         self.cpus: CpuCells = keep(CpuCells, f"{vm}.cpus")
         self.of_pair: list[OfPair] = [self.process]
-        self.of_pair += [state.add(PairCells, _of(f"{process}.process", pair)) for pair in further]
+        self.of_pair += [state.add(PairCells, of_pair(f"{process}.process", pair)) for pair in further]
         self.tun_files: list[TunFile] = [self.tun]
-        self.tun_files += [state.add(TunFileCells, _of(f"{port_name}.file", pair)) for pair in further]
+        self.tun_files += [state.add(TunFileCells, of_pair(f"{port_name}.file", pair)) for pair in further]
         self.apics = [state.add(ApicCells, f"{vm}.vcpu{pair}.apic") for pair in further]
 
     def new_fd(self) -> int:
@@ -577,8 +498,3 @@ class SetUp:
     def net_config(self) -> bytes:
         """Give the device's own configuration: mac, status, max_virtqueue_pairs (5.1.4)."""
         return self.device.config()
-
-
-def _of(name: str, pair: int) -> str:
-    """Give the name of what is there once for each pair: for the first one as if there were no other."""
-    return f"{name}.q{pair + 1}" if pair else name

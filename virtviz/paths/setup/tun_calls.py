@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.ops import RETURN, op
 from virtviz.paths.setup.kernel_calls import KernelCall
-from virtviz.paths.setup.state import TunFileCells
+from virtviz.paths.setup.pairs import TunFileCells
 from virtviz.spec.citation import TUN
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
-from virtviz.paths.setup.state import ORDINALS
+from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.vhost_user_socket import ASKS, MQ, NEED_REPLY, REPLY_ACK, WITH_FD, Request
 from virtviz.ring.packed import PackedLayout
 from virtviz.spec.citation import DPDK_VHOST_USER, OVS_NETDEV_DPDK
