@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from virtviz.engine.places import Domain, Place
 from virtviz.paths.parts import KVM
 from virtviz.paths.setup import features, guest_pairs, qemu_pairs
-from virtviz.paths.setup.further_cpus import AwaitStart, BeginOnFurtherCpu, BootAll, SendStart
+from virtviz.paths.setup.further_cpus import AwaitStart, BeginOnFurtherCpu, BootAll, FurtherEntry, SendStart
 from virtviz.paths.setup.guest_rebind import WaitingProgram
-from virtviz.paths.setup.vcpu_start import FirstEntry, VcpuThread
+from virtviz.paths.setup.vcpu_start import VcpuThread
 from virtviz.paths.virtio_net import Notify, NotifyInterruptsOff
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.virtio_refill import Refill
@@ -87,7 +87,7 @@ class PowerOnInPairs(PowerOn):
         opened = guest.thread.start
         assert isinstance(opened, RunningOpenDevice)
         begin = BeginOnFurtherCpu(f"{guest.tag}.begin", kernel, setup, number, opened.program)
-        enter = FirstEntry(f"{guest.tag}.first_entry", KVM, guest.vcpu, begin)
+        enter = FurtherEntry(f"{guest.tag}.first_entry", KVM, guest.vcpu, begin)
         wait = AwaitStart(f"{guest.tag}.await_start", KVM, f"vcpu{number}", setup.apics[number - 1], enter)
         guest.thread.start = VcpuThread(f"{guest.tag}.thread", QEMU_VCPU, setup, self.calls, wait, number)
 

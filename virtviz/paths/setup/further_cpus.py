@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.ops import Routine, call_any, goto, op
-from virtviz.paths.setup.vcpu_start import Boot
+from virtviz.paths.setup.vcpu_start import Boot, FirstEntry
 from virtviz.spec.citation import KVM_LAPIC, KVM_X86, SCENARIO
 from virtviz.spec.setup_sources import CPU_HOTPLUG, X86_SMPBOOT
 
@@ -198,6 +198,17 @@ class AwaitStart(Routine):
         cost="wake",
     )
     def take_startup(self, me: Context) -> None: ...
+
+
+class FurtherEntry(FirstEntry):
+    """KVM enters the guest for the first time on such a vCPU."""
+
+    retold: ClassVar = {
+        "enter_guest": {
+            "row": "CP.8.14",
+            "text": "KVM loads the vCPU's registers and enters the guest, at the first instruction that STARTUP named.",
+        }
+    }
 
 
 class BeginOnFurtherCpu(Routine):
