@@ -342,6 +342,16 @@ def test_a_ping_on_the_second_vcpu_leaves_the_rings_as_in_a_run_that_begins_late
     assert early.cell("tap0.file.q2.detached") == 0
 
 
+@pytest.mark.parametrize("name", ["vhost", "recorded", "QEMU", "three pairs by hand"])
+def test_a_step_that_goes_on_to_the_next_queue_speaks_of_the_one_that_it_was_about(name):
+    for step in world(name).steps():
+        for write in step.writes if step.op in ("make_kick_fd", "make_call_fd") else ():
+            if ".kick[" in write.field or ".call[" in write.field:
+                queue = int(write.field.partition("[")[2].rstrip("]"))
+                kind = ("receive", "transmit")[queue % 2]
+                assert f"{kind} queue" in step.text or "control queue" in step.text
+
+
 def test_of_the_cpus_the_one_with_most_free_vectors_is_interrupted():
     assert [message_of(entry, 1) for entry in range(3)] == [(0, 0x26), (0, 0x27), (0, 0x28)]
     # As recorded: the configuration's on CPU 1, the queues' in turn.

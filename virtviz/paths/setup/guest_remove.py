@@ -63,7 +63,8 @@ class RemoveDriver(ProbeRoutine):
         """Name the queue and what it holds."""
         queue = self.mine.queue % self.setup.queues
         outstanding = sum(map(bool, self.drivers[queue].cells.tokens)) if queue != self.control else 0
-        return {"queue": self.setup.queue_name(queue), "outstanding": outstanding, "entry": queue + 1}
+        freed = self.setup.queue_name((queue - 1) % self.control)
+        return {"queue": self.setup.queue_name(queue), "freed": freed, "outstanding": outstanding, "entry": queue + 1}
 
     @op(
         "CP.1.10",
@@ -147,8 +148,8 @@ class RemoveDriver(ProbeRoutine):
         "vring_del_virtqueue",
         VIRTIO_PCI,
         text={
-            "more": "The {queue} queue's three parts are freed. Whoever gets that memory next gets it cleared.",
-            "all": "The {queue} queue's three parts are freed. Its interrupt goes next.",
+            "more": "The {freed} queue's three parts are freed. Whoever gets that memory next gets it cleared.",
+            "all": "The {freed} queue's three parts are freed. Its interrupt goes next.",
         },
         to={"more": goto("free_buffers"), "all": goto("mask")},
     )

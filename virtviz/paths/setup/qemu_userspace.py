@@ -62,6 +62,7 @@ class StartInQemu(Routine):
         setup, queue = self.setup, self.process.queue
         return {
             "queue": setup.queue_name(queue),
+            "made": setup.queue_name(queue - 1),
             "index": queue,
             "fd": self.process.kick[queue],
             "kicked": setup.queue_name(2 * setup.sequence.pair),
@@ -97,7 +98,7 @@ class StartInQemu(Routine):
         "make the kick's eventfd",
         "event_notifier_init",
         QEMU_EVENT_NOTIFIER,
-        text="An eventfd for the {queue} queue, which the main loop will have among its descriptors.",
+        text="An eventfd for the {made} queue, which the main loop will have among its descriptors.",
         to={"another": goto("make_kick_fd"), "all made": goto("tie_address")},
     )
     def make_kick_fd(self, me: Context) -> str:

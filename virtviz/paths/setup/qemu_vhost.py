@@ -56,6 +56,7 @@ class VhostSequence(Routine):
         pci = self.setup.pci
         return {
             "queue": self.setup.queue_name(queue),
+            "made": self.setup.queue_name(self.arguments.index),
             "index": queue,
             "ring": queue % 2,
             "fd": self.arguments.value,
@@ -144,7 +145,7 @@ class StartVhost(VhostSequence):
         QEMU_EVENT_NOTIFIER,
         text={
             "": (
-                "Eventfd {fd} will be the {queue} queue's kick. It is made already signalled: who waits for it first "
+                "Eventfd {fd} will be the {made} queue's kick. It is made already signalled: who waits for it first "
                 "looks at once."
             ),
         },
@@ -237,7 +238,7 @@ class StartVhost(VhostSequence):
         "make the call's eventfd",
         "virtio_pci_set_guest_notifier",
         QEMU_VIRTIO_PCI,
-        text={"": "Eventfd {fd} will be the {queue} queue's call: what vhost signals to interrupt the guest."},
+        text={"": "Eventfd {fd} will be the {made} queue's call: what vhost signals to interrupt the guest."},
         to={"another": goto("make_call_fd"), "all made": goto("add_route")},
     )
     def make_call_fd(self, me: Context) -> str:
