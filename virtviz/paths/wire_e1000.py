@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, kvm_device, kvm_ioapic, qemu_e1000, qemu_e1000_irq, qemu_e1000_mmio, qemu_fds
+from virtviz.paths import kvm, kvm_device, kvm_ioapic, qemu_e1000, qemu_e1000_irq, qemu_e1000_mmio, qemu_fds, qemu_line
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
 from virtviz.paths.qemu import ReadOwnEventfd
@@ -244,10 +244,10 @@ class E1000Backend:
         machine = self.parts.world["machine"]
         if machine == "q35":
             others = (other("pic_line"), other("pic_line_again"))
-            return qemu_e1000_irq.TellKvmQ35(f"{name}.tell_kvm", DEVICE, own("irq_line"), others, row)
+            return qemu_line.TellKvmQ35(f"{name}.tell_kvm", DEVICE, own("irq_line"), others, row)
         if machine == "pc":
-            return qemu_e1000_irq.TellKvmTwice(f"{name}.tell_kvm", DEVICE, own("irq_line"), own("irq_line_again"), row)
-        return qemu_e1000_irq.TellKvm(f"{name}.tell_kvm", DEVICE, own("irq_line"), row)
+            return qemu_line.TellKvmTwice(f"{name}.tell_kvm", DEVICE, own("irq_line"), own("irq_line_again"), row)
+        return qemu_line.TellKvm(f"{name}.tell_kvm", DEVICE, own("irq_line"), row)
 
     def _writev(self, port: TapPort) -> Routine:
         name, place = f"{self.tap.name}.writev", tap_place(self.tap.name)
