@@ -110,6 +110,13 @@ KNOBS: dict[str, Knob] = {
             choices=("kernel", "dpdk"),
         ),
         Knob(
+            "transport",
+            "pci",
+            "What carries a virtio device's registers, kicks and interrupts: PCI with MSI-X, or virtio-mmio, which "
+            "has one register for all kicks and one interrupt line for everything.",
+            choices=("pci", "mmio"),
+        ),
+        Knob(
             "ioeventfd",
             "on",
             "Whether a kick becomes an eventfd signal inside KVM; otherwise it has to go through QEMU's vCPU thread.",
@@ -262,9 +269,11 @@ KNOBS: dict[str, Knob] = {
             "machine",
             "direct",
             "How an e1000's interrupt line is wired: to the IOAPIC alone, as costs are counted here, or as on QEMU's "
-            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line.",
+            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line on PCI; "
+            "with transport=mmio its line goes to the IOAPIC alone.",
             choices=("direct", "pc", "q35"),
             recorded="q35",
+            follows=(("transport", "mmio", "direct"),),
         ),
         Knob(
             "pv_eoi",

@@ -12,7 +12,7 @@ from virtviz.engine.places import Domain, Place
 from virtviz.paths import kvm_eventfd, qemu_fds
 from virtviz.paths.features import EVENT_IDX, INDIRECT
 from virtviz.paths.kvm import EventfdCells
-from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
+from virtviz.paths.parts import BRIDGE, FDS, KVM, KVM_VM, OVS, QEMU, QEMU_VCPU, VHOST_NET, VSWITCHD, tap_place
 from virtviz.paths.qemu import MainLoop
 from virtviz.paths.qemu_tx import ReadKick
 from virtviz.paths.setup import (
@@ -47,7 +47,7 @@ from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_guest import FIRST_PID, enter_guest
-from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
+from virtviz.paths.wire_qemu import QemuPair
 from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split import SplitLayout
 from virtviz.ring.split_device import SplitDevice

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from virtviz.engine.places import Domain, Place
+from virtviz.paths.parts import QEMU, QEMU_VCPU
 from virtviz.paths.pmd import PmdLoop
 from virtviz.paths.setup import features, qemu_vhost_user, vhost_user_socket
 from virtviz.paths.setup.qemu_start import IdleMainLoop
 from virtviz.paths.setup.qemu_vhost import UntieEventfds
 from virtviz.paths.setup.vhost_user_backend import AnnouncedQueue, BackendLoop, VhostUserDevice
-from virtviz.paths.wire_qemu import QEMU, QEMU_VCPU
 from virtviz.paths.wire_setup import UNIX, PowerOn
 from virtviz.paths.wire_vhost_user import pmd_thread
 

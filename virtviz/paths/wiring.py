@@ -23,6 +23,7 @@ from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.paths.wire_transport import make_transport
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -221,6 +222,8 @@ def _with_virtio(
 
     def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
         guests = make_guests(parts, number)
+        for guest in guests:
+            guest.transport = make_transport(parts, guest)
         backend = make_backend(parts, guests, number)
         config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
