@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +18,9 @@ from test_every_interleaving import (
     with_frames_in_the_tap,
 )
 
-from virtviz.paths.knobs import World
-from virtviz.paths.traffic import Traffic
+if TYPE_CHECKING:
+    from virtviz.paths.knobs import World
+    from virtviz.paths.traffic import Traffic
 
 MMIO: dict[str, object] = {"transport": "mmio"}
 FIXED = MMIO | {"guest": "kernel", "queue.format": "split", "pv_eoi": "on", "fast_mmio": "on"}
@@ -32,7 +35,9 @@ def test_every_frame_is_received_once_or_is_in_a_named_drop_counter(world: World
     simulation = follow(world, traffic, schedule)
     cells = dict(zip(simulation.machine.state.names, map(simulation.machine.state.value, range(10**6)), strict=False))
     (vm,) = simulation.vms
-    at_rest = {name: cells[f"{vm.name}.{name}"] for name in ("device.isr", "ioapic.line.level", "ioapic.pin.in_service")}
+    at_rest = {
+        name: cells[f"{vm.name}.{name}"] for name in ("device.isr", "ioapic.line.level", "ioapic.pin.in_service")
+    }
     assert set(at_rest.values()) == {0}
 
 

@@ -22,7 +22,7 @@ from virtviz.paths import (
     virtio_mmio,
 )
 from virtviz.paths.guest_level import TakeLevelInterrupt, TakeLevelInterruptByExits
-from virtviz.paths.parts import FDS, KVM, KVM_VM, QEMU, QEMU_VCPU
+from virtviz.paths.parts import CALLFD, KVM, KVM_VM, QEMU, QEMU_VCPU
 from virtviz.paths.wire_guest import LINE, RX, TX, enter_guest, msi_delivery
 from virtviz.paths.wire_transport import config_load, open_all_gates
 from virtviz.spec.virtio_mmio import ADDRESSES, GSI, LINK_STATUS
@@ -149,7 +149,7 @@ class MmioTransport:
     def called(self, queue: str, bit: int, call: kvm.EventfdCells) -> Routine:
         """Make the callback of QEMU's ppoll(): no eventfd is tied to an interrupt."""
         who = ("the receive queue's call eventfd", "the transmit queue's call eventfd")[bit]
-        return qemu_fds.WakePoller(f"{queue}.call_wakeup", FDS, self.process, "MMIO.1", who)
+        return qemu_fds.WakePoller(f"{queue}.call_wakeup", CALLFD, self.process, "MMIO.1", who)
 
     def serve_calls(self, name: str, cpu: int, calls: Sequence[kvm.EventfdCells]) -> None:
         """Make QEMU's main loop, which hears of vhost's calls."""
@@ -163,7 +163,7 @@ class MmioTransport:
                 f"{queue}.read_call",
                 QEMU,
                 queue,
-                qemu_fds.ReadEventfd(f"{queue}.read_call_eventfd", FDS, calls[bit], "MMIO.2"),
+                qemu_fds.ReadEventfd(f"{queue}.read_call_eventfd", CALLFD, calls[bit], "MMIO.2"),
                 self.interrupt(queue, bit, "main_loop"),
             )
             for handler, queue, bit in (
@@ -175,8 +175,8 @@ class MmioTransport:
             f"{name}.loop",
             QEMU,
             process,
-            poll_wait=qemu_calls.WaitForCalls(f"{name}.poll_wait", FDS, process),
-            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", FDS, process),
+            poll_wait=qemu_calls.WaitForCalls(f"{name}.poll_wait", CALLFD, process),
+            poll_now=qemu_fds.PpollNow(f"{name}.poll_now", CALLFD, process),
             work=work,
             next_out=lambda: 0,
             next_in=lambda: 0,

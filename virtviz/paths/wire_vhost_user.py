@@ -12,7 +12,7 @@ from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import callfd, dpdk_nic, dpif_netdev, host_net, kvm, kvm_eventfd
 from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
-from virtviz.paths.parts import KVM, VSWITCHD
+from virtviz.paths.parts import CALLFD, KVM, VSWITCHD
 from virtviz.paths.pmd import Pmd, PmdLoop
 from virtviz.paths.switch_ports import Stations
 from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PMD: Final = "pmd0"
 NIC: Final = "dpdk0"
 OVS_DPDK: Final = Place("ovs_dpdk", Domain.HOST_USER, "OVS-DPDK")
-CALLFD: Final = Place("callfd", Domain.HOST_KERNEL, "call eventfds")
 KICKFD: Final = Place("kickfd", Domain.HOST_KERNEL, "kick eventfds")
 FROM_GUEST: Final = {"look up": "U-TX.9", "act": "U-TX.10"}
 FROM_WIRE: Final = {"look up": "U-RX.3", "act": "U-RX.3"}
