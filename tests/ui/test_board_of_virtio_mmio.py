@@ -32,7 +32,7 @@ objectives: [Say what an interrupt costs without MSI-X.]
 world: {transport: mmio, %s}
 scenario:
   - send: {id: ask, from: vm1, kind: icmp-echo}
-  - reply: {to: ask}
+  - reply: {id: got, to: ask}
 sources: [qemu 10.0 hw/virtio/virtio-mmio.c]
 """
 WORLDS = {
@@ -59,3 +59,29 @@ def test_vhosts_call_is_seen_to_go_to_qemu(size):
         board.draw()
         lines = [board.grid.text(y) for y in range(size[1])]
         assert any(f"▶{place}" in line for line in lines), op
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=str)
+def test_the_registers_that_tell_of_an_interrupt_are_seen_to_change(size):
+    session = after_questions(Session.open(load_text(LESSON % "flows: known")))
+    board = Board(session)
+    board.lay_out(*size)
+    for op, shown in (
+        ("kick", "InterruptStatus 0  line low"),
+        ("set_status", "InterruptStatus 1*  line low"),
+        ("set_pin", "InterruptStatus 1  line high*"),
+        ("store_ack", "InterruptStatus 1  line high"),
+        ("clear", "InterruptStatus 0*  line high"),
+    ):
+        session.go_to(position_of(session, op))
+        board.draw()
+        assert any(shown in board.grid.text(y) for y in range(size[1])), op
+
+
+def test_on_pci_no_registers_are_shown():
+    session = after_questions(Session.open(load_text(LESSON.replace("transport: mmio, ", "") % "flows: known")))
+    board = Board(session)
+    board.lay_out(80, 24)
+    session.go_to(position_of(session, "kick"))
+    board.draw()
+    assert not board.frame.registers
