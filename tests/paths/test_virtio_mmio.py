@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from driving import IN, KNOWN, OUT, Driven, Item, Pause, burst
 
@@ -277,3 +279,26 @@ def test_each_interrupt_of_either_transport_is_one():
         world = Driven(PING, KNOWN, {"transport": name}).run()
         effects = [effect.kind for step in world.steps() for effect in step.effects]
         assert effects.count(EffectKind.IRQ_INJECT) == 2
+
+
+# What the documentation says
+
+COUNTED = ("heavy_exits", "light_exits", "wakeups", "host_syscalls", "interrupts")
+PATHS = {"vhost-net": {}, "virtio-qemu": QEMU, "virtio-qemu, ioeventfd=off": HEAVY}
+
+
+def table_of_costs():
+    text = (Path(__file__).parents[2] / "docs" / "transports.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    return [row for row in rows if row[0] in PATHS and row[1] in ("out", "in")]
+
+
+def test_the_documentation_has_the_costs_of_every_path_both_ways():
+    assert [(row[0], row[1]) for row in table_of_costs()] == [(path, way) for path in PATHS for way in ("out", "in")]
+
+
+@pytest.mark.parametrize("row", table_of_costs(), ids=lambda row: " ".join(row[:2]))
+def test_the_documentations_costs_are_the_machines(row):
+    items = [OUT if row[1] == "out" else IN]
+    found = [Driven(items, KNOWN | {"transport": name} | PATHS[row[0]]).run().counters() for name in ("pci", "mmio")]
+    assert row[2:] == [", ".join(str(counters[name]) for counters in found) for name in COUNTED]

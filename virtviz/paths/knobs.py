@@ -169,7 +169,15 @@ KNOBS: dict[str, Knob] = {
             "Three programs on the host that share an eventfd of their own: to see what one is.",
             choices=("off", "counter", "semaphore"),
         ),
-        Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
+        Knob(
+            "queue.size",
+            256,
+            "Descriptors in each virtqueue; in a split one a power of two. On virtio-mmio 1024 unless set: QEMU offers "
+            "so many there (QueueNumMax), and Linux takes what is offered.",
+            low=4,
+            high=1024,
+            follows=(("transport", "mmio", 1024),),
+        ),
         Knob(
             "queue.format",
             "split",
