@@ -325,7 +325,24 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"transport": "mmio", "machine": "q35"}, "machine", "set machine=direct", {"machine": "direct"}),
     ({"transport": "mmio", "apicv": "off", "pv_eoi": "off"}, "pv_eoi", "set pv_eoi=on", {"pv_eoi": "on"}),
     ({"transport": "mmio", "fast_mmio": "off"}, "fast_mmio", "set fast_mmio=on", {"transport": "pci"}),
-    ({"transport": "mmio", "begin": "power-on"}, "begin", "set begin=running", {"begin": "running"}),
+    (
+        {"transport": "mmio", "begin": "power-on", "launcher": "libvirt"},
+        "launcher",
+        "set launcher=hand",
+        {"launcher": "hand"},
+    ),
+    (
+        {"transport": "mmio", "begin": "power-on", "qemu_version": "7.2"},
+        "qemu_version",
+        "set qemu_version=10.0",
+        {"qemu_version": "10.0"},
+    ),
+    (
+        {"transport": "mmio", "begin": "power-on", "vhost_start": "fails"},
+        "vhost_start",
+        "set vhost_start=ok",
+        {"transport": "pci"},
+    ),
     ({"device": "tun"}, "device", "set device=tap", {"device": "tap"}),
     ({"queue.format": "packed"}, "queue.format", "use split", {"queue.format": "split"}),
 )

@@ -30,6 +30,8 @@ WORLDS = {
     "vhost fails in an older QEMU": {"vhost_start": "fails", "qemu_version": "7.2"},
     "halted": {"vcpu": "halted", "switch": "bridge"},
     "vhost-user": {"path": "vhost-user"},
+    "virtio-mmio": {"transport": "mmio"},
+    "virtio-mmio, QEMU": {"transport": "mmio", "path": "virtio-qemu", "queue.size": 256},
 }
 
 

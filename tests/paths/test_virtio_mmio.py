@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
 from driving import IN, KNOWN, OUT, Driven, Item, Pause, burst
 
 from virtviz.engine.effects import EffectKind
+from virtviz.engine.program import text_for
 from virtviz.paths.traffic import Link, Poke
 from virtviz.spec.virtio_mmio import ADDRESSES, BASE, GSI, REGISTERS
 
@@ -279,6 +281,15 @@ def test_each_interrupt_of_either_transport_is_one():
         world = Driven(PING, KNOWN, {"transport": name}).run()
         effects = [effect.kind for step in world.steps() for effect in step.effects]
         assert effects.count(EffectKind.IRQ_INJECT) == 2
+
+
+@pytest.mark.parametrize("settings", [{}, QEMU, HEAVY, AMD, {"guest_if": "off"}], ids=str)
+def test_every_text_fits_into_two_lines_of_a_small_screen(settings):
+    world = Driven(PING, MMIO, settings).run()
+    for step in world.steps():
+        assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
+    for arc in world.machine.program.arcs:
+        assert len(text_for(arc.op, arc.outcome)) <= 2 * 78, arc.op.path
 
 
 # What the documentation says

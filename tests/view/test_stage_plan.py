@@ -43,6 +43,8 @@ WORLDS = {
     "virtio-mmio and tunnel": {"transport": "mmio"} | TUNNEL,
     "virtio-mmio at a bridge": {"transport": "mmio", "switch": "bridge"},
     "virtio-mmio under QEMU": {"transport": "mmio"} | HEAVY,
+    "power-on, virtio-mmio": BEGIN | {"transport": "mmio"},
+    "power-on, virtio-mmio, QEMU": BEGIN | QEMU | {"transport": "mmio"},
     "TUN": {"path": "program", "device": "tun"},
     "TAP of a program": {"path": "program", "flows": "unknown"},
     "TAP at a bridge": {"path": "program", "switch": "bridge"},

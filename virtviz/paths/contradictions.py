@@ -36,9 +36,14 @@ _ONLY_WITH_MMIO = {
     "machine": ("direct", "QEMU's machine with virtio-mmio is microvm, whose line goes to the IOAPIC alone"),
     "pv_eoi": ("on", "the end of an interrupt that came by a line always has to be told"),
     "fast_mmio": ("on", "all queues share one address, so that KVM has to decode every kick and has no shortcut"),
-    "begin": ("running", "from power-on a device on PCI can be followed"),
 }
 """Knob -> the only value it has with virtio-mmio, and why."""
+_ONLY_AT_POWER_ON = {
+    "launcher": ("hand", "libvirt makes no virtual machine of QEMU's machine microvm"),
+    "qemu_version": ("10.0", "a virtio-mmio device is set up as QEMU 10.0 does it"),
+    "vhost_start": ("ok", "that vhost does not start is followed on PCI"),
+}
+"""The same from power-on."""
 
 
 def _of_transports(world: World) -> Iterable[tuple[str, str]]:
@@ -53,7 +58,8 @@ def _of_transports(world: World) -> Iterable[tuple[str, str]]:
                 "set path=vhost-net or path=virtio-qemu, or transport=pci"
             ),
         )
-    for name, (only, why) in _ONLY_WITH_MMIO.items():
+    more = _ONLY_AT_POWER_ON if world["begin"] == "power-on" else {}
+    for name, (only, why) in (_ONLY_WITH_MMIO | more).items():
         if world[name] != only:
             yield (name, f"{why}; set {name}={only}, or transport=pci")
 

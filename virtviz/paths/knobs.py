@@ -142,7 +142,7 @@ KNOBS: dict[str, Knob] = {
             "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
             choices=("libvirt", "hand"),
             recorded="hand",
-            follows=(("path", "vhost-user", "hand"),),
+            follows=(("path", "vhost-user", "hand"), ("transport", "mmio", "hand")),
         ),
         Knob(
             "qemu_version",

@@ -72,12 +72,11 @@ class LightQueueNotify(QueueNotify):
         kvm: Place,
         vcpu: Vcpu,
         access: AccessCells,
-        ioeventfds: Mapping[str, Routine],
+        ioeventfds: dict[str, Routine],
         enter: Routine,
     ) -> None:
         super().__init__(name, kvm, vcpu, access, enter)
         self.ioeventfds = ioeventfds
-        self._names = list(ioeventfds)
 
     @op(
         "KICK.2",
@@ -92,7 +91,7 @@ class LightQueueNotify(QueueNotify):
         private=True,
     )
     def find(self, me: Context) -> str:
-        return self._names[self.access.value]
+        return list(self.ioeventfds)[self.access.value]
 
 
 class HeavyQueueNotify(QueueNotify):

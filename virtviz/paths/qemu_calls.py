@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.ops import Routine, call, call_any, goto, op
-from virtviz.paths.qemu import MainLoop, Qemu
+from virtviz.paths.qemu import MainLoop, Qemu, Ready
 from virtviz.paths.qemu_fds import PpollWait
 from virtviz.spec.citation import QEMU_MAIN_LOOP, QEMU_VIRTIO
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.kvm import EventfdCells
 
-RX_CALL, TX_CALL = 1, 2
-"""What the main loop can find to do, as bits."""
+RX_CALL, TX_CALL = Ready.RX_KICK, Ready.TX_KICK
+"""What the main loop can find to do, as bits: there are no kicks for it, so theirs are free."""
 CALLS: Final = {TX_CALL: "transmit call", RX_CALL: "receive call"}
 """What is served by whom, in the order in which it is served: what was registered last comes first."""
 

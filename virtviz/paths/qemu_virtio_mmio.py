@@ -158,8 +158,8 @@ class ReturnBuffersByLine(ReturnBuffers):
             "signal_call": {
                 "spec": "4.2.3.4",
                 "text": (
-                    "The worker adds 1 to the queue's call eventfd. On PCI that would be an interrupt, made in this "
-                    "very thread. Here it only wakes QEMU, which waits for it."
+                    "The worker adds 1 to the queue's call eventfd. On PCI that would make the interrupt, in this "
+                    "thread. Here it only wakes QEMU."
                 ),
             }
         }
@@ -295,8 +295,8 @@ class Acknowledge(Routine):
         QEMU_VIRTIO_MMIO,
         spec="4.2.2",
         text=(
-            "{value} was stored to InterruptACK: these bits of InterruptStatus are cleared, and it is {isr}. What was "
-            "set since the driver looked, and is not among them, stays."
+            "The bits stored to InterruptACK, {value}, are cleared: InterruptStatus is {isr}. Others, set since the "
+            "driver looked, stay."
         ),
         to=call("line", None),
     )

@@ -77,9 +77,11 @@ class MmioTransport:
         access: the register access under way.
         ioapic: the pin of KVM's IOAPIC that the device's line is connected with.
         process: the QEMU process whose vCPU thread serves the registers; set by whoever makes it.
+        light: what a kick leads to where KVM signals an eventfd.
     """
 
     process: qemu.Qemu
+    light: kvm_queue_notify.LightQueueNotify
 
     def __init__(self, parts: Parts, guest: Guest) -> None:
         self.parts, self.guest = parts, guest
@@ -111,7 +113,18 @@ class MmioTransport:
         light = kvm_queue_notify.LightQueueNotifyIntel if self.on_intel else kvm_queue_notify.LightQueueNotifyAmd
         enter = enter_guest(guest, "KICK.5", "kick", "The store has been emulated.")
         name = f"{guest.name}.queue_notify"
-        return [light(name, KVM, guest.vcpu, self.access, ioeventfds, enter)] * len(guest.queues)
+        self.light = light(name, KVM, guest.vcpu, self.access, ioeventfds, enter)
+        return [self.light] * len(guest.queues)
+
+    def add_kick(self, queue: str, signal: Routine) -> Routine:
+        """Let the number behind those of the queues so far signal an eventfd; answers what a kick leads to.
+
+        Args:
+            queue: the queue's name.
+            signal: the signalling of its eventfd.
+        """
+        self.light.ioeventfds[queue] = signal
+        return self.light
 
     def heavy_exits(self, process: qemu.Qemu, serve: Sequence[Routine]) -> list[Routine]:
         """Make one exit for both queues: QEMU tells them apart by the value stored."""
@@ -132,8 +145,12 @@ class MmioTransport:
 
     def interrupt(self, queue: str, bit: int, who: str) -> Routine:
         """Make what sets InterruptStatus and raises the line."""
+        return self.interrupt_from(QEMU, queue, who)
+
+    def interrupt_from(self, place: Place, queue: str, who: str) -> Routine:
+        """The same at a place of QEMU's."""
         name = f"{queue}.line_by_{who}"
-        return qemu_virtio_mmio.SetStatus(name, QEMU, queue, self.guest.device, self._line(name, QEMU, "MMIO.4"))
+        return qemu_virtio_mmio.SetStatus(name, place, queue, self.guest.device, self._line(name, place, "MMIO.4"))
 
     def config_interrupt(self, name: str, place: Place, device: DeviceStatus) -> qemu_checks.NotifyConfig:
         """Make what raises the line because the configuration changed."""

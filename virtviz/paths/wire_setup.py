@@ -55,6 +55,7 @@ from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
     from virtviz.engine.machine import Machine
+    from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
@@ -100,14 +101,17 @@ class PowerOn:
     """
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
+    start_classes: ClassVar[tuple[type[QemuStart], type[QemuStartWithVhost]]] = (QemuStart, QemuStartWithVhost)
+    described_in: ClassVar[str] = "pci_config"
+    registers_name: ClassVar[str] = "virtio_pci"
 
     def __init__(self, parts: Parts, guest: Guest, backend: VhostPair | QemuPair | VhostUserBackend) -> None:
         self.parts, self.guest, self.backend = parts, guest, backend
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
         self.port_name = self._name_port()
-        config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
-        registers.fill_config_space(config, MSIX_ENTRIES)
+        config = state.region(f"{guest.name}.{self.described_in}", CONFIG_BYTES)
+        self._describe(config)
         self.control_ring = QemuDevice(
             state,
             f"{process}.controlq.ring",
@@ -140,6 +144,7 @@ class PowerOn:
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
+            registers_name=self.registers_name,
         )
         self.control_driver: list[SplitDriver] = []
         if isinstance(backend, QemuPair):
@@ -148,7 +153,7 @@ class PowerOn:
         self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(self.port_name), KVM_VM, vhost)
-        self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
+        self.main = backend.qemu.thread if isinstance(backend, QemuPair) else self._main_thread(process)
         self._start_vcpu(vhost)
         self._start_qemu(vhost)
         self.launchers: list[Thread] = []
@@ -161,6 +166,14 @@ class PowerOn:
             tun.port = TAP_PORT
             self.setup.process.launched = 1
         guest.vcpu.cells.in_guest = 0
+
+    def _describe(self, config: Region) -> None:
+        """Write what the machine says of the device."""
+        registers.fill_config_space(config, MSIX_ENTRIES)
+
+    def _main_thread(self, process: str) -> Thread:
+        """Make QEMU's main thread, where it has nothing to do with packets."""
+        return self.parts.thread(process, cpu=0)
 
     # The port
 
@@ -217,9 +230,11 @@ class PowerOn:
 
     def _negotiated(self) -> int:
         """Give what driver and device will have agreed on."""
-        world = self.parts.world
-        offer = self._offer()
-        return features.without_unmet(offer & features.known_to_driver(world))
+        return features.without_unmet(self._offer() & self._known())
+
+    def _known(self) -> int:
+        """Give the features that the guest's drivers know."""
+        return features.known_to_driver(self.parts.world)
 
     # The guest and its CPU
 
@@ -241,7 +256,7 @@ class PowerOn:
             pci,
             setup,
             reach,
-            knows=features.known_to_driver(self.parts.world),
+            knows=self._known(),
             queues=queues,
             onward=onward,
         )
@@ -306,7 +321,7 @@ class PowerOn:
             pci,
             setup,
             reach,
-            knows=features.known_to_driver(self.parts.world),
+            knows=self._known(),
             queues=queues,
             onward=guest_remove.OpenAgain(f"{name}.open_again", guest.driver_place, setup, refill),
         )
@@ -372,14 +387,7 @@ class PowerOn:
                 f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=self.is_7_2
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
-        writes = []
-        assert isinstance(self.backend, QemuPair)
-        assert self.backend.qemu.control is not None
-        names = (self.guest.rx_name, self.guest.tx_name, f"{self.guest.name}.controlq")
-        for queue, eventfd in zip(names, (*self.backend.kicks, self.backend.qemu.control), strict=True):
-            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
-            writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
-        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *writes)
+        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *self._self_kicks())
         stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
         if world["vhost_start"] == "fails":
             assert vhost is not None
@@ -396,6 +404,24 @@ class PowerOn:
             )
         return start, stop
 
+    def _self_kicks(self) -> tuple[Routine, Routine, Routine]:
+        """Make the writes by which QEMU kicks its own queues: receive, transmit, control."""
+        assert isinstance(self.backend, QemuPair)
+        assert self.backend.qemu.control is not None
+        process = self.backend.qemu
+
+        def write(queue: str, eventfd: EventfdCells) -> Routine:
+            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, process, "CP.6.20", "this eventfd")
+            return WriteKick(f"{queue}.self_kick", FDS, eventfd, woken)
+
+        rx, tx = self.backend.kicks
+        control = self.backend.qemu.control
+        return (
+            write(self.guest.rx_name, rx),
+            write(self.guest.tx_name, tx),
+            write(f"{self.guest.name}.controlq", control),
+        )
+
     # QEMU
 
     def _start_qemu(self, vhost: VhostCalls | None) -> None:
@@ -403,11 +429,11 @@ class PowerOn:
         setup, name = self.setup, self.setup.process_name
         offer = self._offer()
         if vhost is None:
-            start = QemuStart(
+            start = self.start_classes[0](
                 f"{name}.start", QEMU, setup, self.calls, opens_tap=not self.by_libvirt, is_7_2=self.is_7_2, offer=offer
             )
         else:
-            start = QemuStartWithVhost(
+            start = self.start_classes[1](
                 f"{name}.start",
                 QEMU,
                 setup,

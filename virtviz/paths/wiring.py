@@ -360,6 +360,10 @@ def _power_on(parts: Parts, backend: object) -> PowerOn:
     if isinstance(backend, VhostUserBackend):
         return PowerOnWithVhostUser(parts, backend)
     assert isinstance(backend, VhostBackend | QemuBackend)
+    if parts.world["transport"] == "mmio":
+        from virtviz.paths.wire_setup_mmio import PowerOnMmio  # noqa: PLC0415
+
+        return PowerOnMmio(parts, backend.pairs[0].guest, backend.pairs[0])
     return PowerOn(parts, backend.pairs[0].guest, backend.pairs[0])
 
 

@@ -68,6 +68,7 @@ _KNOWN: Final = {
     "stack": "stack",
     "virtio_net": "virtio-net",
     "virtio_pci": "virtio-net",
+    "virtio_mmio": "virtio-net",
     "virtio_pmd": "virtio-net",
     "e1000": "virtio-net",
     "kvm": "kvm",
@@ -92,6 +93,8 @@ _KNOWN: Final = {
     "program": "program",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
+_DRIVERS: Final = ("virtio_net", "virtio_pmd", "e1000")
+"""Places whose titles the driver's box may have; its transport's code is drawn there as well."""
 _TITLES: Final = {
     "TAP": "tap",
     "vhost-user port": "vhost-user",
@@ -163,7 +166,7 @@ class _Planner:
         if self.polls:
             self.device = "vhost-user"
         # The guest's driver is its kernel's, or part of a program.
-        drivers = [p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"]
+        drivers = [p.title for p in header.places if p.name.rpartition(".")[2] in _DRIVERS]
         self.in_program = "virtio PMD" in titles
         self.driver = "DPDK PMD" if self.in_program else next(iter(drivers), "virtio-net")
         # QEMU is a network card to it, if there is one that it emulates.

@@ -299,7 +299,7 @@ class SetUp:
     """All that a set-up is about: one virtual machine's device, its back-end and its TAP.
 
     Attributes:
-        config: the PCI function's configuration space, 256 bytes.
+        config: the PCI function's configuration space, 256 bytes, or what tells of the device otherwise.
         kicks: the eventfds of the kicks themselves, by queue.
         port_name: the name that the TAP has, or the vhost-user port.
         tap: the TAP; None under vhost-user.
@@ -310,6 +310,7 @@ class SetUp:
         vhost_missing: there is no /dev/vhost-net.
         vhost_fails: vhost cannot take the map of the guest's memory.
         worker_name: the worker that vhost would make.
+        registers_name: what the device's registers are called in the state.
     """
 
     def __init__(
@@ -329,6 +330,7 @@ class SetUp:
         host_kernel: str,
         vhost_missing: bool = False,
         vhost_fails: bool = False,
+        registers_name: str = "virtio_pci",
     ) -> None:
         def empty(count: int = QUEUES) -> list[int]:
             return [0] * count
@@ -368,7 +370,7 @@ class SetUp:
         )
         self.pci = state.add(
             PciCells,
-            f"{vm}.virtio_pci",
+            f"{vm}.{registers_name}",
             driver_feature=empty(2),
             size=[layout.size for layout in layouts],
             enabled=empty(),
