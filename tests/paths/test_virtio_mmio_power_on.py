@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from functools import cache
 
 import pytest
 from driving import KNOWN, Driven, Item
 
+from virtviz.engine.program import text_for
 from virtviz.errors import KnobError
 from virtviz.lesson.build import build
 from virtviz.lesson.loader import load_text
 from virtviz.paths.setup.features import RING_RESET
 from virtviz.paths.setup.mmio_registers import read_entry
 from virtviz.paths.setup.state import HVA_BASE
+from virtviz.paths.traffic import Reset
 from virtviz.spec.virtio import (
     VIRTIO_CONFIG_S_ACKNOWLEDGE,
     VIRTIO_CONFIG_S_DRIVER,
@@ -198,20 +201,61 @@ def test_a_device_that_insists_on_a_feature_refuses_a_driver_without_it():
     assert not any(step.milestone == "sent" for step in found.steps())
 
 
-def test_a_reset_in_a_scenario_is_refused():
-    text = """
-format_version: 1
-id: 9-mmio
-title: t
-level: beginner
-minutes: 1
-objectives: [r]
-scenario: [{send: {id: a}}, {reset: vm1}]
-script: [{id: s, when: start, say: s}]
-sources: [virtio 1.4]
-"""
-    with pytest.raises(KnobError, match="transport=pci"):
-        build(load_text(text), [BEGIN])
+@cache
+def reset(**settings):
+    """Ping, take the driver off and put it back, ping again."""
+    return Driven([*PING, Reset(), Item(), Item(outgoing=False, answers=2)], BEGIN | KNOWN, settings).run()
+
+
+@pytest.mark.parametrize("settings", [{}, QEMU, {"features": "none"}], ids=str)
+def test_frames_flow_again_after_a_reset(settings):
+    found = reset(**settings)
+    assert found.simulation.dropped() == {}
+    milestones = {(step.packet, step.milestone) for step in found.steps() if step.milestone}
+    assert {(2, "received"), (3, "sent"), (3, "on-wire"), (3, "completed"), (4, "received")} <= milestones
+    # The rings began anew, so one frame has gone each way.
+    assert found.u16("avail_idx") == found.u16("used_idx") == found.u16("used_idx", "rx") == 1
+    assert found.u16("avail_idx", "rx") == found.vm.rx_layout.size
+
+
+def test_the_device_stops_before_any_memory_is_freed_and_each_queue_is_taken_out_of_use():
+    steps = reset().steps()
+    order = ["unbind", "clear_backend", "vhost_get_vring_base", "kvm_ioeventfd", "clear_registers", "free_buffers"]
+    order += ["take_ready", "free_queue", "free_irq", "bind", "load_magic", "acknowledge", "say_driver_ok"]
+    names = iter(step.op for step in steps)
+    assert all(any(name == wanted for name in names) for wanted in order)
+    assert [step.op for step in steps].count("take_ready") == 3
+    noted = [step for step in steps if step.op == "note_base"]
+    # One frame had come in and one had gone out.
+    assert [write.new for step in noted for write in step.writes if "base[" in write.field] == [1, 1]
+
+
+def test_a_reset_lowers_the_line_whatever_it_was_high_for():
+    """KVM is told each time, and the first reset is no exception."""
+    steps = reset().steps()
+    resets = [n for n, step in enumerate(steps) if step.op == "clear_registers"]
+    assert len(resets) == 3
+    for n in resets:
+        assert [step.op for step in steps[n + 1 : n + 4]] == ["compute", "tell", "take_level"]
+
+
+@pytest.mark.parametrize("settings", [{}, QEMU], ids=str)
+def test_a_reset_is_undone_exactly(settings):
+    found = reset(**settings)
+    machine, end = found.machine, found.machine.digest()
+    machine.seek(0)
+    machine.seek(machine.length)
+    assert machine.digest() == end
+
+
+@pytest.mark.parametrize("settings", [{}, QEMU], ids=str)
+def test_every_text_of_a_reset_fits_into_two_lines(settings):
+    found = reset(**settings)
+    for step in found.steps():
+        assert len(textwrap.wrap(step.text, 78)) <= 2, step.text
+        assert "{" not in step.text
+    for arc in found.machine.program.arcs:
+        assert len(text_for(arc.op, arc.outcome)) <= 2 * 78, arc.op.path
 
 
 def test_a_link_that_changes_is_refused_with_vhost_net():

@@ -88,8 +88,6 @@ def _fit_beginning(lesson: Lesson, world: World) -> None:
     is_early = world["begin"] == "power-on"
     if not is_early and any(isinstance(event.reset, str) for event in lesson.scenario):
         raise KnobError("begin", "the scenario has a reset, after which everything is set up anew; set begin=power-on")
-    if world["transport"] == "mmio" and any(isinstance(event.reset, str) for event in lesson.scenario):
-        raise KnobError("transport", "the scenario has a reset, which is followed on PCI only; set transport=pci")
     if is_early and any(isinstance(event.link, LinkEvent) for event in lesson.scenario):
         raise KnobError("begin", "a link that changes is followed where everything is set up; set begin=running")
 

@@ -150,11 +150,11 @@ class MmioTransport:
     def interrupt_from(self, place: Place, queue: str, who: str) -> Routine:
         """The same at a place of QEMU's."""
         name = f"{queue}.line_by_{who}"
-        return qemu_virtio_mmio.SetStatus(name, place, queue, self.guest.device, self._line(name, place, "MMIO.4"))
+        return qemu_virtio_mmio.SetStatus(name, place, queue, self.guest.device, self.line_at(place, name, "MMIO.4"))
 
     def config_interrupt(self, name: str, place: Place, device: DeviceStatus) -> qemu_checks.NotifyConfig:
         """Make what raises the line because the configuration changed."""
-        line = self._line(f"{name}.line", place, "CONFIG.5")
+        line = self.line_at(place, f"{name}.line", "CONFIG.5")
         return qemu_virtio_mmio.NotifyConfigByLine(f"{name}.notify_config", place, device, line)
 
     def config_load(self, process: qemu.Qemu) -> Routine:
@@ -199,8 +199,14 @@ class MmioTransport:
             next_in=lambda: 0,
         )
 
-    def _line(self, name: str, place: Place, row: str) -> Routine:
-        """Make what computes the line's level and tells KVM."""
+    def line_at(self, place: Place, name: str, row: str) -> Routine:
+        """Make what computes the line's level and tells KVM.
+
+        Args:
+            place: QEMU's code that does it.
+            name: what the routines' names begin with.
+            row: which row it is.
+        """
         deliver = msi_delivery(self.parts, self.guest, f"{name}.vector", "", 0)
         own = kvm_ioapic.IrqLine(f"{name}.irq_line", KVM_VM, self.ioapic, deliver, row)
         tell = qemu_line.TellKvm(f"{name}.tell_kvm", place, own, row)
@@ -215,7 +221,7 @@ class MmioTransport:
         rx, tx = handlers
         read = qemu_virtio_mmio.ReadStatus(f"{name}.status", QEMU_VCPU, device, self.access)
         clear = qemu_virtio_mmio.Acknowledge(
-            f"{name}.ack", QEMU_VCPU, device, self.access, self._line(f"{name}.ack", QEMU_VCPU, "MMIO.6")
+            f"{name}.ack", QEMU_VCPU, device, self.access, self.line_at(QEMU_VCPU, f"{name}.ack", "MMIO.6")
         )
         kind = virtio_mmio.LineInterrupt if work is None else virtio_mmio.LineInterruptWithConfig
         handler = kind(

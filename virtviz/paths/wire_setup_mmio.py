@@ -13,8 +13,10 @@ from virtviz.paths.features import EVENT_IDX, INDIRECT
 from virtviz.paths.parts import FDS, KVM, KVM_VM, QEMU, QEMU_VCPU
 from virtviz.paths.qemu import MainLoop
 from virtviz.paths.qemu_tx import ReadKick
-from virtviz.paths.setup import access, features, guest_control, guest_mmio, qemu_mmio_registers, qemu_registers
+from virtviz.paths.setup import access, features, guest_control, guest_mmio, qemu_mmio_registers
 from virtviz.paths.setup.guest_open import OpenDevice
+from virtviz.paths.setup.guest_rebind import RebindingProgram
+from virtviz.paths.setup.guest_remove import OpenAgain
 from virtviz.paths.setup.mmio_registers import describe_device
 from virtviz.paths.setup.qemu_mmio_start import (
     MicrovmStart,
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 class PowerOnMmio(PowerOn):
     """The beginning of one virtual machine with a virtio-mmio device."""
 
-    reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_mmio_registers.ResetMmioDevice
     start_classes: ClassVar[tuple[type[QemuStart], type[QemuStartWithVhost]]] = (MicrovmStart, MicrovmStartWithVhost)
     described_in: ClassVar[str] = "acpi_tables"
     registers_name: ClassVar[str] = "virtio_mmio"
@@ -98,10 +99,36 @@ class PowerOnMmio(PowerOn):
         probe = guest_mmio.MmioProbe(
             f"{name}.probe", mmio, setup, reach, knows=self._known(), queues=queues, onward=onward
         )
+        if self.parts.traffic.has_resets:
+            self._rebind(mmio, reach, queues, fill)
         find = guest_mmio.FindInTables(f"{name}.find_device", mmio, setup, reach, probe)
         boot = guest_mmio.BootMicrovm(f"{name}.boot", kernel, find)
         enter = FirstEntry(f"{name}.first_entry", KVM, guest.vcpu, boot)
         guest.thread.start = VcpuThread(f"{name}.vcpu_thread", QEMU_VCPU, setup, self.calls, enter)
+
+    def _rebind(self, pci: Place, reach: Routine, queues: Routine, refill: Routine) -> None:
+        """Let the program take the driver off the device and put it back."""
+        guest, setup, name = self.guest, self.setup, self.guest.name
+        assert isinstance(guest.program, RebindingProgram)
+        drivers = (guest.rx_driver, guest.tx_driver, *self.control_driver)
+        probe = guest_mmio.MmioProbe(
+            f"{name}.probe_again",
+            pci,
+            setup,
+            reach,
+            knows=self._known(),
+            queues=queues,
+            onward=OpenAgain(f"{name}.open_again", guest.driver_place, setup, refill),
+        )
+        guest.program.rebind = guest_mmio.RemoveMmioDriver(
+            f"{name}.remove",
+            pci,
+            setup,
+            reach,
+            drivers=[driver for driver in drivers if isinstance(driver, SplitDriver)],
+            pools=(guest.memory.buffers, guest.memory.skbs),
+            again=guest_mmio.ProbeAgain(f"{name}.find_again", pci, setup, reach, probe),
+        )
 
     def _fill(self, driver: Place, reach: Routine, refill: Routine) -> Routine:
         """Make what bringing the interface up does to the queues."""
@@ -151,7 +178,10 @@ class PowerOnMmio(PowerOn):
         """Make what a load or store of a device register leads to."""
         guest, setup, name = self.guest, self.setup, self.guest.name
         start, stop = self._start_and_stop(vhost)
-        reset = self.reset_class(f"{name}.reset", QEMU_VCPU, setup, stop, self._follow("after_reset"), self.device)
+        reset = qemu_mmio_registers.ResetMmioDevice(
+            f"{name}.reset", QEMU_VCPU, setup, stop, self._follow("after_reset"), self.device
+        )
+        reset.status, reset.line = guest.device, self.transport.line_at(QEMU_VCPU, f"{name}.reset", "CP.1.1")
         interrupt = self.transport.interrupt_from(QEMU_VCPU, f"{name}.controlq", "vcpu")
         regions: dict[str, Routine] = {
             "notify": qemu_mmio_registers.ServeControlByLine(

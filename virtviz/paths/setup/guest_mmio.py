@@ -5,7 +5,7 @@ those of PCI, with these differences: the reset is not waited for; the upper hal
 concerns interrupts is one handler for one line; and a queue is in use (QueueReady) as soon as it has been described.
 
 Source: virtio 1.4, 4.2.3.1 and 4.2.3.2; Linux 6.12 drivers/virtio/virtio_mmio.c (virtio_mmio_probe, vm_reset,
-vm_get_features, vm_finalize_features, vm_find_vqs, vm_setup_vq), drivers/acpi/acpi_platform.c.
+vm_get_features, vm_finalize_features, vm_find_vqs, vm_setup_vq, vm_del_vq), drivers/acpi/acpi_platform.c.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from virtviz.paths.setup import mmio_registers as mmio
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_control import SendCommands
 from virtviz.paths.setup.guest_probe import Probe, ProbeRoutine
+from virtviz.paths.setup.guest_remove import RemoveDriver, begin_anew
 from virtviz.paths.setup.state import CONTROL, QUEUES
 from virtviz.paths.setup.vcpu_start import Boot
-from virtviz.spec.citation import VIRTIO_MMIO, VIRTIO_RING, Source
+from virtviz.spec.citation import VIRTIO_MMIO, VIRTIO_NET, VIRTIO_RING, Source
 from virtviz.spec.setup_sources import ACPI_PLATFORM, VIRTIO_CORE
 from virtviz.spec.virtio_mmio import MAGIC, REGISTERS
 
@@ -548,3 +549,117 @@ class SendMmioCommands(SendCommands):
         """Store the queue's number."""
         self.kicked.value = CONTROL
         reg.store(self.setup, self.mine.notify, CONTROL, 4)
+
+
+class ProbeAgain(FindInTables):
+    """The driver is bound once more: what the tables say is known."""
+
+    first = "load_magic"
+    retold = MappingProxyType({"read_tables": None})
+
+
+class RemoveMmioDriver(MmioRoutine, RemoveDriver):
+    """Unbind the driver, and bind it again.
+
+    Queues are taken out of use one by one here, after the reset has done so already.
+    """
+
+    retold = MappingProxyType(
+        {
+            "unbind": {
+                "text": (
+                    "The device's name is written to the file “unbind” of virtio-mmio: virtio-net loses its device "
+                    "first."
+                )
+            },
+            "reset_device": {
+                **_STATUS_STORED,
+                "text": "Before any memory is freed the device must have stopped using it: 0 in Status.",
+                "to": call("access", "free_buffers"),
+            },
+            "wait_for_reset": None,
+            "look_at_reset": None,
+            "free_buffers": {"to": goto("buffers_freed")},
+            "mask": None,
+            "choose_queue": {
+                "function": "vm_del_vq",
+                "source": VIRTIO_MMIO,
+                "spec": "4.2.3.2",
+                "to": call("access", "take_ready"),
+                "cause": "store to QueueSel",
+            },
+            "take_vector": None,
+            "vector_taken": None,
+            "free_queue": {
+                "row": "CP.1.13",
+                "text": {
+                    "more": "The {queue} queue's three parts are freed. Whoever gets that memory next gets it cleared.",
+                    "all": "The {queue} queue's three parts are freed. The line's handler goes last.",
+                },
+                "to": {"more": goto("choose_queue"), "all": goto("free_irq")},
+            },
+            "bind": {"text": "The name is written to “bind”. What the tables say of the device is known."},
+        }
+    )
+
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Name the queue and what it holds."""
+        return {**super().words(me), "loaded": self.loaded}
+
+    @op(
+        "CP.1.12",
+        "go on to the next queue",
+        "free_unused_bufs",
+        VIRTIO_NET,
+        text={"more": "The next queue.", "all": "No buffer is left in a queue: the queues themselves can go."},
+        to={"more": goto("free_buffers"), "all": goto("choose_queue")},
+        private=True,
+    )
+    def buffers_freed(self, me: Context) -> str:
+        mine = self.mine
+        mine.queue = following = (mine.queue + 1) % CONTROL
+        return "more" if following else "all"
+
+    @op(
+        "CP.1.13",
+        "say that the queue is not ready",
+        "vm_del_vq",
+        VIRTIO_MMIO,
+        spec="4.2.3.2",
+        text="0 in QueueReady: the {queue} queue is taken out of use.",
+        to=call("access", "see_unready"),
+        cause="store to QueueReady",
+    )
+    def take_ready(self, me: Context) -> None:
+        self.store_to("QueueReady", 0)
+
+    @op(
+        "CP.1.13",
+        "see whether the device took it",
+        "vm_del_vq",
+        VIRTIO_MMIO,
+        spec="4.2.3.2",
+        text="The queue's memory may be touched again once QueueReady reads 0.",
+        to=call("access", "free_queue"),
+        cause="load of QueueReady",
+    )
+    def see_unready(self, me: Context) -> None:
+        self.load_from("QueueReady")
+
+    def free_queue(self, me: Context) -> str:
+        """Free the queue's memory; answers whether there is another."""
+        mine = self.mine
+        begin_anew(self.drivers[mine.queue])
+        mine.queue = following = (mine.queue + 1) % QUEUES
+        return "more" if following else "all"
+
+    @op(
+        "CP.1.13",
+        "take the line's handler away",
+        "vm_del_vqs",
+        VIRTIO_MMIO,
+        text="The line has no handler any more. The device is as it was before any driver came.",
+        to=goto("bind"),
+        private=True,
+    )
+    def free_irq(self, me: Context) -> None: ...

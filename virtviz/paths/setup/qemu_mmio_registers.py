@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.engine.state import State
     from virtviz.paths.context import Context
+    from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.virtio_device.device import NetDevice
     from virtviz.ring.qemu_device import QemuDevice
 
@@ -167,7 +168,15 @@ class MmioStore(CommonStore):
 
 
 class ResetMmioDevice(ResetDevice):
-    """The device goes back to how it was made, after its back-end was stopped."""
+    """The device goes back to how it was made, after its back-end was stopped.
+
+    Attributes:
+        status: the device's InterruptStatus; set by the wiring.
+        line: what computes the line anew; set by the wiring.
+    """
+
+    status: DeviceStatus
+    line: Routine
 
     retold = MappingProxyType(
         {
@@ -175,12 +184,19 @@ class ResetMmioDevice(ResetDevice):
                 "function": "virtio_mmio_soft_reset",
                 "source": QEMU_VIRTIO_MMIO,
                 "text": (
-                    "Status, features and queues are as they were at power-on. The next load of Status gives 0, and "
-                    "none has to wait for it."
+                    "Status, features and queues are as they were at power-on, and InterruptStatus is 0, whatever was "
+                    "in it. So the line is to be low."
                 ),
+                "to": call("line", None),
             }
         }
     )
+
+    def clear_registers(self, me: Context) -> None:
+        """Clear them, and what the device wanted to interrupt for."""
+        super().clear_registers(me)
+        if self.status.cells.isr:
+            self.status.cells.isr = 0
 
 
 class MmioConfigLoad(DeviceConfigLoad):
