@@ -316,12 +316,6 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"transport": "mmio", "path": "e1000"}, "transport", "leave transport at pci", {"path": "virtio-qemu"}),
     ({"transport": "mmio", "guest": "dpdk", "path": "virtio-qemu"}, "guest", "set guest=kernel", {"guest": "kernel"}),
     ({"transport": "mmio", "queues": 2}, "queues", "set queues=1", {"queues": 1}),
-    (
-        {"transport": "mmio", "path": "virtio-qemu", "queue.format": "packed"},
-        "queue.format",
-        "set queue.format=split, or transport=pci",
-        {"transport": "pci"},
-    ),
     ({"transport": "mmio", "machine": "q35"}, "machine", "set machine=direct", {"machine": "direct"}),
     ({"transport": "mmio", "apicv": "off", "pv_eoi": "off"}, "pv_eoi", "set pv_eoi=on", {"pv_eoi": "on"}),
     ({"transport": "mmio", "fast_mmio": "off"}, "fast_mmio", "set fast_mmio=on", {"transport": "pci"}),

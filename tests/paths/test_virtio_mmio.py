@@ -95,6 +95,14 @@ def test_a_burst_shares_an_interrupt_as_it_does_on_pci():
     assert on_mmio["heavy_exits"] == 2 * on_mmio["interrupts"]
 
 
+def test_packed_rings_cost_the_same():
+    packed = QEMU | {"queue.format": "packed"}
+    assert more([OUT], packed) == more([OUT], QEMU)
+    world = Driven(PING, MMIO, packed).run()
+    assert [step.milestone for step in world.steps()].count("received") == 1
+    assert "kvm_send_userspace_msi" not in functions(world)
+
+
 @BOTH
 @pytest.mark.parametrize("cpu", [{}, NO_APICV, AMD, {"vcpu": "halted"}, {"guest_if": "off"}, {"vms": 2}], ids=str)
 def test_a_ping_is_answered(path, cpu):

@@ -67,7 +67,9 @@ def test_the_registers_that_tell_of_an_interrupt_are_seen_to_change(size):
     board = Board(session)
     board.lay_out(*size)
     for op, shown in (
-        ("kick", "InterruptStatus 0  line low"),
+        ("kick", "QueueNotify 1*  InterruptStatus 0"),
+        ("find", "QueueNotify 1  InterruptStatus 0"),
+        ("write_used", "InterruptStatus 0  line low"),
         ("set_status", "InterruptStatus 1*  line low"),
         ("set_pin", "InterruptStatus 1  line high*"),
         ("store_ack", "InterruptStatus 1  line high"),

@@ -32,7 +32,6 @@ def contradictions(world: World) -> Iterator[tuple[str, str]]:
 _ONLY_WITH_MMIO = {
     "guest": ("kernel", "DPDK's driver knows virtio devices on PCI only"),
     "queues": (1, "a device on virtio-mmio has one queue pair here"),
-    "queue.format": ("split", "packed rings are followed on PCI"),
     "machine": ("direct", "QEMU's machine with virtio-mmio is microvm, whose line goes to the IOAPIC alone"),
     "pv_eoi": ("on", "the end of an interrupt that came by a line always has to be told"),
     "fast_mmio": ("on", "all queues share one address, so that KVM has to decode every kick and has no shortcut"),

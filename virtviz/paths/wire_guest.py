@@ -300,7 +300,8 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         plans.append((rx_layout, tx_layout, send_page, buffer_base))
     # The control queue is used while a device is set up, and has no memory where a run begins later.
     # On virtio-mmio QEMU says of every queue that it may be as large as the largest.
-    control = SplitLayout.at(_next_page(end), size if world["transport"] == "mmio" else CONTROL_SIZE)
+    as_large = world["transport"] == "mmio" and not packed
+    control = SplitLayout.at(_next_page(end), size if as_large else CONTROL_SIZE)
     ram_end = control.end + COMMAND_BYTES if world["begin"] == "power-on" else end
     region = state.region(f"{name}.ram", ram_end)
     made: list[GuestMemory] = []

@@ -141,7 +141,12 @@ class MmioTransport:
 
     def kind(self, kind: type[R]) -> type[R]:
         """Give the class that tells the guest by the device's line."""
-        return qemu_virtio_mmio.BY_LINE.get(kind, kind)  # type: ignore[return-value]
+        by_line = qemu_virtio_mmio.BY_LINE
+        if self.parts.world["queue.format"] == "packed":
+            from virtviz.paths.qemu_packed_by_line import BY_LINE  # noqa: PLC0415 - where rings are packed only
+
+            by_line = BY_LINE
+        return by_line.get(kind, kind)  # type: ignore[return-value]
 
     def interrupt(self, queue: str, bit: int, who: str) -> Routine:
         """Make what sets InterruptStatus and raises the line."""

@@ -1,6 +1,7 @@
 """What a virtio-mmio device's registers say, for the screen: why it interrupts, and whether its line is high.
 
-With MSI-X there is nothing of the kind to be shown: an interrupt is a message, and nothing stays.
+While a kick is under way the register that it stores to is shown in the line's place. On PCI there is nothing of the
+kind to be shown: the address says which queue is kicked, and an interrupt is a message, of which nothing stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from virtviz.view.frame import Source
 
 LEVELS = ("low", "high")
+KICKS = ("G-TX.13", "G-RX.7", "KICK.")
+"""Beginnings of the rows in which a kick is on its way."""
 
 
 def registers_of(source: Source, position: int, machine: str, step: Step | None) -> tuple[tuple[str, Cell], ...]:
@@ -27,9 +30,14 @@ def registers_of(source: Source, position: int, machine: str, step: Step | None)
     """
     if source.header.world.get("transport") != "mmio":
         return ()
-    status, pin = f"{machine}.device.isr", f"{machine}.ioapic.pin.level"
     written = {access.field for access in step.writes} if step else set()
-    return (
-        ("InterruptStatus", Cell(str(source.cell(position, status)), status in written)),
-        ("line", Cell(LEVELS[source.cell(position, pin)], pin in written)),
-    )
+
+    def cell(name: str, texts: tuple[str, ...] = ()) -> Cell:
+        value = source.cell(position, name)
+        return Cell(texts[value] if texts else str(value), name in written)
+
+    status = ("InterruptStatus", cell(f"{machine}.device.isr"))
+    if step is not None and step.row.startswith(KICKS):
+        stored = f"{machine}.vcpu0.access.value"
+        return ("QueueNotify", Cell(str(source.cell(position, stored)), step.row.startswith("G-"))), status
+    return status, ("line", cell(f"{machine}.ioapic.pin.level", LEVELS))
