@@ -120,6 +120,7 @@ class Effect:
 
 EFFECTS: dict[str, Effect] = {
     "path": Effect({}, QEMU, PING, places("vhost_net", "qemu"), (["vhost_net"], ["qemu"])),
+    "transport": Effect({}, {"transport": "mmio"}, [OUT], counter("heavy_exits"), (0, 2)),
     "ioeventfd": Effect(QEMU, QEMU | {"ioeventfd": "off"}, [OUT], counter("heavy_exits"), (0, 1)),
     "features": Effect(
         {"features": "event_idx"}, {"features": "event_idx,indirect"}, LARGE, done("write_indirect_desc"), (0, 1)
@@ -310,6 +311,32 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"begin": "power-on", "path": "vhost-user", "queues": 2}, "queues", "set queues=1", {"queues": 1}),
     ({"begin": "power-on", "vms": 2}, "begin", "set vms=1", {"vms": 1}),
     ({"begin": "power-on", "path": "e1000"}, "begin", "begin=running", {"begin": "running"}),
+    ({"transport": "mmio", "path": "vhost-user"}, "transport", "set path=vhost-net", {"path": "vhost-net"}),
+    ({"transport": "mmio", "path": "program"}, "transport", "or transport=pci", {"transport": "pci"}),
+    ({"transport": "mmio", "path": "e1000"}, "transport", "leave transport at pci", {"path": "virtio-qemu"}),
+    ({"transport": "mmio", "guest": "dpdk", "path": "virtio-qemu"}, "guest", "set guest=kernel", {"guest": "kernel"}),
+    ({"transport": "mmio", "queues": 2}, "queues", "set queues=1", {"queues": 1}),
+    ({"transport": "mmio", "machine": "q35"}, "machine", "set machine=direct", {"machine": "direct"}),
+    ({"transport": "mmio", "apicv": "off", "pv_eoi": "off"}, "pv_eoi", "set pv_eoi=on", {"pv_eoi": "on"}),
+    ({"transport": "mmio", "fast_mmio": "off"}, "fast_mmio", "set fast_mmio=on", {"transport": "pci"}),
+    (
+        {"transport": "mmio", "begin": "power-on", "launcher": "libvirt"},
+        "launcher",
+        "set launcher=hand",
+        {"launcher": "hand"},
+    ),
+    (
+        {"transport": "mmio", "begin": "power-on", "qemu_version": "7.2"},
+        "qemu_version",
+        "set qemu_version=10.0",
+        {"qemu_version": "10.0"},
+    ),
+    (
+        {"transport": "mmio", "begin": "power-on", "vhost_start": "fails"},
+        "vhost_start",
+        "set vhost_start=ok",
+        {"transport": "pci"},
+    ),
     ({"device": "tun"}, "device", "set device=tap", {"device": "tap"}),
     ({"queue.format": "packed"}, "queue.format", "use split", {"queue.format": "split"}),
 )

@@ -47,6 +47,7 @@ EFFECTS = {
     "refuse_features": (BEGIN, BEGIN | {"refuse_features": "on"}, PING),
     "path": ({}, {"path": "virtio-qemu"}, PING),
     "machine": ({"path": "e1000"}, {"path": "e1000", "machine": "q35"}, PING),
+    "transport": ({}, {"transport": "mmio"}, PING),
     "ioeventfd": ({"path": "virtio-qemu"}, {"path": "virtio-qemu", "ioeventfd": "off"}, PING),
     "switch": ({}, {"switch": "bridge"}, PING),
     "flows": ({}, {"flows": "known"}, PING),

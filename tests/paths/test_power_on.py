@@ -44,6 +44,8 @@ WORLDS = {
     "two pairs, no vhost-net": {"queues": 2, "vhost_start": "missing"},
     "two pairs, vhost fails": {"queues": 2, "vhost_start": "fails"},
     "two pairs, vhost fails in an older QEMU": {"queues": 2, "vhost_start": "fails", "qemu_version": "7.2"},
+    "virtio-mmio": {"transport": "mmio"},
+    "virtio-mmio, QEMU": {"transport": "mmio", "path": "virtio-qemu", "queue.size": 256},
 }
 
 

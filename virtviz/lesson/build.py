@@ -102,6 +102,11 @@ def _check_link_can_change(world: World) -> None:
         raise KnobError(
             "path", "a link cannot be changed under vhost-user here; set path=vhost-net or path=virtio-qemu"
         )
+    if world["transport"] == "mmio" and world["path"] == "vhost-net":
+        raise KnobError(
+            "transport",
+            "with vhost-net a link is changed on PCI only here; set transport=pci, or path=virtio-qemu",
+        )
     if world["guest"] == "dpdk":
         raise KnobError("guest", "a program that polls does not look at its link here; set guest=kernel")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def contradictions(world: World) -> Iterator[tuple[str, str]]:
     """Find combinations that do not exist: the setting to change, and a sentence with the reason and the way out."""
     for find in (
+        _of_transports,
         _of_queues,
         _of_beginnings,
         _of_shortcuts,
@@ -26,6 +27,45 @@ def contradictions(world: World) -> Iterator[tuple[str, str]]:
         _of_programs,
     ):
         yield from find(world)
+
+
+_ONLY_WITH_MMIO = {
+    "guest": ("kernel", "DPDK's driver knows virtio devices on PCI only"),
+    "queues": (1, "a device on virtio-mmio has one queue pair here"),
+    "machine": ("direct", "QEMU's machine with virtio-mmio is microvm, whose line goes to the IOAPIC alone"),
+    "pv_eoi": ("on", "the end of an interrupt that came by a line always has to be told"),
+    "fast_mmio": ("on", "all queues share one address, so that KVM has to decode every kick and has no shortcut"),
+}
+"""Knob -> the only value it has with virtio-mmio, and why."""
+_ONLY_AT_POWER_ON = {
+    "launcher": ("hand", "libvirt makes no virtual machine of QEMU's machine microvm"),
+    "qemu_version": ("10.0", "a virtio-mmio device is set up as QEMU 10.0 does it"),
+    "vhost_start": ("ok", "that vhost does not start is followed on PCI"),
+}
+"""The same from power-on."""
+
+
+def _of_transports(world: World) -> Iterable[tuple[str, str]]:
+    """Find what does not go together with virtio-mmio."""
+    if world["transport"] != "mmio" or world["path"] == "e1000":
+        return
+    if world["path"] not in ("vhost-net", "virtio-qemu"):
+        yield (
+            "transport",
+            (
+                f"virtio-mmio is followed where QEMU or vhost-net serves the device, not with path={world['path']}; "
+                "set path=vhost-net or path=virtio-qemu, or transport=pci"
+            ),
+        )
+    if world["begin"] == "power-on" and world["queue.format"] == "packed":
+        yield (
+            "queue.format",
+            "from power-on a virtio-mmio device has split rings here; set queue.format=split, or transport=pci",
+        )
+    more = _ONLY_AT_POWER_ON if world["begin"] == "power-on" else {}
+    for name, (only, why) in (_ONLY_WITH_MMIO | more).items():
+        if world[name] != only:
+            yield (name, f"{why}; set {name}={only}, or transport=pci")
 
 
 def _of_queues(world: World) -> Iterable[tuple[str, str]]:
@@ -83,6 +123,7 @@ def _of_processors(world: World) -> Iterable[tuple[str, str]]:
 
 
 _NOT_OF_E1000 = {
+    "transport": "an e1000 is a card on PCI, and no virtio device",
     "guest": "the program that polls, with DPDK, drives a virtio-net device",
     "ioeventfd": "a store to a register of an e1000 always has to go to QEMU",
     "features": "an e1000 is no virtio device, and agrees on no features",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, call, call_any, goto, op
 from virtviz.paths.guest_cpu import TakeInterrupt
+from virtviz.paths.kvm_ioapic import E1000_ROWS
 from virtviz.spec.citation import IRQ, IRQ_CHIP, X86_IOAPIC
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 class TakeLevelInterrupt(TakeInterrupt):
     """The CPU takes an interrupt that came by a line. With APICv only its end leaves the guest."""
+
+    rows = E1000_ROWS
 
     def place_of(self, spec: OpSpec) -> Place:
         """As for an edge; the two accesses to the APIC are the kernel's as well."""
@@ -51,7 +54,7 @@ class TakeLevelInterrupt(TakeInterrupt):
         return self.cpu.vcpu.queue_of_vector()
 
     @op(
-        "E1000-TX.17",
+        "end",
         "look how it was triggered",
         "ioapic_ack_level",
         X86_IOAPIC,
@@ -64,7 +67,7 @@ class TakeLevelInterrupt(TakeInterrupt):
     def read_trigger_mode(self, me: Context) -> None: ...
 
     @op(
-        "E1000-TX.17",
+        "end",
         "end the interrupt",
         "ioapic_ack_level",
         X86_IOAPIC,
@@ -88,7 +91,7 @@ class TakeLevelInterruptByExits(TakeLevelInterrupt):
     read_tmr: Routine
 
     @op(
-        "E1000-TX.17",
+        "end",
         "look how it was triggered",
         "ioapic_ack_level",
         X86_IOAPIC,

@@ -110,6 +110,13 @@ KNOBS: dict[str, Knob] = {
             choices=("kernel", "dpdk"),
         ),
         Knob(
+            "transport",
+            "pci",
+            "What carries a virtio device's registers, kicks and interrupts: PCI with MSI-X, or virtio-mmio, which "
+            "has one register for all kicks and one interrupt line for everything.",
+            choices=("pci", "mmio"),
+        ),
+        Knob(
             "ioeventfd",
             "on",
             "Whether a kick becomes an eventfd signal inside KVM; otherwise it has to go through QEMU's vCPU thread.",
@@ -135,7 +142,7 @@ KNOBS: dict[str, Knob] = {
             "From power-on: who makes the TAP and starts QEMU, libvirt, or a person by hand with a TAP made before.",
             choices=("libvirt", "hand"),
             recorded="hand",
-            follows=(("path", "vhost-user", "hand"),),
+            follows=(("path", "vhost-user", "hand"), ("transport", "mmio", "hand")),
         ),
         Knob(
             "qemu_version",
@@ -162,7 +169,15 @@ KNOBS: dict[str, Knob] = {
             "Three programs on the host that share an eventfd of their own: to see what one is.",
             choices=("off", "counter", "semaphore"),
         ),
-        Knob("queue.size", 256, "Descriptors in each virtqueue; in a split one a power of two.", low=4, high=1024),
+        Knob(
+            "queue.size",
+            256,
+            "Descriptors in each virtqueue; in a split one a power of two. On virtio-mmio 1024 unless set: QEMU offers "
+            "so many there (QueueNumMax), and Linux takes what is offered.",
+            low=4,
+            high=1024,
+            follows=(("transport", "mmio", 1024),),
+        ),
         Knob(
             "queue.format",
             "split",
@@ -262,9 +277,11 @@ KNOBS: dict[str, Knob] = {
             "machine",
             "direct",
             "How an e1000's interrupt line is wired: to the IOAPIC alone, as costs are counted here, or as on QEMU's "
-            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line.",
+            "machines pc and q35, which tell KVM of each change two and three times. virtio-net has no line on PCI; "
+            "with transport=mmio its line goes to the IOAPIC alone.",
             choices=("direct", "pc", "q35"),
             recorded="q35",
+            follows=(("transport", "mmio", "direct"),),
         ),
         Knob(
             "pv_eoi",

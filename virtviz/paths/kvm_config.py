@@ -37,7 +37,12 @@ class HeavyLoad(Routine):
     Args:
         qemu: what QEMU does between KVM_RUN's return and the next one.
         enter: how the guest is entered again.
+
+    Attributes:
+        address: of the two bytes that are loaded.
     """
+
+    address: int = STATUS_ADDRESS
 
     def __init__(self, name: str, kvm: Place, vcpu: Vcpu, qemu: Routine, enter: Routine) -> None:
         super().__init__(name, kvm)
@@ -47,7 +52,7 @@ class HeavyLoad(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the address."""
-        return {"address": f"{STATUS_ADDRESS:#x}"}
+        return {"address": f"{self.address:#x}"}
 
     @op(
         "CONFIG.8",

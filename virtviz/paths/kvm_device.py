@@ -13,13 +13,13 @@ Source: Linux 6.12 arch/x86/kvm/x86.c (emulator_read_write, complete_emulated_mm
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.queues import Fifo
 from virtviz.spec.citation import KVM_COALESCED, KVM_MAIN, KVM_SVM, KVM_VMX, KVM_X86
-from virtviz.spec.e1000 import BAR_BASE, REGISTERS
+from virtviz.spec.e1000 import ADDRESSES, REGISTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,13 @@ class CoalescedRing:
 
 
 class _Access(Routine):
-    """What all parts of an access know: the register."""
+    """What all parts of an access know: the register.
+
+    Attributes:
+        addresses: where the device's registers are; an e1000's unless a subclass says otherwise.
+    """
+
+    addresses: ClassVar[Mapping[str, int]] = ADDRESSES
 
     def __init__(self, name: str, kvm: Place, register: str, queue: str, rows: tuple[str, str]) -> None:
         super().__init__(name, kvm, queue)
@@ -67,7 +73,7 @@ class _Access(Routine):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the register and its address."""
-        return {"register": self.register, "address": f"{BAR_BASE + REGISTERS[self.register]:#x}"}
+        return {"register": self.register, "address": f"{self.addresses[self.register]:#x}"}
 
 
 class LeaveForDevice(_Access):

@@ -8,7 +8,8 @@ Source: Linux 6.12 arch/x86/kvm/ioapic.c (ioapic_set_irq, ioapic_service, kvm_io
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.kvm import Vcpu
     from virtviz.paths.kvm_msi import MsiDelivery
+
+E1000_ROWS: Final[Mapping[str, str]] = MappingProxyType({"end": "E1000-TX.17"})
+"""The rows of an interrupt's end, where it is an e1000's; another device's are set by the wiring."""
 
 
 @cells
@@ -42,13 +46,15 @@ class LineCells(Cells):
 class Ioapic:
     """The pin of KVM's IOAPIC that a device's line is connected with.
 
+    Args:
+        gsi: the line's number: 21 is an e1000's on the recorded machine.
+
     Attributes:
         line: the level that the program wants it to have.
     """
 
-    gsi = 21
-
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, name: str, gsi: int = 21) -> None:
+        self.gsi = gsi
         self.cells = state.add(PinCells, f"{name}.pin")
         self.line = state.add(LineCells, f"{name}.line")
 
@@ -183,13 +189,15 @@ class ReadTmr(Routine):
         enter: how the guest is entered again.
     """
 
+    rows = E1000_ROWS
+
     def __init__(self, name: str, kvm: Place, vcpu: Vcpu, enter: Routine) -> None:
         super().__init__(name, kvm)
         self.vcpu = vcpu
         self.enter = enter
 
     @op(
-        "E1000-TX.17",
+        "end",
         "read the APIC's register in KVM",
         "kvm_x2apic_msr_read",
         KVM_LAPIC,
@@ -210,6 +218,8 @@ class LevelEoi(Routine):
         enter: how the guest is entered again.
     """
 
+    rows = E1000_ROWS
+
     def __init__(self, name: str, kvm: Place, vcpu: Vcpu, ioapic: Ioapic, deliver: MsiDelivery, enter: Routine) -> None:
         super().__init__(name, kvm)
         self.vcpu = vcpu
@@ -222,7 +232,7 @@ class LevelEoi(Routine):
         return {"gsi": self.ioapic.gsi}
 
     @op(
-        "E1000-TX.17",
+        "end",
         "tell the IOAPIC",
         "kvm_ioapic_update_eoi_one",
         KVM_IOAPIC,
@@ -243,7 +253,7 @@ class LevelEoiByMark(LevelEoi):
     first = "exit_eoi"
 
     @op(
-        "E1000-TX.17",
+        "end",
         "end the interrupt in KVM",
         "kvm_apic_set_eoi_accelerated",
         KVM_LAPIC,
@@ -264,7 +274,7 @@ class LevelEoiByMsr(LevelEoi):
     first = "exit_msr"
 
     @op(
-        "E1000-TX.17",
+        "end",
         "end the interrupt in KVM",
         "kvm_x2apic_msr_write",
         KVM_LAPIC,

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 HOST_SLOT_BYTES = 2048
 
 KVM = Place("kvm", Domain.HOST_KERNEL, "KVM", Role.HYPERVISOR)
+KVM_VM = Place("kvm.vm", Domain.HOST_KERNEL, "KVM")
+"""KVM as a program calls it by its VM's descriptor: not the place where a guest is entered."""
+QEMU = Place("qemu", Domain.HOST_USER, "QEMU")
+QEMU_VCPU = Place("qemu.vcpu", Domain.HOST_USER, "QEMU's vCPU thread", Role.VCPU_USER)
+FDS = Place("eventfd", Domain.HOST_KERNEL, "eventfds")
+CALLFD = Place("callfd", Domain.HOST_KERNEL, "call eventfds")
+"""The eventfds by which a back-end that is not QEMU's main loop wants the guest to be interrupted."""
 VHOST_NET = Place("vhost_net", Domain.HOST_KERNEL, "vhost-net")
 OVS = Place("ovs", Domain.HOST_KERNEL, "OVS datapath")
 BRIDGE = Place("bridge", Domain.HOST_KERNEL, "Linux bridge")

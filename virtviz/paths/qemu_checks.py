@@ -33,13 +33,13 @@ class NotifyConfig(Routine):
     """Note that the device's configuration changed, and interrupt: virtio_notify_config. Rows 4 and 5 of CONFIG.
 
     Args:
-        signal_msi: ioctl(KVM_SIGNAL_MSI) for the configuration's vector.
+        interrupt: what makes the configuration's interrupt.
     """
 
-    def __init__(self, name: str, place: Place, device: DeviceStatus, signal_msi: Routine) -> None:
+    def __init__(self, name: str, place: Place, device: DeviceStatus, interrupt: Routine) -> None:
         super().__init__(name, place)
         self.device = device
-        self.signal_msi = signal_msi
+        self.interrupt = interrupt
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Give the generation."""
@@ -66,7 +66,7 @@ class NotifyConfig(Routine):
         QEMU_KVM,
         spec="4.1.5.4",
         text="The configuration has an interrupt vector of its own. QEMU asks KVM for it, whoever serves the queues.",
-        to=call("signal_msi", None),
+        to=call("interrupt", None),
     )
     def signal_change(self, me: Context) -> None: ...
 

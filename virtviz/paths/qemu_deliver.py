@@ -54,16 +54,16 @@ class Deliver(TellingRoutine):
     """Put the frame in hand into the guest's buffers, or keep it: virtio_net_receive_rcu. Rows 3 to 10 of Q-RX.
 
     Args:
-        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        interrupt: what makes the queue's interrupt.
         error: what is done about a malformed ring.
     """
 
     first = "find_buffers"
     rows = MappingProxyType({"tell": "Q-RX.10"})
 
-    def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine, error: VirtioError) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, interrupt: Routine, error: VirtioError) -> None:
         super().__init__(name, place, nic, nic.rx_name, nic.rx, error)
-        self.signal_msi = signal_msi
+        self.interrupt = interrupt
 
     def length(self, me: Context) -> int:
         """Give the bytes of the frame in hand, header included."""

@@ -33,7 +33,7 @@ class DropQueued(TellingRoutine):
     """Take everything out of the transmit queue and give it back unsent: row 12 of CONFIG.
 
     Args:
-        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        interrupt: what makes the queue's interrupt.
         error: what is done about a malformed ring.
     """
 
@@ -41,9 +41,9 @@ class DropQueued(TellingRoutine):
     rows = MappingProxyType({"tell": "CONFIG.12"})
     retold = MappingProxyType({"signal": {"text": "One interrupt for all that was dropped: ioctl(KVM_SIGNAL_MSI)."}})
 
-    def __init__(self, name: str, place: Place, nic: Nic, signal_msi: Routine, error: VirtioError) -> None:
+    def __init__(self, name: str, place: Place, nic: Nic, interrupt: Routine, error: VirtioError) -> None:
         super().__init__(name, place, nic, nic.tx_name, nic.tx, error)
-        self.signal_msi = signal_msi
+        self.interrupt = interrupt
 
     @op(
         "CONFIG.12",

@@ -140,7 +140,7 @@ class SendQueued(TellingRoutine):
 
     Args:
         writev: writev() on the TAP.
-        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        interrupt: what makes the queue's interrupt.
         error: what is done about a malformed ring.
     """
 
@@ -159,11 +159,11 @@ class SendQueued(TellingRoutine):
     )
 
     def __init__(
-        self, name: str, place: Place, nic: Nic, writev: Routine, signal_msi: Routine, error: VirtioError
+        self, name: str, place: Place, nic: Nic, writev: Routine, interrupt: Routine, error: VirtioError
     ) -> None:
         super().__init__(name, place, nic, nic.tx_name, nic.tx, error)
         self.writev = writev
-        self.signal_msi = signal_msi
+        self.interrupt = interrupt
 
     @op(
         "Q-TX.4",

@@ -19,10 +19,10 @@ class TellingRoutine(CheckingRoutine):
     It leads to `tell`. Where it goes on, `told`, and its rows are a subclass's.
 
     Attributes:
-        signal_msi: ioctl(KVM_SIGNAL_MSI) for the queue.
+        interrupt: what makes the queue's interrupt.
     """
 
-    signal_msi: Routine
+    interrupt: Routine
     links = MappingProxyType({"tell": "mb_before_interrupt_check", "told": ""})
 
     @op(
@@ -61,6 +61,6 @@ class TellingRoutine(CheckingRoutine):
         QEMU_KVM,
         spec="4.1.5.3",
         text="QEMU asks KVM to deliver the queue's interrupt: ioctl(KVM_SIGNAL_MSI), a system call.",
-        to=call("signal_msi", "told"),
+        to=call("interrupt", "told"),
     )
     def signal(self, me: Context) -> None: ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from virtviz.paths import kvm, kvm_eventfd, vhost_link
+from virtviz.paths import kvm, vhost_link
 from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.host_net import LocalSoftirqs
-from virtviz.paths.parts import HOST_STACK, KVM, VHOST_NET, tap_place
+from virtviz.paths.parts import FDS, HOST_STACK, QEMU, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.tap_offloads import FlushMixed, HandleTxMixed, SendAlone, TapSendmsgMixed
 from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
@@ -18,8 +18,9 @@ from virtviz.paths.vhost_rx import HandleRx
 from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
-from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX, enter_guest, msi_delivery
-from virtviz.paths.wire_qemu import FDS, QEMU, QemuBackend
+from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX
+from virtviz.paths.wire_qemu import QemuBackend
+from virtviz.paths.wire_transport import pci_transport
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
 from virtviz.ring.qemu_device import QemuDevice
@@ -183,6 +184,7 @@ class VhostPair:
         )
         if parts.traffic.has_links:
             self.qemu = QemuBackend(parts, [guest], number, [tap], self.kicks)
+        guest.transport.serve_calls(f"qemu-{FIRST_PID + 10 * number}", 2 * number, self.calls)
 
     def _unserved(self) -> int:
         """Count the frames nobody will fetch any more: in the TAP, and in the transmit queue by the driver's count."""
@@ -193,28 +195,22 @@ class VhostPair:
 
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to."""
-        return [self._kick_exit(queue, self.guest) for queue in (RX, TX)]
+        return self.guest.transport.light_exits(self.kicks, [self._wakeup(queue) for queue in (RX, TX)])
 
     def kick_exit_from(self, vcpu: Guest) -> Routine:
         """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
-        return self._kick_exit(RX, vcpu)
+        wakeup = self._wakeup(RX, f".from_vcpu{vcpu.number}")
+        return pci_transport(self.guest).light_exit_from(vcpu, RX, self.kicks[RX], wakeup)
 
-    def _kick_exit(self, queue: int, by: Guest) -> Routine:
-        guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        fast = self.parts.world.on("fast_mmio")
-        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
-        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
+    def _wakeup(self, queue: int, by: str = "") -> Routine:
+        """Make what signalling a queue's kick leads to."""
         queue_name, work, who = (
-            (guest.rx_name, Work.RX_KICK, "receive queue kicked"),
-            (guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
+            (self.guest.rx_name, Work.RX_KICK, "receive queue kicked"),
+            (self.guest.tx_name, Work.TX_KICK, "transmit queue kicked"),
         )[queue]
-        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
+        name = f"{queue_name}{by}"
         wakeup: Routine = PollWakeup(f"{name}.kick_wakeup", VHOST_NET, self.worker, work, "KICK.4", who)
-        if self.qemu is not None:
-            wakeup = self.qemu.or_qemu(name, wakeup)
-        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
-        index, kick = guest.index_of(queue), self.kicks[queue]
-        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, wakeup, enter)
+        return wakeup if self.qemu is None else self.qemu.or_qemu(name, wakeup)
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on its queue of the TAP is, for the host."""
@@ -233,13 +229,14 @@ class VhostPair:
         """
         parts, guest, tap = self.parts, self.guest, self.tap.label
         softirq = port.poll and LocalSoftirqs(f"{tap}.bh_enable", HOST_STACK, parts.backlogs, port.poll)
+        return_buffers = guest.transport.kind(ReturnBuffers)
         give_back = {
-            bit: ReturnBuffers(
+            bit: return_buffers(
                 f"{name}.return",
                 VHOST_NET,
                 queue,
                 self.calls[bit],
-                _irqfd(parts, guest, name, bit, self.calls[bit]),
+                guest.transport.called(name, bit, self.calls[bit]),
                 rows,
             )
             for bit, name, queue, rows in (
@@ -321,10 +318,3 @@ class VhostPair:
             return TapSendmsg(name, place, tap, self.tx, number, receive, softirq)
         update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
         return TapSendmsgOnQueue(name, place, tap, self.tx, number, receive, softirq, update)
-
-
-def _irqfd(parts: Parts, guest: Guest, queue_name: str, bit: int, call: kvm.EventfdCells) -> Routine:
-    """Make what signalling a queue's call eventfd leads to."""
-    return kvm_eventfd.Irqfd(
-        f"{queue_name}.irqfd", KVM, call, msi_delivery(parts, guest, f"{queue_name}.msi", queue_name, bit)
-    )

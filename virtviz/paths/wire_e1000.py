@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import kvm, kvm_device, kvm_ioapic, qemu_e1000, qemu_e1000_irq, qemu_e1000_mmio, qemu_fds
+from virtviz.paths import kvm, kvm_device, kvm_ioapic, qemu_e1000, qemu_e1000_irq, qemu_e1000_mmio, qemu_fds, qemu_line
 from virtviz.paths.packets import PacketPool
-from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
+from virtviz.paths.parts import FDS, HOST_SLOT_BYTES, KVM, KVM_VM, QEMU, QEMU_VCPU, tap_place
 from virtviz.paths.qemu import ReadOwnEventfd
 from virtviz.paths.qemu_e1000_loop import E1000MainLoop, PpollAtOnce, PpollUntil
 from virtviz.paths.qemu_e1000_rx import ReceiveFrame, TakeBuffers
@@ -18,7 +18,7 @@ from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_guest import FIRST_PID, enter_guest, msi_delivery
-from virtviz.paths.wire_qemu import FDS, FRAMES, KVM_VM, QEMU, QEMU_VCPU
+from virtviz.paths.wire_qemu import FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -244,10 +244,10 @@ class E1000Backend:
         machine = self.parts.world["machine"]
         if machine == "q35":
             others = (other("pic_line"), other("pic_line_again"))
-            return qemu_e1000_irq.TellKvmQ35(f"{name}.tell_kvm", DEVICE, own("irq_line"), others, row)
+            return qemu_line.TellKvmQ35(f"{name}.tell_kvm", DEVICE, own("irq_line"), others, row)
         if machine == "pc":
-            return qemu_e1000_irq.TellKvmTwice(f"{name}.tell_kvm", DEVICE, own("irq_line"), own("irq_line_again"), row)
-        return qemu_e1000_irq.TellKvm(f"{name}.tell_kvm", DEVICE, own("irq_line"), row)
+            return qemu_line.TellKvmTwice(f"{name}.tell_kvm", DEVICE, own("irq_line"), own("irq_line_again"), row)
+        return qemu_line.TellKvm(f"{name}.tell_kvm", DEVICE, own("irq_line"), row)
 
     def _writev(self, port: TapPort) -> Routine:
         name, place = f"{self.tap.name}.writev", tap_place(self.tap.name)

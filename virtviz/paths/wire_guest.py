@@ -22,12 +22,12 @@ from virtviz.paths import (
 from virtviz.paths.device_status import DeviceStatus
 from virtviz.paths.dpdk_program import DpdkProgram
 from virtviz.paths.features import CSUM, INDIRECT, MERGEABLE, TSO
-from virtviz.paths.guest_config import ConfigChanged, LookAtLink, SendmsgThenWork, TakeInterruptThenWork
-from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs, TakeInterrupt
+from virtviz.paths.guest_config import LookAtLink, SendmsgThenWork
+from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, OwnFramesOnly, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
-from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, RescheduleInterrupt, SendmsgOnPair
+from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
 from virtviz.paths.guest_tcp import (
     AddPieces,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.guest_config import ConfigWork
     from virtviz.paths.parts import Parts
+    from virtviz.paths.wire_transport import Transport
     from virtviz.ring.rings import DriverRing, Layout
 
 PAGE = 4096
@@ -72,6 +73,8 @@ RX, TX = 0, 1
 """Numbers of the queues of a pair, as virtio-net numbers them."""
 CONFIG_NAME, CONFIG = "config", 3
 """The vector of a changed configuration: its name and its bit, behind the queues' and the rescheduling one."""
+LINE = "virtio-mmio"
+"""What the only vector of a virtio-mmio device is called: that of its line."""
 FIRST_PID = 4002
 CPUS_OF_A_PAIR = 4
 """CPUs of the host that a further pair is away: for two machines, a vCPU's and a worker's each."""
@@ -125,6 +128,7 @@ class Guest(AnyGuest):
         rx_name, tx_name: their whole names.
         outside: the thread of who changes rings and links; None where nobody does.
         device: the status of the machine's network device.
+        transport: what carries its kicks and interrupts; set by the wiring.
         config: what looks at a changed configuration of it; None where no back-end changes it.
     """
 
@@ -138,6 +142,7 @@ class Guest(AnyGuest):
     txq: virtio_net.Transmitq
     outside: Thread | None
     device: DeviceStatus
+    transport: Transport
     config: ConfigWork | None = None
 
     def index_of(self, queue: int) -> int:
@@ -177,8 +182,11 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         if parts.traffic.pokes and not number
         else None
     )
-    vectors = (*queues, kvm.RESCHEDULE, CONFIG_NAME)
-    vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"), pv_eoi=world.on("pv_eoi"))
+    by_line = world["transport"] == "mmio"
+    vectors = (LINE,) if by_line else (*queues, kvm.RESCHEDULE, CONFIG_NAME)
+    # The end of an interrupt that came by a line has always to be told.
+    pv_eoi = world.on("pv_eoi") and not by_line
+    vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"), pv_eoi=pv_eoi)
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu{number}", vcpu)
     socket_class = StreamSocket if parts.traffic.longest_tcp else Socket
@@ -256,6 +264,7 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         txq=txq,
         outside=outside,
         device=device,
+        transport=None,  # type: ignore[arg-type]  # it is made for a guest, so after it
     )
 
 
@@ -291,7 +300,9 @@ def _lay_out(parts: Parts, name: str) -> list[GuestMemory]:
         end = buffer_base + buffer_slots * buffer_bytes
         plans.append((rx_layout, tx_layout, send_page, buffer_base))
     # The control queue is used while a device is set up, and has no memory where a run begins later.
-    control = layout_at(_next_page(end), CONTROL_SIZE, packed=packed)
+    # On virtio-mmio QEMU says of every queue that it may be as large as the largest.
+    as_large = world["transport"] == "mmio" and not packed
+    control = layout_at(_next_page(end), size if as_large else CONTROL_SIZE, packed=packed)
     ram_end = control.end + COMMAND_BYTES if world["begin"] == "power-on" else end
     region = state.region(f"{name}.ram", ram_end)
     made: list[GuestMemory] = []
@@ -332,10 +343,8 @@ def wire_guest(
     world, name, cpu = parts.world, guest.tag, guest.cpu
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
     kernel = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel")
-    notify_class = virtio_net.Notify if world.on("guest_if") else virtio_net.NotifyInterruptsOff
     notify = {
-        queue: notify_class(f"{queue_name}.notify", guest.driver_place, queue_name, cpu, kick_exits[queue], row)
-        for queue, queue_name, row in ((RX, guest.rx_name, "G-RX.7"), (TX, guest.tx_name, "G-TX.13"))
+        queue: guest.transport.kick(queue, kick_exits[queue], row) for queue, row in ((RX, "G-RX.7"), (TX, "G-TX.13"))
     }
     deliver = _deliver(parts, guest, stack, machine)
     start_xmit, poll_tx, clean = _transmit_routines(parts, guest, notify[TX])
@@ -366,7 +375,7 @@ def wire_guest(
     work = None
     if guest.config is not None and config_load is not None:
         work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
-    _interrupt_gates(parts, guest, kernel, softirq, work)
+    guest.transport.open_gates(_queue_handlers(parts, guest), kernel, softirq, work)
     pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
     wire_program(parts, guest, skbs, pools, start_xmit, run_queue, softirq, alone=len(machine) == 1, work=work)
     guest.thread.start = virtio_net.OpenDevice(f"{name}.open", guest.driver_place, refill, guest.program)
@@ -493,33 +502,15 @@ def _idle(parts: Parts, guest: AnyGuest, kernel: Place) -> Routine:
     return HaltingIdle(f"{guest.tag}.idle", kernel, guest.cpu, halt, gives_up)
 
 
-def _interrupt_gates(parts: Parts, guest: Guest, kernel: Place, softirq: Routine, work: LookAtLink | None) -> None:
-    """Make what may interrupt the vCPU between its steps, and the work that an interrupt may schedule, if any."""
-    name, vcpu, world = guest.tag, guest.vcpu, parts.world
+def _queue_handlers(parts: Parts, guest: Guest) -> tuple[Routine, Routine]:
+    """Make what an interrupt has to look at: the receive and the transmit queue."""
+    world = parts.world
     done_class = virtio_done.TransmitDone if world.on("napi_tx") else virtio_done.TransmitDoneWithoutNapi
     receive_done, transmit_done = routine_kind(world, virtio_receive.ReceiveDone), routine_kind(world, done_class)
-    rx, tx = guest.queues
-    handlers: dict[str, Routine] = {
-        rx: receive_done(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
-        tx: transmit_done(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
-    }
-    take_class = TakeInterrupt
-    if work is not None:
-        take_class = TakeInterruptThenWork
-        handlers[CONFIG_NAME] = ConfigChanged(f"{name}.config_interrupt", guest.driver_place, work.work)
-    if parts.world.number("queues") > 1:
-        handlers[kvm.RESCHEDULE] = RescheduleInterrupt(f"{name}.reschedule", kernel)
-    eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
-    in_kernel = guest.place("cpu", Domain.GUEST_KERNEL, "CPU", Role.CPU)
-    modes = (("user", guest.place("cpu.user", Domain.GUEST_USER, "CPU", Role.CPU)), ("kernel", in_kernel))
-    takes = [
-        take_class(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
-        for mode, place in modes
-    ]
-    for take in takes:
-        if isinstance(take, TakeInterruptThenWork) and work is not None:
-            take.config, take.work = work.work, work
-    open_gates(guest, modes, takes)
+    return (
+        receive_done(f"{guest.rx_name}.interrupt", guest.driver_place, guest.rxq),
+        transmit_done(f"{guest.tx_name}.interrupt", guest.driver_place, guest.txq),
+    )
 
 
 def open_gates(guest: AnyGuest, modes: Sequence[tuple[str, Place]], takes: Sequence[Routine]) -> None:

@@ -6,15 +6,11 @@ With `ioeventfd=off` its vCPU thread has a part of its own in user space.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from virtviz.engine.places import Domain, Place, Role
+from virtviz.engine.ops import Routine
 from virtviz.paths import (
     kvm,
-    kvm_config,
-    kvm_eventfd,
-    kvm_mmio,
-    kvm_msi,
     qemu,
     qemu_checks,
     qemu_deliver,
@@ -29,7 +25,7 @@ from virtviz.paths.features import MERGEABLE
 from virtviz.paths.guest_config import ConfigWork
 from virtviz.paths.outside import ChangeWorld
 from virtviz.paths.packets import PacketPool
-from virtviz.paths.parts import HOST_SLOT_BYTES, KVM, tap_place
+from virtviz.paths.parts import FDS, HOST_SLOT_BYTES, QEMU, QEMU_VCPU, tap_place
 from virtviz.paths.tap import Tap, TapXmit
 from virtviz.paths.tap_chr import TapRead, TapWrite, TapWriteWithSoftirqs
 from virtviz.paths.tap_offloads import TapWriteMixed, TapWriteMixedWithSoftirqs
@@ -42,25 +38,23 @@ from virtviz.paths.tap_queues import (
 )
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
-from virtviz.paths.wire_guest import CONFIG, FIRST_PID, RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_guest import FIRST_PID, RX, TX
 from virtviz.paths.wire_rings import make_qemu_ring, routine_kind
+from virtviz.paths.wire_transport import pci_transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from virtviz.engine.memory import Port
-    from virtviz.engine.ops import Routine
+    from virtviz.engine.places import Place
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.rings import DeviceRing
 
-QEMU = Place("qemu", Domain.HOST_USER, "QEMU")
-QEMU_VCPU = Place("qemu.vcpu", Domain.HOST_USER, "QEMU's vCPU thread", Role.VCPU_USER)
-FDS = Place("eventfd", Domain.HOST_KERNEL, "eventfds")
-KVM_VM = Place("kvm.vm", Domain.HOST_KERNEL, "KVM")
-"""KVM as a program calls it by its VM's descriptor: not the place where a guest is entered."""
+R = TypeVar("R", bound=Routine)
+
 FRAMES = 2
 """Frames that can be in QEMU's memory: one that waits for buffers, and one just read."""
 
@@ -105,6 +99,7 @@ class QemuBackend:
         if vhost_taps:
             self.qemu.cells.read_poll = self.qemu.cells.kick_poll = 0
         first = machine[0]
+        first.transport.process = self.qemu
         first.config = config = ConfigWork(
             state, f"{first.name}.config", first.cpu, first.tx_queue, first.socket, first.memory.skbs
         )
@@ -130,15 +125,7 @@ class QemuBackend:
 
     def config_load(self) -> Routine:
         """Make what a load from the device's configuration leads to."""
-        guest = self.machine[0]
-        assert guest.config is not None
-        give = kvm_config.GiveConfig(
-            f"{guest.name}.give_config", QEMU_VCPU, self.qemu, guest.device, guest.config.cells
-        )
-        on_intel = self.parts.world["cpu"] == "intel"
-        load_class = kvm_config.HeavyLoadIntel if on_intel else kvm_config.HeavyLoadAmd
-        enter = enter_guest(guest, "CONFIG.9", "config_load", "KVM_RUN is called again.")
-        return load_class(f"{guest.name}.config_load", KVM, guest.vcpu, give, enter)
+        return self.machine[0].transport.config_load(self.qemu)
 
     def shared_transmit(self, serve: Routine) -> Routine:
         """Make what transmitting on the TAP is where vhost has it as well; `serve` is vhost's callback."""
@@ -243,50 +230,33 @@ class QemuPair:
 
     def light_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
-        return [self._light_exit(queue, self.guest) for queue in (RX, TX)]
+        return self.guest.transport.light_exits(self.kicks, [self._wakeup(queue) for queue in (RX, TX)])
 
     def kick_exit_from(self, vcpu: Guest) -> Routine:
         """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
-        return self._light_exit(RX, vcpu)
+        wakeup = self._wakeup(RX, f".from_vcpu{vcpu.number}")
+        return pci_transport(self.guest).light_exit_from(vcpu, RX, self.kicks[RX], wakeup)
 
-    def _light_exit(self, queue: int, by: Guest) -> Routine:
-        guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        fast = self.parts.world.on("fast_mmio")
-        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
-        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
+    def _wakeup(self, queue: int, by: str = "") -> Routine:
+        """Make what signalling a queue's kick leads to."""
         queue_name, who = (
-            (guest.rx_name, "the receive queue's eventfd"),
-            (guest.tx_name, "the transmit queue's eventfd"),
+            (self.guest.rx_name, "the receive queue's eventfd"),
+            (self.guest.tx_name, "the transmit queue's eventfd"),
         )[queue]
-        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
-        wakeup = qemu_fds.WakeForKick(f"{name}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
-        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
-        index, kick = guest.index_of(queue), self.kicks[queue]
-        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, wakeup, enter)
+        return qemu_fds.WakeForKick(f"{queue_name}{by}.kick_wakeup", FDS, self.qemu, "KICK.4", who)
 
     def heavy_exits(self) -> list[Routine]:
         """Make what it leads to where only QEMU knows the address."""
         guest, name = self.guest, qemu.called(self.qemu.name, self.guest.number)
-        on_intel = self.parts.world["cpu"] == "intel"
-        exit_class = kvm_mmio.HeavyKickIntel if on_intel else kvm_mmio.HeavyKickAmd
         woken = qemu_fds.WakeForKick(f"{name}.eventfd_wakeup", FDS, self.qemu, "KICK.4", "its own eventfd")
         write = qemu_fds.WriteEventfd(f"{name}.write_eventfd", FDS, self.qemu.own, woken)
         nic = self.nic.through(guest.tx_driver.memory)
         deliver = self._deliver(f"{guest.rx_name}.deliver_from_vcpu", QEMU_VCPU, nic)
-        serve: dict[int, Routine] = {
-            RX: qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write),
-            TX: routine_kind(self.parts.world, qemu_vcpu.ServeTxKickFromVcpu)(
-                f"{guest.tx_name}.kicked", QEMU_VCPU, nic, self._drop(QEMU_VCPU, nic), write
-            ),
-        }
-        made: list[Routine] = []
-        for queue, queue_name in ((RX, guest.rx_name), (TX, guest.tx_name)):
-            mmio = qemu_vcpu.HandleMmio(f"{queue_name}.mmio", QEMU_VCPU, self.qemu, queue_name, serve[queue])
-            enter = enter_guest(guest, "KICK.5", f"{guest.queues[queue]}_kick", "KVM_RUN is called again.")
-            made.append(
-                exit_class(f"{queue_name}.kick_exit", KVM, guest.vcpu, queue_name, guest.index_of(queue), mmio, enter)
-            )
-        return made
+        serve_rx = qemu_vcpu.ServeRxKickFromVcpu(f"{guest.rx_name}.kicked", QEMU_VCPU, nic, deliver, write)
+        serve_tx = routine_kind(self.parts.world, qemu_vcpu.ServeTxKickFromVcpu)(
+            f"{guest.tx_name}.kicked", QEMU_VCPU, nic, self._drop(QEMU_VCPU, nic), write
+        )
+        return guest.transport.heavy_exits(self.qemu, (serve_rx, serve_tx))
 
     def tap_transmit(self) -> Routine:
         """Make what transmitting on its queue of the TAP is, for the host."""
@@ -307,12 +277,12 @@ class QemuPair:
         serve_tx_kind = routine_kind(self.parts.world, qemu_tx.ServeTxKick)
         serve_tx = serve_tx_kind(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
-        send = routine_kind(self.parts.world, qemu_tx.SendQueued)(
+        send = self._kind(qemu_tx.SendQueued)(
             f"{guest.tx_name}.send",
             QEMU,
             nic,
             self._writev(port, flows),
-            self._signal_msi(guest.tx_name, TX, "main_loop"),
+            self.guest.transport.interrupt(guest.tx_name, TX, "main_loop"),
             self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
         )
         return {
@@ -360,15 +330,15 @@ class QemuPair:
     def _deliver(self, name: str, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
         who, queue = place.name.replace(".", "_") + why, self.guest.rx_name
         error = self._error(place, nic, f"{queue}{why}", "Q-RX.5")
-        kind = routine_kind(self.parts.world, qemu_deliver.Deliver)
-        return kind(name, place, nic, self._signal_msi(queue, RX, who), error)
+        interrupt = self.guest.transport.interrupt(queue, RX, who)
+        return self._kind(qemu_deliver.Deliver)(name, place, nic, interrupt, error)
 
     def _drop(self, place: Place, nic: qemu_nic.Nic, why: str = "") -> Routine:
         who = f"{place.name.replace('.', '_')}_to_drop{why}"
         queue = self.guest.tx_name
-        signal, error = self._signal_msi(queue, TX, who), self._error(place, nic, f"{queue}.drop{why}", "CONFIG.12")
-        kind = routine_kind(self.parts.world, qemu_link.DropQueued)
-        return kind(f"{queue}.drop{why}_by_{place.name}", place, nic, signal, error)
+        interrupt = self.guest.transport.interrupt(queue, TX, who)
+        error = self._error(place, nic, f"{queue}.drop{why}", "CONFIG.12")
+        return self._kind(qemu_link.DropQueued)(f"{queue}.drop{why}_by_{place.name}", place, nic, interrupt, error)
 
     def _error(self, place: Place, nic: qemu_nic.Nic, queue: str, row: str) -> qemu_checks.VirtioError:
         name = f"{queue}.error_in_{place.name}"
@@ -376,13 +346,11 @@ class QemuPair:
         return qemu_checks.VirtioError(name, place, nic, own, self._notify_config(place, name), row)
 
     def _notify_config(self, place: Place, name: str) -> qemu_checks.NotifyConfig:
-        deliver = msi_delivery(self.parts, self.first, f"{name}.msi", "", CONFIG)
-        signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, deliver)
-        return qemu_checks.NotifyConfig(f"{name}.notify_config", place, self.first.device, signal)
+        return self.first.transport.config_interrupt(name, place, self.first.device)
 
-    def _signal_msi(self, queue: str, bit: int, who: str) -> Routine:
-        deliver = msi_delivery(self.parts, self.guest, f"{queue}.msi_by_{who}", queue, bit)
-        return kvm_msi.SignalMsi(f"{queue}.signal_msi_by_{who}", KVM_VM, deliver)
+    def _kind(self, kind: type[R]) -> type[R]:
+        """Give the class of a routine that tells the guest, for this world's rings and transport."""
+        return self.guest.transport.kind(routine_kind(self.parts.world, kind))
 
     def _writev(self, port: TapPort, flows: TapFlows | None) -> Routine:
         tap, nic, backlogs = self.tap, self.nic, self.parts.backlogs

@@ -13,7 +13,7 @@ from virtviz.engine.places import Domain, Place
 from virtviz.paths import kvm_eventfd, qemu_fds
 from virtviz.paths.features import INDIRECT
 from virtviz.paths.kvm import EventfdCells
-from virtviz.paths.parts import BRIDGE, KVM, OVS, VHOST_NET, VSWITCHD, tap_place
+from virtviz.paths.parts import BRIDGE, FDS, KVM, KVM_VM, OVS, QEMU, QEMU_VCPU, VHOST_NET, VSWITCHD, tap_place
 from virtviz.paths.qemu import MainLoop
 from virtviz.paths.qemu_tx import ReadKick
 from virtviz.paths.setup import (
@@ -49,13 +49,14 @@ from virtviz.paths.virtio_device.device import NetDevice
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_guest import FIRST_PID, RX, TX, enter_guest
-from virtviz.paths.wire_qemu import FDS, KVM_VM, QEMU, QEMU_VCPU, QemuPair
+from virtviz.paths.wire_qemu import QemuPair
 from virtviz.paths.wire_rings import make_driver, make_qemu_ring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtviz.engine.machine import Machine
+    from virtviz.engine.memory import Region
     from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
     from virtviz.paths.parts import Parts
@@ -91,6 +92,8 @@ class PowerOn:
     start_with_vhost_class: ClassVar[type[QemuStartWithVhost]] = QemuStartWithVhost
     open_class: ClassVar[type[OpenDevice]] = OpenDevice
     open_again_class: ClassVar[type[guest_remove.OpenAgain]] = guest_remove.OpenAgain
+    described_in: ClassVar[str] = "pci_config"
+    registers_name: ClassVar[str] = "virtio_pci"
 
     def __init__(
         self,
@@ -105,9 +108,9 @@ class PowerOn:
         world, state, memory = parts.world, parts.state, guest.memory
         process = f"qemu-{FIRST_PID}"
         self.port_name = self._name_port()
-        config = state.region(f"{guest.name}.pci_config", CONFIG_BYTES)
+        config = state.region(f"{guest.name}.{self.described_in}", CONFIG_BYTES)
         pairs = len(guests)
-        registers.fill_config_space(config, 2 * pairs + 2)
+        self._describe(config)
         self.control_ring = make_qemu_ring(
             parts, f"{process}.controlq.ring", guest.tx_driver.memory, memory.control_layout
         )
@@ -139,6 +142,7 @@ class PowerOn:
             host_kernel=world.word("host_kernel"),
             vhost_missing=world["vhost_start"] == "missing",
             vhost_fails=world["vhost_start"] == "fails",
+            registers_name=self.registers_name,
         )
         self.control_driver: list[DriverRing] = []
         if isinstance(backend, QemuPair):
@@ -147,7 +151,7 @@ class PowerOn:
         self.by_libvirt = world["launcher"] == "libvirt"
         vhost = self._vhost_calls()
         self.calls = make_calls(self.setup, tap_place(self.port_name), KVM_VM, vhost)
-        self.main = backend.qemu.thread if isinstance(backend, QemuPair) else parts.thread(process, cpu=0)
+        self.main = backend.qemu.thread if isinstance(backend, QemuPair) else self._main_thread(process)
         self._start_vcpu(vhost)
         self._start_qemu(vhost)
         self.launchers: list[Thread] = []
@@ -169,6 +173,14 @@ class PowerOn:
         from virtviz.paths.setup import packed  # noqa: PLC0415 - where rings are packed only
 
         return packed.OVER_PACKED[kind]  # type: ignore[return-value]
+
+    def _describe(self, config: Region) -> None:
+        """Write what the machine says of the device."""
+        registers.fill_config_space(config, 2 * len(self.guests) + 2)
+
+    def _main_thread(self, process: str) -> Thread:
+        """Make QEMU's main thread, where it has nothing to do with packets."""
+        return self.parts.thread(process, cpu=0)
 
     # The port
 
@@ -239,9 +251,11 @@ class PowerOn:
 
     def _negotiated(self) -> int:
         """Give what driver and device will have agreed on."""
-        world = self.parts.world
-        offer = self._offer()
-        return features.without_unmet(offer & features.known_to_driver(world))
+        return features.without_unmet(self._offer() & self._known())
+
+    def _known(self) -> int:
+        """Give the features that the guest's drivers know."""
+        return features.known_to_driver(self.parts.world)
 
     # The guest and its CPU
 
@@ -274,8 +288,9 @@ class PowerOn:
 
     def _probe(self, what: str, pci: Place, reach: Routine, queues: Routine, onward: Routine) -> Routine:
         """Make the driver's way from the reset to DRIVER_OK."""
-        name, knows = f"{self.guest.name}.{what}", features.known_to_driver(self.parts.world)
-        return guest_probe.Probe(name, pci, self.setup, reach, knows=knows, queues=queues, onward=onward)
+        return guest_probe.Probe(
+            f"{self.guest.name}.{what}", pci, self.setup, reach, knows=self._known(), queues=queues, onward=onward
+        )
 
     def _refill(self, first: Routine) -> Routine:
         """Make what fills the receive queues; `first` fills the first."""
@@ -394,14 +409,7 @@ class PowerOn:
                 f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=self.is_7_2
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
-        writes = []
-        assert isinstance(self.backend, QemuPair)
-        assert self.backend.qemu.control is not None
-        names = [*(queue for each in self.guests for queue in (each.rx_name, each.tx_name)), f"{name}.controlq"]
-        for queue, eventfd in zip(names, (*setup.kicks, self.backend.qemu.control), strict=True):
-            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
-            writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
-        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, writes)
+        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, self._self_kicks())
         stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
         if world["vhost_start"] == "fails":
             assert vhost is not None
@@ -417,6 +425,18 @@ class PowerOn:
                 userspace=start,
             )
         return start, stop
+
+    def _self_kicks(self) -> list[Routine]:
+        """Make the writes by which QEMU kicks its own queues, the control queue last."""
+        assert isinstance(self.backend, QemuPair)
+        assert self.backend.qemu.control is not None
+        process, name = self.backend.qemu, self.guest.name
+        names = [*(queue for each in self.guests for queue in (each.rx_name, each.tx_name)), f"{name}.controlq"]
+        made: list[Routine] = []
+        for queue, eventfd in zip(names, (*self.setup.kicks, self.backend.qemu.control), strict=True):
+            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, process, "CP.6.20", "this eventfd")
+            made.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
+        return made
 
     # QEMU
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from virtviz.engine.places import Domain, Place
-from virtviz.paths.parts import KVM
-from virtviz.paths.setup import features, guest_pairs, qemu_pairs
+from virtviz.paths.parts import KVM, QEMU, QEMU_VCPU
+from virtviz.paths.setup import guest_pairs, qemu_pairs
 from virtviz.paths.setup.further_cpus import AwaitStart, BeginOnFurtherCpu, BootAll, FurtherEntry, SendStart
 from virtviz.paths.setup.guest_rebind import WaitingProgram
 from virtviz.paths.setup.vcpu_start import VcpuThread
@@ -14,7 +14,6 @@ from virtviz.paths.virtio_net import Notify, NotifyInterruptsOff
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.virtio_refill import Refill
 from virtviz.paths.wire_guest import FIRST_PID, RX, enter_guest
-from virtviz.paths.wire_qemu import QEMU, QEMU_VCPU
 from virtviz.paths.wire_setup import PowerOn
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class PowerOnInPairs(PowerOn):
             pci,
             self.setup,
             reach,
-            knows=features.known_to_driver(self.parts.world),
+            knows=self._known(),
             queues=queues,
             onward=onward,
             set_pairs=self.ask_for_pairs,

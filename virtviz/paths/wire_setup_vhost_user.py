@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from virtviz.engine.places import Domain, Place
+from virtviz.paths.parts import QEMU, QEMU_VCPU
 from virtviz.paths.pmd import PmdLoop
 from virtviz.paths.setup import features, qemu_vhost_user, vhost_user_socket
 from virtviz.paths.setup.qemu_start import IdleMainLoop
 from virtviz.paths.setup.qemu_vhost import UntieEventfds
 from virtviz.paths.setup.vhost_user_backend import AnnouncedQueue, BackendLoop, VhostUserDevice
 from virtviz.paths.wire_guest import TX
-from virtviz.paths.wire_qemu import QEMU, QEMU_VCPU
 from virtviz.paths.wire_setup import UNIX, PowerOn
 from virtviz.paths.wire_vhost_user import pmd_thread
 
@@ -57,7 +57,7 @@ class PowerOnWithVhostUser(PowerOn):
 
     def _negotiated(self) -> int:
         offer = self._offer() & (~qemu_vhost_user.ASKED | self.served.offer)
-        return features.without_unmet(offer & features.known_to_driver(self.parts.world))
+        return features.without_unmet(offer & self._known())
 
     def _talk(self, what: str, place: Place, plan: qemu_vhost_user.Plan) -> Routine:
         """Make a conversation of QEMU's with the back-end."""

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
-from virtviz.paths import callfd, dpdk_nic, dpif_netdev, host_net, kvm, kvm_eventfd
+from virtviz.paths import callfd, dpdk_nic, dpif_netdev, host_net, kvm
 from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
-from virtviz.paths.parts import KVM, VSWITCHD
+from virtviz.paths.parts import CALLFD, VSWITCHD
 from virtviz.paths.pmd import Pmd, PmdLoop
 from virtviz.paths.switch_ports import Stations
 from virtviz.paths.vhost_user import DequeueBurst, VhostUserQueue
 from virtviz.paths.vhost_user_send import ChooseQueue, SendBatch
-from virtviz.paths.wire_guest import RX, TX, enter_guest, msi_delivery
+from virtviz.paths.wire_guest import RX, TX
 from virtviz.paths.wire_rings import routine_kind
+from virtviz.paths.wire_transport import pci_transport
 from virtviz.ring.dpdk_device import DpdkDevice
 from virtviz.ring.packed import PackedLayout
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 PMD: Final = "pmd0"
 NIC: Final = "dpdk0"
 OVS_DPDK: Final = Place("ovs_dpdk", Domain.HOST_USER, "OVS-DPDK")
-CALLFD: Final = Place("callfd", Domain.HOST_KERNEL, "call eventfds")
 KICKFD: Final = Place("kickfd", Domain.HOST_KERNEL, "kick eventfds")
 FROM_GUEST: Final = {"look up": "U-TX.9", "act": "U-TX.10"}
 FROM_WIRE: Final = {"look up": "U-RX.3", "act": "U-RX.3"}
@@ -104,23 +104,17 @@ class VhostUserPair:
 
     def kick_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to: an exit for nobody."""
-        return [self._kick_exit(queue, self.guest) for queue in (RX, TX)]
+        return self.guest.transport.light_exits(self.kicks, [self._nobody(queue) for queue in (RX, TX)])
 
     def kick_exit_from(self, vcpu: Guest) -> Routine:
         """Make what a store to the receive queue's notify address leads to, on a vCPU that the pair is not bound to."""
-        return self._kick_exit(RX, vcpu)
+        nobody = self._nobody(RX, f".from_vcpu{vcpu.number}")
+        return pci_transport(self.guest).light_exit_from(vcpu, RX, self.kicks[RX], nobody)
 
-    def _kick_exit(self, queue: int, by: Guest) -> Routine:
-        guest, on_intel = self.guest, self.parts.world["cpu"] == "intel"
-        fast = self.parts.world.on("fast_mmio")
-        exit_class = kvm_eventfd.kick_class(on_intel=on_intel, fast=fast)
-        after = "The kick is done with." if on_intel and fast else "The store has been emulated."
-        queue_name = (guest.rx_name, guest.tx_name)[queue]
-        name = queue_name if by is guest else f"{queue_name}.from_vcpu{by.number}"
-        nobody = callfd.NobodyWaits(f"{name}.nobody_waits", KICKFD, queue_name, self.kicks[queue])
-        enter = enter_guest(by, "KICK.5", f"{guest.queues[queue]}_kick", after)
-        index, kick = guest.index_of(queue), self.kicks[queue]
-        return exit_class(f"{name}.kick_exit", KVM, by.vcpu, queue_name, index, kick, nobody, enter)
+    def _nobody(self, queue: int, by: str = "") -> Routine:
+        """Make what signalling a queue's kick leads to."""
+        name = (self.guest.rx_name, self.guest.tx_name)[queue]
+        return callfd.NobodyWaits(f"{name}{by}.nobody_waits", KICKFD, name, self.kicks[queue])
 
     def queues(self, pmd: Pmd) -> tuple[VhostUserQueue, VhostUserQueue]:
         """Make what the library keeps for the transmit and for the receive queue."""
@@ -152,8 +146,7 @@ class VhostUserPair:
 
     def call_guest(self, queue_name: str, bit: int, row: str) -> Routine:
         """Make what write() to a queue's call eventfd leads to."""
-        deliver = msi_delivery(self.parts, self.guest, f"{queue_name}.msi", queue_name, bit)
-        irqfd = kvm_eventfd.Irqfd(f"{queue_name}.irqfd", KVM, self.calls[bit], deliver)
+        irqfd = self.guest.transport.called(queue_name, bit, self.calls[bit])
         return callfd.WriteCallfd(f"{queue_name}.call", CALLFD, queue_name, row, self.calls[bit], irqfd)
 
 

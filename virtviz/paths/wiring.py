@@ -23,6 +23,7 @@ from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
 from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
+from virtviz.paths.wire_transport import make_transport
 from virtviz.spec.kernels import RENAMED
 
 if TYPE_CHECKING:
@@ -221,6 +222,8 @@ def _with_virtio(
 
     def make(parts: Parts, number: int) -> tuple[VirtioVm, Backend]:
         guests = make_guests(parts, number)
+        for guest in guests:
+            guest.transport = make_transport(parts, guest)
         backend = make_backend(parts, guests, number)
         config_load = backend.config_load()
         for guest, exits in zip(guests, backend.kick_exits(), strict=True):
@@ -360,6 +363,10 @@ def _power_on(parts: Parts, backend: Any) -> PowerOn:  # noqa: ANN401 - one of t
 
         return PowerOnWithVhostUser(parts, backend)
     guests = [pair.guest for pair in backend.pairs]
+    if parts.world["transport"] == "mmio":
+        from virtviz.paths.wire_setup_mmio import PowerOnMmio  # noqa: PLC0415
+
+        return PowerOnMmio(parts, guests, backend.pairs)
     if several:
         from virtviz.paths.wire_setup_pairs import PowerOnInPairs  # noqa: PLC0415
 

@@ -50,6 +50,8 @@ REGISTERS: Final = {
     "TDT": 0x3818,
 }
 """Register -> its offset, of those that are touched for a packet."""
+ADDRESSES: Final = {name: BAR_BASE + offset for name, offset in REGISTERS.items()}
+"""Register -> its guest-physical address."""
 STATUS_LINK_UP: Final = 0x80080783
 """What the recorded device's STATUS register says: 1000 Mb/s, full duplex, link up."""
 

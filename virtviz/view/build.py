@@ -11,6 +11,7 @@ from virtviz.view.e1000_ring import e1000_ring_frame
 from virtviz.view.fold import Fold, FoldState, step_counts
 from virtviz.view.frame import CounterFrame, Frame, PacketFrame, ThreadFrame
 from virtviz.view.packed_ring import packed_ring_frame
+from virtviz.view.registers import registers_of
 from virtviz.view.ring import ring_frame
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def make_frame(source: Source, position: int, queue: str | None = None, slots: i
         cost=tuple(fold_of(source).ledger[state.ledger - _entries(step) : state.ledger]),
         machine=state.machine,
         where_next=str(step.crossings[-1].target) if step and step.crossings else "",
+        registers=registers_of(source, position, state.machine, step),
     )
 
 

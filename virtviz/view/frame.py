@@ -385,6 +385,7 @@ class Frame(Struct, frozen=True):
         cost: crossings and effects of the last step.
         machine: the virtual machine whose thread, or whose back-end, took a step last; the first one at first.
         where_next: the domain in which the running thread goes on after its crossing; empty if it crossed nothing.
+        registers: name and value of what the machine's device shows in registers while it runs; none on PCI.
     """
 
     position: int
@@ -400,6 +401,7 @@ class Frame(Struct, frozen=True):
     cost: tuple[LedgerEntry, ...]
     machine: str
     where_next: str
+    registers: tuple[tuple[str, Cell], ...] = ()
 
     def counter(self, name: str) -> CounterFrame:
         """Give a counter by its name."""

@@ -68,6 +68,7 @@ _KNOWN: Final = {
     "stack": "stack",
     "virtio_net": "virtio-net",
     "virtio_pci": "virtio-net",
+    "virtio_mmio": "virtio-net",
     "virtio_pmd": "virtio-net",
     "e1000": "virtio-net",
     "kvm": "kvm",
@@ -92,6 +93,8 @@ _KNOWN: Final = {
     "program": "program",
 }
 """Place, without its machine's name -> spot. TAP and far port are known by their titles."""
+_DRIVERS: Final = ("virtio_net", "virtio_pmd", "e1000")
+"""Places whose titles the driver's box may have; its transport's code is drawn there as well."""
 _TITLES: Final = {
     "TAP": "tap",
     "vhost-user port": "vhost-user",
@@ -163,12 +166,17 @@ class _Planner:
         if self.polls:
             self.device = "vhost-user"
         # The guest's driver is its kernel's, or part of a program.
-        drivers = [p.title for p in header.places if _KNOWN.get(p.name.rpartition(".")[2]) == "virtio-net"]
+        drivers = [p.title for p in header.places if p.name.rpartition(".")[2] in _DRIVERS]
         self.in_program = "virtio PMD" in titles
         self.driver = "DPDK PMD" if self.in_program else next(iter(drivers), "virtio-net")
         # QEMU is a network card to it, if there is one that it emulates.
         self.has_model = "e1000 device" in titles
         self.has_vswitchd = "ovs-vswitchd" in titles
+        # QEMU waits for what vhost-net signals: the eventfds are in the border between them.
+        self.has_calls = "call eventfds" in titles and not self.polls
+        # Where registers are QEMU's, KVM_RUN returns to it for each packet.
+        by_line = header.world.get("transport") == "mmio" and self.device == "fds"
+        self.kvm_returns = self.has_model or by_line
         # Where a run begins at power-on, who prepares things is drawn where later that runs which was prepared.
         self.qemu = "libvirtd, QEMU" if "libvirtd" in titles else "QEMU"
         self.vswitchd = "Open vSwitch" if "ovsdb-server" in titles else "ovs-vswitchd"
@@ -393,10 +401,20 @@ class _Planner:
         wall, under = self.wall, self.rows.border
         kernel = self.spots["vhost-net"].middle - 2 if self.device == "vhost-net" else self.spots["kvm"].x + 1
         title = "host kernel"
-        if self.has_model:
+        if self.kvm_returns:
             # KVM's gate is in use all the time: its words need a place of their own.
             kernel = self._kvm_gate() + 8
             title = title if self.spots["fds"].middle - kernel > len(title) else "kernel"
+        if self.has_calls:
+            calls = self._kvm_gate() + 9
+            at = self.spots["vhost-net"].at
+            self.spots["callfd"] = Spot("callfd", "callfd", LABEL, "host-kernel", calls, under, 6, 1, at)
+            kernel = calls + 8
+            end = self.spots["netlink"].x if "netlink" in self.spots else self.width
+            title = title if end - kernel > len(title) + 1 else "kernel"
+            if end - kernel <= len(title):
+                # Between the two there is no room: the name stands behind both.
+                kernel = self.width - len(title) - 2
         names: tuple[tuple[str, str, Point], ...] = (
             ("guest-user", f"GUEST {self.machine} · user", (2, 0)),
             ("guest-kernel", "kernel", (2, under))
@@ -441,7 +459,7 @@ class _Planner:
 
     def _kvm_gate(self) -> int:
         """Give the column in which KVM_RUN returns to QEMU."""
-        return self.spots["kvm"].x if self.has_model else self.spots["kvm"].middle
+        return self.spots["kvm"].x if self.kvm_returns else self.spots["kvm"].middle
 
     def _gates(self) -> dict[str, Gate]:
         wall, under = self.wall, self.rows.border
@@ -449,14 +467,18 @@ class _Planner:
         switch, device = self.spots["switch"].middle, self.spots[self.device].middle
         mine = {"qemu": Gate((device, under), (device + 1, under), 8)} if self.device == "fds" else {}
         row = self.rows.floor + 1
+        # Where a name stands behind the switch's gate, its words end before that.
+        end = self.width - 1
+        if self.has_calls and self.spots["host-kernel"].x > switch:
+            end = self.spots["host-kernel"].x - 2
         aside = {"switch": Gate((self.edge, row), (self.edge + 7, under), 12, upright=True)} if self.edge else {}
         return (
             mine
             | {
                 "guest": Gate((guest, under), (guest + 1, under), wall - guest - 14),
                 "guest-host": Gate((wall, self.rows.floor + 1), (wall, 0), 12, upright=True),
-                "kvm": Gate((kvm, under), (kvm + 1, under), 7 if self.has_model else 8),
-                "switch": Gate((switch, under), (switch + 1, under), self.width - switch - 2),
+                "kvm": Gate((kvm, under), (kvm + 1, under), 7 if self.kvm_returns or self.has_calls else 8),
+                "switch": Gate((switch, under), (switch + 1, under), end - switch - 1),
             }
             | aside
         )

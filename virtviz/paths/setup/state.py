@@ -317,7 +317,7 @@ class SetUp:
         tun_files: by pair, the open file of the TUN driver: the cells of the network device first.
         vhosts: by pair, the open /dev/vhost-net.
         apics: by vCPU from the second on, what KVM keeps.
-        config: the PCI function's configuration space, 256 bytes.
+        config: the PCI function's configuration space, 256 bytes, or what tells of the device otherwise.
         kicks: the eventfds of the kicks themselves, by queue.
         port_name: the name that the TAP has, or the vhost-user port.
         taps: the queues of the TAP; none under vhost-user.
@@ -330,6 +330,7 @@ class SetUp:
         vhost_missing: there is no /dev/vhost-net.
         vhost_fails: vhost cannot take the map of the guest's memory.
         worker_names: by pair, the worker that vhost would make.
+        registers_name: what the device's registers are called in the state.
     """
 
     def __init__(
@@ -350,6 +351,7 @@ class SetUp:
         host_kernel: str,
         vhost_missing: bool = False,
         vhost_fails: bool = False,
+        registers_name: str = "virtio_pci",
     ) -> None:
         self.pairs = pairs = len(device_rings) // 2
         self.queues = queues = 2 * pairs + 1
@@ -403,7 +405,7 @@ class SetUp:
         ]
         self.pci = state.add(
             PciCells,
-            f"{vm}.virtio_pci",
+            f"{vm}.{registers_name}",
             driver_feature=empty(2),
             size=[layout.size for layout in layouts],
             enabled=empty(),

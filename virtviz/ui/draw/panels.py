@@ -166,6 +166,7 @@ def draw_sentence(frame: Frame, said: str, width: int, rows: int, aside: str = "
             max(y, min(2, rows - len(lines) - 1)),
             len(lines),
         )
+        _put_registers(grid, frame, y - 1, len(aside or source_of(step)))
     # What is said has one place wherever there is room, so that it does not move with the length of the step's text.
     start = max(y, min(rows - len(lines), 4))
     for i, line in enumerate(lines[: rows - start]):
@@ -191,6 +192,18 @@ def _put_source(grid: Grid, shown: tuple[str, str], last: int, y: int, lines: in
     if last + len(source) + 4 < inner:
         grid.put(grid.width - len(source) - 1, y - 1, source, "dim")
     return y
+
+
+def _put_registers(grid: Grid, frame: Frame, y: int, used: int) -> None:
+    """Write what registers say at the end of a row of which so many columns are used, where there is room."""
+    shown = [(name, f"{cell.text}{'*' if cell.written else ''}", cell.written) for name, cell in frame.registers]
+    width = sum(len(name) + len(text) + 3 for name, text, _ in shown)
+    if not shown or used + width + 2 > grid.width:
+        return
+    x = grid.width - width
+    for name, text, is_new in shown:
+        x = grid.put(x, y, f"{name} ", "dim")
+        x = grid.put(x, y, text, "changed" if is_new else "text") + 2
 
 
 def draw_track(track: Track, position: int, length: int, width: int, playing: str) -> tuple[Grid, list[Zone]]:
