@@ -308,7 +308,6 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ),
     ({"refuse_features": "on"}, "refuse_features", "set begin=power-on", {"begin": "power-on"}),
     ({"vhost_start": "fails"}, "vhost_start", "set begin=power-on", {"begin": "power-on"}),
-    ({"begin": "power-on", "path": "vhost-user", "queues": 2}, "queues", "set queues=1", {"queues": 1}),
     ({"begin": "power-on", "vms": 2}, "begin", "set vms=1", {"vms": 1}),
     ({"begin": "power-on", "path": "e1000"}, "begin", "begin=running", {"begin": "running"}),
     ({"transport": "mmio", "path": "vhost-user"}, "transport", "set path=vhost-net", {"path": "vhost-net"}),
