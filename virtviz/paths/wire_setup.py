@@ -102,6 +102,8 @@ class PowerOn:
 
     reset_class: ClassVar[type[qemu_registers.ResetDevice]] = qemu_registers.ResetDevice
     start_classes: ClassVar[tuple[type[QemuStart], type[QemuStartWithVhost]]] = (QemuStart, QemuStartWithVhost)
+    start_in_qemu: ClassVar[type[StartInQemu]] = StartInQemu
+    stop_in_qemu: ClassVar[type[StopInQemu]] = StopInQemu
     described_in: ClassVar[str] = "pci_config"
     registers_name: ClassVar[str] = "virtio_pci"
 
@@ -387,8 +389,15 @@ class PowerOn:
                 f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=self.is_7_2
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
-        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *self._self_kicks())
-        stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
+        writes = []
+        assert isinstance(self.backend, QemuPair)
+        assert self.backend.qemu.control is not None
+        names = (self.guest.rx_name, self.guest.tx_name, f"{self.guest.name}.controlq")
+        for queue, eventfd in zip(names, (*self.backend.kicks, self.backend.qemu.control), strict=True):
+            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, self.backend.qemu, "CP.6.20", "this eventfd")
+            writes.append(WriteKick(f"{queue}.self_kick", FDS, eventfd, woken))
+        start = self.start_in_qemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *writes)
+        stop = self.stop_in_qemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
         if world["vhost_start"] == "fails":
             assert vhost is not None
             undo = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
@@ -403,24 +412,6 @@ class PowerOn:
                 userspace=start,
             )
         return start, stop
-
-    def _self_kicks(self) -> tuple[Routine, Routine, Routine]:
-        """Make the writes by which QEMU kicks its own queues: receive, transmit, control."""
-        assert isinstance(self.backend, QemuPair)
-        assert self.backend.qemu.control is not None
-        process = self.backend.qemu
-
-        def write(queue: str, eventfd: EventfdCells) -> Routine:
-            woken = qemu_fds.WakePoller(f"{queue}.self_kick_wakeup", FDS, process, "CP.6.20", "this eventfd")
-            return WriteKick(f"{queue}.self_kick", FDS, eventfd, woken)
-
-        rx, tx = self.backend.kicks
-        control = self.backend.qemu.control
-        return (
-            write(self.guest.rx_name, rx),
-            write(self.guest.tx_name, tx),
-            write(f"{self.guest.name}.controlq", control),
-        )
 
     # QEMU
 

@@ -31,7 +31,6 @@ from virtviz.paths.setup.qemu_start import QemuStart, QemuStartWithVhost
 from virtviz.paths.setup.qemu_vhost import StopVhost
 from virtviz.paths.setup.vcpu_start import FirstEntry, VcpuThread
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
-from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_mmio import MmioTransport
 from virtviz.paths.wire_qemu import QemuPair
 from virtviz.paths.wire_setup import PowerOn
@@ -43,12 +42,15 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.engine.threads import Thread
     from virtviz.paths.setup.calls import VhostCalls
+    from virtviz.paths.setup.qemu_userspace import StartInQemu, StopInQemu
 
 
 class PowerOnMmio(PowerOn):
     """The beginning of one virtual machine with a virtio-mmio device."""
 
     start_classes: ClassVar[tuple[type[QemuStart], type[QemuStartWithVhost]]] = (MicrovmStart, MicrovmStartWithVhost)
+    start_in_qemu: ClassVar[type[StartInQemu]] = StartInQemuOnMmio
+    stop_in_qemu: ClassVar[type[StopInQemu]] = StopInQemuOnMmio
     described_in: ClassVar[str] = "acpi_tables"
     registers_name: ClassVar[str] = "virtio_mmio"
 
@@ -202,14 +204,10 @@ class PowerOnMmio(PowerOn):
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
         setup, calls, name = self.setup, self.calls, self.guest.name
-        if isinstance(self.backend, VhostPair):
-            assert vhost is not None
+        if vhost is not None:
             untie = UntieNumbers(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
             return (
                 StartVhostOnMmio(f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=False),
                 StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie),
             )
-        return (
-            StartInQemuOnMmio(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, *self._self_kicks()),
-            StopInQemuOnMmio(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls),
-        )
+        return super()._start_and_stop(vhost)
