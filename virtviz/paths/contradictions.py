@@ -38,7 +38,7 @@ _ONLY_WITH_MMIO = {
 }
 """Knob -> the only value it has with virtio-mmio, and why."""
 _ONLY_AT_POWER_ON = {
-    "launcher": ("hand", "libvirt makes no virtual machine of QEMU's machine microvm"),
+    "launcher": ("hand", "a microvm is started by hand here"),
     "qemu_version": ("10.0", "a virtio-mmio device is set up as QEMU 10.0 does it"),
     "vhost_start": ("ok", "that vhost does not start is followed on PCI"),
 }

@@ -92,6 +92,8 @@ class PowerOn:
     start_with_vhost_class: ClassVar[type[QemuStartWithVhost]] = QemuStartWithVhost
     open_class: ClassVar[type[OpenDevice]] = OpenDevice
     open_again_class: ClassVar[type[guest_remove.OpenAgain]] = guest_remove.OpenAgain
+    start_in_qemu: ClassVar[type[StartInQemu]] = StartInQemu
+    stop_in_qemu: ClassVar[type[StopInQemu]] = StopInQemu
     described_in: ClassVar[str] = "pci_config"
     registers_name: ClassVar[str] = "virtio_pci"
 
@@ -409,8 +411,8 @@ class PowerOn:
                 f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=self.is_7_2
             )
             return start, StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie)
-        start = StartInQemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, self._self_kicks())
-        stop = StopInQemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
+        start = self.start_in_qemu(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, self._self_kicks())
+        stop = self.stop_in_qemu(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls)
         if world["vhost_start"] == "fails":
             assert vhost is not None
             undo = UntieEventfds(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)

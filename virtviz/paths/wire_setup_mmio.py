@@ -31,7 +31,6 @@ from virtviz.paths.setup.qemu_start import QemuStart, QemuStartWithVhost
 from virtviz.paths.setup.qemu_vhost import StopVhost
 from virtviz.paths.setup.vcpu_start import FirstEntry, VcpuThread
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
-from virtviz.paths.wire_backend import VhostPair
 from virtviz.paths.wire_mmio import MmioTransport
 from virtviz.paths.wire_qemu import QemuPair
 from virtviz.paths.wire_rings import make_driver
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Place
     from virtviz.engine.threads import Thread
     from virtviz.paths.setup.calls import VhostCalls
+    from virtviz.paths.setup.qemu_userspace import StartInQemu, StopInQemu
 
 
 class PowerOnMmio(PowerOn):
@@ -50,6 +50,8 @@ class PowerOnMmio(PowerOn):
 
     start_class: ClassVar[type[QemuStart]] = MicrovmStart
     start_with_vhost_class: ClassVar[type[QemuStartWithVhost]] = MicrovmStartWithVhost
+    start_in_qemu: ClassVar[type[StartInQemu]] = StartInQemuOnMmio
+    stop_in_qemu: ClassVar[type[StopInQemu]] = StopInQemuOnMmio
     described_in: ClassVar[str] = "acpi_tables"
     registers_name: ClassVar[str] = "virtio_mmio"
 
@@ -196,14 +198,10 @@ class PowerOnMmio(PowerOn):
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
         """Make what DRIVER_OK and a reset do to the back-end."""
         setup, calls, name = self.setup, self.calls, self.guest.name
-        if isinstance(self.backend, VhostPair):
-            assert vhost is not None
+        if vhost is not None:
             untie = UntieNumbers(f"{name}.untie", QEMU_VCPU, setup, calls, vhost)
             return (
                 StartVhostOnMmio(f"{name}.start_vhost", QEMU_VCPU, setup, calls, vhost, interrupts_first=False),
                 StopVhost(f"{name}.stop_vhost", QEMU_VCPU, setup, calls, vhost, untie),
             )
-        return (
-            StartInQemuOnMmio(f"{name}.start_in_qemu", QEMU_VCPU, setup, calls, self._self_kicks()),
-            StopInQemuOnMmio(f"{name}.stop_in_qemu", QEMU_VCPU, setup, calls),
-        )
+        return super()._start_and_stop(vhost)
