@@ -41,7 +41,7 @@ def device_words_of(ring: QemuRing) -> Mapping[str, object]:
 def dpdk_words_of(ring: DpdkRing) -> Mapping[str, object]:
     """Give what the texts of DPDK's vhost library say of its side of a ring."""
     if isinstance(ring, SplitDevice):
-        return _dpdk_split(ring)
+        return _split_ring(ring)
     assert isinstance(ring, PackedDevice), ring
     return _packed_device(ring)
 
@@ -112,10 +112,21 @@ def _wish_in_words(memory: Port, address: int) -> str:
     return f"{name} ({place_in_words(place)})" if flags == RING_EVENT_FLAGS_DESC else name
 
 
-# QEMU
+# The device
 
 
 def _split_device(ring: QemuDevice) -> Mapping[str, object]:
+    mine = ring.cells
+    return {
+        **_split_ring(ring),
+        "kicks": f"to be kicked for entry {mine.avail_idx}" if ring.event_idx else "for kicks (used.flags = 0)",
+        "moves": " Kicks are wanted now, so avail_event moves along." if ring.event_idx and ring.wants_kicks else "",
+        "unasked": "" if mine.signalled_used_valid else " (the first time QEMU does not even ask)",
+    }
+
+
+def _split_ring(ring: SplitDevice) -> Mapping[str, object]:
+    """Give what any device's texts say of its side of a split ring."""
     mine = ring.cells
     at = ring.layout.used_event if ring.event_idx else ring.layout.avail_flags
     return {
@@ -124,9 +135,6 @@ def _split_device(ring: QemuDevice) -> Mapping[str, object]:
         "next": mine.last_avail_idx,
         "used": mine.last_used_idx,
         "wish": f"{'used_event' if ring.event_idx else 'avail.flags'} {_word(ring.memory, at)}",
-        "kicks": f"to be kicked for entry {mine.avail_idx}" if ring.event_idx else "for kicks (used.flags = 0)",
-        "moves": " Kicks are wanted now, so avail_event moves along." if ring.event_idx and ring.wants_kicks else "",
-        "unasked": "" if mine.signalled_used_valid else " (the first time QEMU does not even ask)",
     }
 
 
@@ -143,19 +151,4 @@ def _packed_device(ring: PackedDevice) -> Mapping[str, object]:
         "kicks": f"slot {mine.filled}, wrap {mine.filled_wrap}",
         "flags_asked": RING_EVENT_FLAG_NAMES[RING_EVENT_FLAGS_DESC if ring.event_idx else RING_EVENT_FLAGS_ENABLE],
         "unasked": "" if mine.signalled_used_valid else " (the first time in each lap QEMU does not compare places)",
-    }
-
-
-# DPDK
-
-
-def _dpdk_split(ring: SplitDevice) -> Mapping[str, object]:
-    mine = ring.cells
-    at = ring.layout.used_event if ring.event_idx else ring.layout.avail_flags
-    return {
-        "head": mine.head,
-        "avail": mine.avail_idx,
-        "next": mine.last_avail_idx,
-        "used": mine.last_used_idx,
-        "wish": f"{'used_event' if ring.event_idx else 'avail.flags'} {ring.memory.u16[at // 2]}",
     }
