@@ -154,6 +154,12 @@ def test_every_text_can_be_filled():
             assert "{" not in step.text
 
 
+def test_what_a_text_says_of_a_ring_is_no_read_of_the_library():
+    steps = Driven([OUT, Pause(), OUT], POLLED).run().steps()
+    readers = {s.op for s in steps if s.thread == "pmd0" for read in s.reads if read.field == "used_event"}
+    assert readers == {"check_call"}
+
+
 # Kicks and calls
 
 
