@@ -148,6 +148,13 @@ EFFECTS: dict[str, Effect] = {
     "machine": Effect(E1000, E1000 | {"machine": "q35"}, [OUT], counter("host_syscalls"), (6, 10)),
     "guest": Effect(POLLED, POLLED | {"guest": "dpdk"}, [IN], counter("interrupts"), (1, 0)),
     "queues": Effect({}, {"queues": 2}, [OUT], workers, (1, 2)),
+    "steering": Effect(
+        {"queues": 2},
+        {"queues": 2, "steering": "rss"},
+        PING,
+        functions("tun_flow_update", "tun_ebpf_select_queue"),
+        (["tun_flow_update"], ["tun_ebpf_select_queue"]),
+    ),
     "rx_buffer": Effect({}, {"rx_buffer": 64}, [Item(outgoing=False)], written("used.idx"), ([1], [2])),
     "napi_tx": Effect({}, {"napi_tx": "off"}, [OUT, Pause(), OUT], counter("interrupts"), (2, 1)),
     "tx_stop_threshold": Effect(
@@ -291,6 +298,7 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
         {"busy_poll_us": 0},
     ),
     ({"sndbuf": "limited", "path": "virtio-qemu"}, "sndbuf", "set path=vhost-net", {"path": "vhost-net"}),
+    ({"steering": "rss"}, "steering", "set queues=2", {"queues": 2}),
     ({"sndbuf": "limited", "queues": 2}, "sndbuf", "set queues=1", {"queues": 1}),
     ({"sndbuf": "limited", "busy_poll_us": 9}, "sndbuf", "set busy_poll_us=0", {"busy_poll_us": 0}),
     ({"halt_poll_ns": 200000}, "halt_poll_ns", "set vcpu=halted", {"vcpu": "halted"}),

@@ -44,6 +44,12 @@ def test_a_kernel_switch_would_have_answered_into_the_queue_that_asked():
     assert set(queues_of(world, "in-guest-buffer")) == {"vm1.receiveq1"}
 
 
+def test_the_polling_threads_cpu_has_one_store_buffer_for_all_pairs():
+    world = Driven([OUT, SECOND, IN], TWO_PAIRS, {"store_buffer": "on"}).run()
+    assert not world.simulation.dropped()
+    assert sum(op.routine.name == "pmd0.stores.drain" for op in world.machine.program.ops) == 1
+
+
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("vms", [1, 2])
 def test_everything_arrives_and_the_way_back_is_exact(ring, vms):

@@ -86,6 +86,7 @@ def _of_queues(world: World) -> Iterable[tuple[str, str]]:
             "queue.format",
             "the guest's DPDK has a driver of its own for packed rings, not modelled; use split, or set guest=kernel",
         )
+    yield from _of_steering(world)
     size, threshold = world.number("queue.size"), world.number("tx_stop_threshold")
     if world["queue.format"] == "split" and size & (size - 1):
         yield (
@@ -116,6 +117,24 @@ def _of_queues(world: World) -> Iterable[tuple[str, str]]:
         )
 
 
+def _of_steering(world: World) -> Iterable[tuple[str, str]]:
+    """The same for the choice among the queues of a TAP."""
+    if world["steering"] == "flow":
+        return
+    if world.number("queues") == 1:
+        yield ("steering", "with one queue pair there is nothing to choose; set queues=2 or more, or steering=flow")
+    if world["path"] not in ("vhost-net", "virtio-qemu"):
+        yield (
+            "steering",
+            f"it is a TAP that is steered, and with path={world['path']} no TAP has several queues; set steering=flow",
+        )
+    if world["begin"] == "power-on":
+        yield (
+            "steering",
+            "from power-on the driver only says how many pairs it uses; set steering=flow, or begin=running",
+        )
+
+
 def _of_processors(world: World) -> Iterable[tuple[str, str]]:
     """The same for what every data path runs on."""
     if world["cpu"] == "amd" and world.on("apicv"):
@@ -130,6 +149,7 @@ _NOT_OF_E1000 = {
     "queue.format": "the rings of an e1000 have a form of their own",
     "queue.start": "the rings of an e1000 are counted by slots, from 0, and have no indices that run on",
     "queues": "an e1000 has one ring for each direction",
+    "steering": "an e1000 has one receive ring, so that there is nothing to choose",
     "rx_buffer": "Linux gives an e1000 receive buffers of 2048 bytes",
     "napi_tx": "the e1000 driver frees sent packets in its one NAPI poll, always",
     "tx_stop_threshold": "the e1000 driver stops below 24 free descriptors",

@@ -325,6 +325,13 @@ KNOBS: dict[str, Knob] = {
             choices=("tap", "tun"),
         ),
         Knob(
+            "steering",
+            "flow",
+            "How a TAP with several queues chooses one for the guest: the queue that a flow was last sent on, or by a "
+            "hash (RSS, VIRTIO_NET_F_RSS), with a program that QEMU loads into the kernel.",
+            choices=("flow", "rss"),
+        ),
+        Knob(
             "txqueuelen",
             1000,
             "Packets the TAP's queue holds before it drops; a TUN's holds 500 unless set.",

@@ -3,8 +3,7 @@
 Every queue is a file descriptor of its own (IFF_MULTI_QUEUE), here one for each queue pair of the guest. When a frame
 of the guest comes out of a queue, the device remembers that its flow uses this queue; a frame for the guest goes into
 the queue its flow used last, so that an answer returns to the vCPU that asked. A flow that the guest has not sent on is
-spread by its hash. A steering program that QEMU might load instead (TUNSETSTEERINGEBPF, for VIRTIO_NET_F_RSS) is not
-modelled, and vhost-net offers no RSS without one.
+spread by its hash. A program that chooses instead is in `tap_steering.py`.
 
 Linux hashes with SipHash and a key made at random when it starts, so that nobody outside can say which queue a flow is
 given; here it is CRC-32, so that a lesson is the same every time. Linux forgets a flow three seconds after its last

@@ -11,7 +11,7 @@ from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.parts import FDS, HOST_STACK, QEMU, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
 from virtviz.paths.tap_offloads import FlushMixed, HandleTxMixed, SendAlone, TapSendmsgMixed
-from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSelectQueue, TapSendmsgOnQueue
+from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
 from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
@@ -20,6 +20,7 @@ from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
 from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX
 from virtviz.paths.wire_qemu import QemuBackend
+from virtviz.paths.wire_tap_queues import choose_queue, remembered_flows
 from virtviz.paths.wire_transport import pci_transport
 from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
@@ -70,7 +71,7 @@ class VhostBackend:
             self.pairs.append(VhostPair(parts, guest, number))
         self.threads = [pair.thread for pair in self.pairs]
         self.tap = self.pairs[0].tap
-        self.flows = TapFlows(parts.state, self.tap.name, len(machine)) if len(machine) > 1 else None
+        self.flows = remembered_flows(parts, self.tap, len(machine))
 
     def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of each pair's receive and transmit queue."""
@@ -88,10 +89,7 @@ class VhostBackend:
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
         xmits = [pair.tap_transmit() for pair in self.pairs]
-        if self.flows is None:
-            return xmits[0]
-        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
-        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+        return choose_queue(self.tap, self.flows, xmits)
 
     def wire(self, port: TapPort) -> None:
         """Make everything the workers do.

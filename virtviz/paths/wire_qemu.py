@@ -32,7 +32,6 @@ from virtviz.paths.tap_offloads import TapWriteMixed, TapWriteMixedWithSoftirqs
 from virtviz.paths.tap_queues import (
     FlowUpdate,
     TapFlows,
-    TapSelectQueue,
     TapWriteOnQueue,
     TapWriteOnQueueWithSoftirqs,
 )
@@ -40,6 +39,7 @@ from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.vhost_link import EitherWaits, SharedTapXmit
 from virtviz.paths.wire_guest import FIRST_PID, RX, TX
 from virtviz.paths.wire_rings import make_qemu_ring, routine_kind
+from virtviz.paths.wire_tap_queues import choose_queue, remembered_flows
 from virtviz.paths.wire_transport import pci_transport
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class QemuBackend:
         self.pairs = [QemuPair(parts, guest, first, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
         for pair in self.pairs:
             pair.nic.device = [each.nic for each in self.pairs]
-        self.flows = TapFlows(state, self.tap.name, len(machine)) if len(machine) > 1 else None
+        self.flows = remembered_flows(parts, self.tap, len(machine))
 
     # What others do with it
 
@@ -141,10 +141,7 @@ class QemuBackend:
     def tap_transmit(self) -> Routine:
         """Make what transmitting on the TAP is, for the host: the way into the guest."""
         xmits = [pair.tap_transmit() for pair in self.pairs]
-        if self.flows is None:
-            return xmits[0]
-        name, queues = self.tap.name, {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
-        return TapSelectQueue(f"{name}.select_queue", tap_place(name), name, self.tap.pool, self.flows, queues)
+        return choose_queue(self.tap, self.flows, xmits)
 
     def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
         """Make everything the main loop does.

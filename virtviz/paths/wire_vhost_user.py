@@ -57,6 +57,7 @@ class VhostUserPair:
         parts: the world in the making.
         guest: the vCPU whose queues they are.
         port_name: the port's name.
+        port: guest memory, as the CPU of the polling thread reaches it.
 
     Attributes:
         name: the port's name, and behind it the pair's number where there are several.
@@ -64,13 +65,12 @@ class VhostUserPair:
         kicks, calls: eventfds of the receive and of the transmit queue.
     """
 
-    def __init__(self, parts: Parts, guest: Guest, port_name: str) -> None:
+    def __init__(self, parts: Parts, guest: Guest, port_name: str, port: Port) -> None:
         self.parts, self.guest = parts, guest
         world, state, memory = parts.world, parts.state, guest.memory
         several = world.number("queues") > 1
         self.name = f"{port_name}.q{guest.number + 1}" if several else port_name
         self.place = Place(port_name, Domain.HOST_USER, "vhost-user port")
-        port = parts.port(pmd_thread(parts), memory.region)
         self.tx_device, self.rx_device = (
             self._make_ring(port, memory.region, layout, f"{port_name}.{queue}.ring")
             for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
@@ -168,7 +168,8 @@ class VhostUserBackend:
 
     def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
         self.name = f"vhost-user{number}"
-        self.pairs = [VhostUserPair(parts, guest, self.name) for guest in machine]
+        port = parts.port(pmd_thread(parts), machine[0].memory.region)
+        self.pairs = [VhostUserPair(parts, guest, self.name, port) for guest in machine]
 
     def devices(self) -> list[tuple[DeviceRing, DeviceRing]]:
         """Give the device's side of the receive and of the transmit queue, pair by pair."""
