@@ -24,7 +24,10 @@ def way(world: World, traffic: Traffic) -> list[tuple[str, str, str]]:
     names = [thread.name for thread in machine.threads]
     rows = zip(machine.timeline.threads, map(machine.arc_at, range(machine.length)), strict=True)
     taken = [(names[index], arc.op.path, arc.outcome) for index, arc in rows]
-    assert world.on("store_buffer") == any(path.endswith(".stores.drain/drain") for _, path, _ in taken)
+    drained = any(path.endswith(".stores.drain/drain") for _, path, _ in taken)
+    # A frame that finds no room with a polled guest is stored nowhere; what is sent is, in any world.
+    sends = any(item.outgoing for item in traffic.items)
+    assert drained == world.on("store_buffer") if sends else drained <= world.on("store_buffer")
     return [step for step in taken if not step[0].endswith(".stores")]
 
 
