@@ -129,7 +129,7 @@ class Qemu:
     Args:
         kicks: the eventfd of each queue's kick, pair by pair, receive queue first; without ioeventfd nobody signals
             them. None for a card without kicks.
-        taps: the queues of the TAP it holds, for each pair one.
+        taps: the queues of the TAP it holds, for each pair one; none where it holds no TAP.
         shares_tap: vhost has the TAP as well.
 
     Attributes:
@@ -158,7 +158,7 @@ class Qemu:
         self.own = own
         self.taps = taps
         self.shares_tap = shares_tap
-        self.handlers = handlers(len(taps))
+        self.handlers = handlers(max(len(taps), len(kicks) // 2))
         self._kicks = list(zip(kicks[::2], kicks[1::2], strict=True))
 
     def watch_taps(self, watched: int) -> None:

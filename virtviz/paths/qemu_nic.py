@@ -254,8 +254,9 @@ class Nic:
         return self.skbs.packet_at(self.tx.peek_next_address())
 
     def next_in(self) -> int:
-        """Give the number of the next packet on the TAP; for people only."""
-        return self.qemu.taps[self.pair].next_packet()
+        """Give the number of the next packet on the TAP, if there is one; for people only."""
+        taps = self.qemu.taps
+        return taps[self.pair].next_packet() if taps else 0
 
 
 class NicRoutine(Routine):

@@ -6,7 +6,7 @@ With `ioeventfd=off` its vCPU thread has a part of its own in user space.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from virtviz.engine.ops import Routine
 from virtviz.paths import (
@@ -70,8 +70,12 @@ class QemuBackend:
 
     Attributes:
         threads: the main loop's thread, which is the only one.
-        tap: the first queue of the TAP it reads and writes.
+        tap: the first queue of the TAP it reads and writes, if it has one.
+        flows: what that TAP remembers of flows; None if that is nothing.
     """
+
+    tap: Tap
+    flows: TapFlows | None = None
 
     def __init__(
         self,
@@ -82,14 +86,13 @@ class QemuBackend:
         vhost_kicks: Sequence[kvm.EventfdCells] = (),
     ) -> None:
         self.parts, self.machine = parts, machine
-        world, state = parts.world, parts.state
+        state = parts.state
         name = f"qemu-{FIRST_PID + 10 * number}"
         self.thread: Thread = parts.thread(name, cpu=2 * number)
         self.threads = [self.thread]
-        taps = list(vhost_taps) or [
-            Tap(state, f"tap{number}", parts.host_pool, world.number("txqueuelen"), guest.number) for guest in machine
-        ]
-        self.tap = taps[0]
+        taps = list(vhost_taps) or self._make_taps(number)
+        if taps:
+            self.tap = taps[0]
         kicks = list(vhost_kicks) or [
             state.add(kvm.EventfdCells, f"{guest.name}.{queue}.kick") for guest in machine for queue in guest.queues
         ]
@@ -107,10 +110,22 @@ class QemuBackend:
         if first.outside is not None and isinstance(first.outside.start, ChangeWorld):
             first.outside.start.qemu, first.outside.start.main_loop = self.qemu, self.thread
         port = parts.port(self.thread, machine[0].memory.region)
-        self.pairs = [QemuPair(parts, guest, first, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
+        make = self.pair_class()
+        self.pairs = [make(parts, guest, first, self.qemu, port, vm_endpoint(number).mac) for guest in machine]
         for pair in self.pairs:
             pair.nic.device = [each.nic for each in self.pairs]
-        self.flows = remembered_flows(parts, self.tap, len(machine))
+        if taps:
+            self.flows = remembered_flows(parts, self.tap, len(machine))
+
+    def _make_taps(self, number: int) -> list[Tap]:
+        """Make the queues of a TAP of its own."""
+        parts = self.parts
+        slots = parts.world.number("txqueuelen")
+        return [Tap(parts.state, f"tap{number}", parts.host_pool, slots, guest.number) for guest in self.machine]
+
+    def pair_class(self) -> type[QemuPair]:
+        """Say what it has of each queue pair."""
+        return QemuPair
 
     # What others do with it
 
@@ -143,11 +158,11 @@ class QemuBackend:
         xmits = [pair.tap_transmit() for pair in self.pairs]
         return choose_queue(self.tap, self.flows, xmits)
 
-    def wire(self, port: TapPort, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
+    def wire(self, port: TapPort | None, backends: Mapping[str, Routine] = MappingProxyType({})) -> None:
         """Make everything the main loop does.
 
         Args:
-            port: the switch's port that the TAP is.
+            port: the switch's port that the TAP is; None without one.
             backends: what stops and starts vhost with the link; none without vhost.
         """
         name = self.qemu.name
@@ -182,14 +197,16 @@ class QemuPair:
 
     Attributes:
         nic: the pair as the device's routines see it.
+        name: what its state is called by.
         rx_device, tx_device: the device's side of the rings.
     """
+
+    send_class: ClassVar[type[qemu_tx.SendQueued]] = qemu_tx.SendQueued
 
     def __init__(self, parts: Parts, guest: Guest, first: Guest, process: qemu.Qemu, port: Port, mac: bytes) -> None:
         self.parts, self.guest, self.first, self.qemu = parts, guest, first, process
         world, state, memory, pair = parts.world, parts.state, guest.memory, guest.number
         self.kicks = process.kicks[2 * pair : 2 * pair + 2]
-        self.tap = tap = process.taps[pair]
         self.tx_device, self.rx_device = (
             make_qemu_ring(parts, f"{process.name}.{queue}.ring", port, layout)
             for queue, layout in zip(guest.queues[::-1], (memory.tx_layout, memory.rx_layout), strict=True)
@@ -215,6 +232,7 @@ class QemuPair:
             mergeable=world.has(MERGEABLE),
         )
         nic = self.nic.cells
+        self.name = name
         parts.drops |= {
             f"{name}.discarded": lambda: nic.discarded,
             f"{name}.filtered": lambda: nic.filtered,
@@ -222,8 +240,13 @@ class QemuPair:
             f"{name}.errors": lambda: nic.errors,
             f"{name}.lost": lambda: nic.lost,
             f"{name}.link_down": lambda: nic.unlinked,
-            f"{tap.label}.tx_dropped": lambda: tap.cells.tx_dropped,
         }
+        self._join_network()
+
+    def _join_network(self) -> None:
+        """Take the queue of the TAP that is this pair's."""
+        self.tap = tap = self.qemu.taps[self.guest.number]
+        self.parts.drops[f"{tap.label}.tx_dropped"] = lambda: tap.cells.tx_dropped
 
     def light_exits(self) -> list[Routine]:
         """Make what a store to each queue's notify address leads to, where KVM signals an eventfd."""
@@ -261,24 +284,23 @@ class QemuPair:
         wakeup = qemu_fds.WakePoller(f"{name}.wakeup", place, self.qemu, "N-IN.10", "the TAP")
         return TapXmit(f"{name}.xmit", place, self.tap, wakeup)
 
-    def handlers(self, port: TapPort, flows: TapFlows | None) -> dict[str, Routine]:
+    def handlers(self, port: TapPort | None, flows: TapFlows | None) -> dict[str, Routine]:
         """Make what the main loop does for the pair.
 
         Args:
-            port: the switch's port that the TAP is.
+            port: the switch's port that the TAP is; None without one.
             flows: what the TAP remembers of flows; None if it has one queue.
         """
-        guest, nic, tap, pair = self.guest, self.nic, self.tap, self.guest.number
+        guest, nic, pair = self.guest, self.nic, self.guest.number
         deliver = self._deliver(f"{guest.rx_name}.deliver", QEMU, nic)
-        read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
         serve_tx_kind = routine_kind(self.parts.world, qemu_tx.ServeTxKick)
         serve_tx = serve_tx_kind(f"{guest.tx_name}.serve_kick", QEMU, nic, self._drop(QEMU, nic))
         serve_rx = qemu_rx.ServeRxKick(f"{guest.rx_name}.serve_kick", QEMU, nic, deliver)
-        send = self._kind(qemu_tx.SendQueued)(
+        send = self._kind(self.send_class)(
             f"{guest.tx_name}.send",
             QEMU,
             nic,
-            self._writev(port, flows),
+            self._send_out(port, flows),
             self.guest.transport.interrupt(guest.tx_name, TX, "main_loop"),
             self._error(QEMU, nic, guest.tx_name, "Q-TX.6"),
         )
@@ -300,7 +322,15 @@ class QemuPair:
                 serve_rx,
                 "Q-RX.3",
             ),
-            qemu.called("tap", pair): qemu_rx.ReadTap(f"{tap.label}.send", QEMU, nic, read_tap, deliver),
+            **self._readers(deliver),
+        }
+
+    def _readers(self, deliver: Routine) -> dict[str, Routine]:
+        """Make what reads frames for the guest."""
+        tap, nic = self.tap, self.nic
+        read_tap = TapRead(f"{tap.label}.read", tap_place(tap.name), tap, nic)
+        return {
+            qemu.called("tap", nic.pair): qemu_rx.ReadTap(f"{tap.label}.send", QEMU, nic, read_tap, deliver),
         }
 
     def set_link(self, backends: Mapping[str, Routine]) -> Routine:
@@ -349,7 +379,9 @@ class QemuPair:
         """Give the class of a routine that tells the guest, for this world's rings and transport."""
         return self.guest.transport.kind(routine_kind(self.parts.world, kind))
 
-    def _writev(self, port: TapPort, flows: TapFlows | None) -> Routine:
+    def _send_out(self, port: TapPort | None, flows: TapFlows | None) -> Routine:
+        """Make what takes a frame that is sent: writev() on the TAP."""
+        assert port is not None
         tap, nic, backlogs = self.tap, self.nic, self.parts.backlogs
         name, place = f"{tap.label}.writev", tap_place(tap.name)
         if flows is None:

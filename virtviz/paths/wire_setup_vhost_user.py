@@ -13,7 +13,7 @@ from virtviz.paths.setup.qemu_vhost import UntieEventfds
 from virtviz.paths.setup.vhost_user_backend import AnnouncedQueue, BackendLoop, VhostUserDevice
 from virtviz.paths.wire_guest import TX
 from virtviz.paths.wire_setup import UNIX, PowerOn
-from virtviz.paths.wire_vhost_user import pmd_thread
+from virtviz.paths.wire_vhost_user import VhostUserBackend, VhostUserPair, pmd_thread
 
 if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from virtviz.paths.setup.calls import VhostCalls
     from virtviz.paths.setup.qemu_registers import ResetDevice
     from virtviz.paths.tap import Tap
-    from virtviz.paths.wire_vhost_user import VhostUserBackend
+    from virtviz.paths.wire_vhost_user_fallback import VhostUserFallback
+    from virtviz.ring.rings import DpdkRing
 
 EVENTS: Final = "vhost-events"
 """The thread of DPDK's vhost library that waits for messages."""
@@ -33,15 +34,19 @@ class PowerOnWithVhostUser(PowerOn):
     Args:
         parts: the world in the making.
         port: the port that serves it.
+
+    Attributes:
+        extended: the back-end knows protocol features.
     """
 
+    extended: ClassVar[bool] = True
     reset_class: ClassVar[type[ResetDevice]] = qemu_vhost_user.ResetVhostUserDevice
 
-    def __init__(self, parts: Parts, port: VhostUserBackend) -> None:
+    def __init__(self, parts: Parts, port: VhostUserBackend | VhostUserFallback) -> None:
         self.port = port
         self.socket = vhost_user_socket.Socket(parts.state, port.name)
         self.front = parts.state.add(qemu_vhost_user.FrontCells, f"{port.name}.front_end")
-        offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world))
+        offer = qemu_vhost_user.offered_by_backend(features.model_features(parts.world), extended=self.extended)
         self.served = VhostUserDevice(parts.state, port.name, offer, len(port.pairs))
         super().__init__(parts, [pair.guest for pair in port.pairs], port.pairs)
         self._start_backend()
@@ -74,8 +79,12 @@ class PowerOnWithVhostUser(PowerOn):
             vhost_user_socket.ReceiveAnswer(f"{name}.recvmsg", UNIX, self.socket),
         )
 
+    def _enable(self, what: str, place: Place) -> Routine:
+        """Make what tells the back-end which queue pairs are in use."""
+        return self._talk(what, place, qemu_vhost_user.enable(len(self.guests)))
+
     def _follow(self, what: str) -> Routine:
-        enable = self._talk(what, QEMU_VCPU, qemu_vhost_user.enable(len(self.guests)))
+        enable = self._enable(what, QEMU_VCPU)
         return qemu_vhost_user.FollowGuestByMessage(f"{self.guest.name}.{what}", QEMU_VCPU, enable)
 
     def _start_and_stop(self, vhost: VhostCalls | None) -> tuple[Routine, Routine]:
@@ -100,18 +109,36 @@ class PowerOnWithVhostUser(PowerOn):
             self.calls,
             self.front,
             self._talk("introduction", QEMU, qemu_vhost_user.introduction(pairs)),
-            self._talk("machine_reset", QEMU, qemu_vhost_user.enable(pairs)),
+            self._enable("machine_reset", QEMU),
             is_7_2=self.is_7_2,
             offer=self._offer(),
         )
-        start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU)
+        is_served_elsewhere = isinstance(self.backend, VhostUserPair)
+        start.main_loop = IdleMainLoop(f"{name}.main_loop", QEMU) if is_served_elsewhere else self.main.start
         self.main.start = start
 
     def _start_backend(self) -> None:
         """Have the library's thread wait for messages, and the polling thread for a device."""
         port, parts = self.port, self.parts
         thread = parts.thread(EVENTS, cpu=0)
-        loop = pmd_thread(parts).start
+        rings: list[DpdkRing] = []
+        if isinstance(port, VhostUserBackend):
+            rings = [ring for pair in port.pairs for ring in (pair.rx_device, pair.tx_device)]
+            self._poll_when_announced(port)
+        thread.start = BackendLoop(
+            f"{EVENTS}.loop",
+            Place(port.name, Domain.HOST_USER, "vhost-user port"),
+            self.socket,
+            self.served,
+            rings,
+            parts.port(thread, self.guest.memory.region),
+            vhost_user_socket.ReceiveMessage(f"{EVENTS}.recvmsg", UNIX, self.socket),
+            vhost_user_socket.SendAnswer(f"{EVENTS}.sendmsg", UNIX, self.socket),
+        )
+
+    def _poll_when_announced(self, port: VhostUserBackend) -> None:
+        """Have the polling thread look at a ring only once the switch has heard of it."""
+        loop = pmd_thread(self.parts).start
         assert isinstance(loop, PmdLoop)
         if port.choice is not None:
             enabled = self.served.cells
@@ -121,13 +148,3 @@ class PowerOnWithVhostUser(PowerOn):
             AnnouncedQueue(queue, self.served, rings[queue.name]) if queue.name in rings else queue
             for queue in loop.queues
         ]
-        thread.start = BackendLoop(
-            f"{EVENTS}.loop",
-            Place(port.name, Domain.HOST_USER, "vhost-user port"),
-            self.socket,
-            self.served,
-            [ring for pair in port.pairs for ring in (pair.rx_device, pair.tx_device)],
-            parts.port(thread, self.guest.memory.region),
-            vhost_user_socket.ReceiveMessage(f"{EVENTS}.recvmsg", UNIX, self.socket),
-            vhost_user_socket.SendAnswer(f"{EVENTS}.sendmsg", UNIX, self.socket),
-        )

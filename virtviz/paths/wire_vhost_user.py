@@ -7,7 +7,7 @@ on the vhost-user socket set all this up (`wire_setup_vhost_user.py`); none is s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
@@ -43,6 +43,8 @@ KICKFD: Final = Place("kickfd", Domain.HOST_KERNEL, "kick eventfds")
 FROM_GUEST: Final = {"look up": "U-TX.9", "act": "U-TX.10"}
 FROM_WIRE: Final = {"look up": "U-RX.3", "act": "U-RX.3"}
 """Rows of looking up and acting, where the burst came from a guest, and where it came from the wire."""
+Joined = tuple["list[RxQueue]", "dict[str, Routine]", "Routine"]
+"""Of a port: the queues that are polled, by their names what receives from each, and what sends into the guest."""
 
 
 def pmd_thread(parts: Parts) -> Thread:
@@ -144,6 +146,18 @@ class VhostUserPair:
         }
         return tx, rx
 
+    def dequeue(self, queue: VhostUserQueue, process: Routine) -> Routine:
+        """Make what takes bursts out of the guest's transmit queue; `process` is what is done with them."""
+        kind = routine_kind(self.parts.world, DequeueBurst)
+        call = self.call_guest(queue.ring_name, TX, "U-TX.8")
+        return kind(f"{self.name}.dequeue", self.place, queue, call, process)
+
+    def send(self, queue: VhostUserQueue, port: int) -> Routine:
+        """Make what puts batches into the guest's receive queue; `port` is the switch's, from 0."""
+        kind = routine_kind(self.parts.world, SendBatch)
+        call = self.call_guest(queue.ring_name, RX, "U-RX.10")
+        return kind(f"{self.name}.send", self.place, queue, call, port)
+
     def call_guest(self, queue_name: str, bit: int, row: str) -> Routine:
         """Make what write() to a queue's call eventfd leads to."""
         irqfd = self.guest.transport.called(queue_name, bit, self.calls[bit])
@@ -182,6 +196,34 @@ class VhostUserBackend:
     def config_load(self) -> None:
         """Say that nothing ever changes in the device's configuration."""
 
+    def join(self, pmd: Pmd, process: Routine, port: int) -> Joined:
+        """Make what the polling thread does for the port; see `PmdPort`."""
+        queues: list[RxQueue] = []
+        receive, sends = {}, {}
+        for pair in self.pairs:
+            tx, rx = pair.queues(pmd)
+            queues.append(tx)
+            receive[pair.name] = pair.dequeue(tx, process)
+            sends[pair.name] = pair.send(rx, port)
+        if len(sends) > 1:
+            self.choice = ChooseQueue(f"{self.name}.choose", pair.place, sends)
+        return queues, receive, self.choice or sends[pair.name]
+
+
+class PmdPort(Protocol):
+    """A port of OVS-DPDK, as its switch sees it."""
+
+    name: str
+
+    def join(self, pmd: Pmd, process: Routine, port: int) -> Joined:
+        """Make what the polling thread does for the port.
+
+        Args:
+            pmd: that thread.
+            process: what is done with bursts that come from the port.
+            port: its number, from 0.
+        """
+
 
 class PmdSwitch:
     """OVS-DPDK: the polling thread with its datapath, the vhost-user ports, and the network card.
@@ -194,7 +236,7 @@ class PmdSwitch:
         wire: what comes in from outside, and when.
     """
 
-    def __init__(self, parts: Parts, backends: Sequence[VhostUserBackend]) -> None:
+    def __init__(self, parts: Parts, backends: Sequence[PmdPort]) -> None:
         self.parts = parts
         self.thread = pmd_thread(parts)
         self.stations = Stations([backend.name for backend in backends], NIC)
@@ -214,38 +256,21 @@ class PmdSwitch:
             frame, port = traffic.frame(number), self.stations.entry(item)
             self.datapath.flows.insert(frame, port, self.stations.outputs(frame, port))
 
-    def _wire(self, backends: Sequence[VhostUserBackend]) -> None:
+    def _wire(self, backends: Sequence[PmdPort]) -> None:
         """Make everything the polling thread does."""
         nic, driver = self._card()
         receive: dict[str, Routine] = {}
         polled: list[RxQueue] = []
         for port, backend in enumerate(backends):
             process = self._process(backend.name, FROM_GUEST, port + 1)
-            sends: dict[str, Routine] = {}
-            for pair in backend.pairs:
-                tx, rx = pair.queues(self.pmd)
-                polled.append(tx)
-                receive[pair.name] = self._dequeue(pair, tx, process)
-                sends[pair.name] = self._send(pair, rx, port)
-            if len(sends) > 1:
-                backend.choice = ChooseQueue(f"{backend.name}.choose", pair.place, sends)
-            self.outputs[backend.name] = backend.choice or sends[pair.name]
+            queues, received, send = backend.join(self.pmd, process, port)
+            polled += queues
+            receive |= received
+            self.outputs[backend.name] = send
         far = self.stations.far
         receive[NIC] = dpdk_nic.PollNic(f"{NIC}.receive", driver, nic, self.pmd, self._process(NIC, FROM_WIRE, far))
         self.outputs[NIC] = dpdk_nic.SendToNic(f"{NIC}.send", driver, nic, self.pmd, far - 1)
         self.thread.start = PmdLoop(f"{PMD}.loop", OVS_DPDK, self.pmd, [*polled, nic], receive)
-
-    def _dequeue(self, pair: VhostUserPair, queue: VhostUserQueue, process: Routine) -> Routine:
-        """Make what takes bursts out of a guest's transmit queue."""
-        kind = routine_kind(self.parts.world, DequeueBurst)
-        call = pair.call_guest(queue.ring_name, TX, "U-TX.8")
-        return kind(f"{pair.name}.dequeue", pair.place, queue, call, process)
-
-    def _send(self, pair: VhostUserPair, queue: VhostUserQueue, port: int) -> Routine:
-        """Make what puts batches into a guest's receive queue."""
-        kind = routine_kind(self.parts.world, SendBatch)
-        call = pair.call_guest(queue.ring_name, RX, "U-RX.10")
-        return kind(f"{pair.name}.send", pair.place, queue, call, port)
 
     def _process(self, source: str, rows: Mapping[str, str], port: int) -> Routine:
         """Make what is done with the bursts that come from one port."""

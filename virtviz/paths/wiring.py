@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_setup import PowerOn
     from virtviz.paths.wire_switch import TapPort
-    from virtviz.paths.wire_vhost_user import VhostUserBackend
+    from virtviz.paths.wire_vhost_user import PmdPort, VhostUserBackend
+    from virtviz.paths.wire_vhost_user_fallback import VhostUserFallback
     from virtviz.ring.e1000 import E1000Ring
     from virtviz.ring.rings import DeviceRing, DriverRing, Layout
 
@@ -104,7 +105,7 @@ def join_by_taps(parts: Parts, backends: Sequence[TapBackend]) -> Wire:
     return switch.wire
 
 
-def join_by_pmd(parts: Parts, backends: Sequence[VhostUserBackend]) -> Wire:
+def join_by_pmd(parts: Parts, backends: Sequence[PmdPort]) -> Wire:
     """Join vhost-user ports by the thread that polls them."""
     from virtviz.paths.wire_vhost_user import PmdSwitch  # noqa: PLC0415
 
@@ -256,6 +257,12 @@ def _virtio_pair(guest: Guest, rx_device: DeviceRing, tx_device: DeviceRing) -> 
     )
 
 
+def _vhost_user_fallback(parts: Parts, guests: Sequence[Guest], number: int) -> VhostUserFallback:
+    from virtviz.paths.wire_vhost_user_fallback import VhostUserFallback  # noqa: PLC0415
+
+    return VhostUserFallback(parts, guests, number)
+
+
 def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
     """Make a virtual machine with an e1000 that QEMU emulates."""
     from virtviz.paths.wire_e1000 import E1000Backend  # noqa: PLC0415
@@ -287,13 +294,15 @@ def _vhost_user(parts: Parts, guests: Sequence[Guest], number: int) -> VhostUser
     return VhostUserBackend(parts, guests, number)
 
 
+FALLBACK: Final = "vhost-user, in vain"
 MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Any]]]] = {
     "vhost-net": _with_virtio(VhostBackend),
     "virtio-qemu": _with_virtio(QemuBackend),
     "vhost-user": _with_virtio(_vhost_user),
+    FALLBACK: _with_virtio(_vhost_user_fallback),
     "e1000": _with_e1000,
 }
-"""Value of the knob `path` -> makes a virtual machine, by its number from 0, and what serves its network card."""
+"""What `_served_by` answers -> makes a virtual machine, by its number from 0, and what serves its network card."""
 
 
 class Simulation(Struct):
@@ -334,7 +343,10 @@ def simulate(world: World, traffic: Traffic, *, recording: bool = True, omit: Se
 
 def _served_by(world: World) -> str:
     """Name the data path that serves the queues in the end: where vhost cannot be started, QEMU's own."""
-    return "virtio-qemu" if world["vhost_start"] != "ok" else world.word("path")
+    path = world.word("path")
+    if world["vhost_start"] == "ok":
+        return path
+    return FALLBACK if path == "vhost-user" else "virtio-qemu"
 
 
 def _programs(parts: Parts) -> list[Any]:
@@ -354,6 +366,10 @@ def _join_by_routing(parts: Parts, holders: Sequence[Any]) -> Wire:
 def _power_on(parts: Parts, backend: Any) -> PowerOn:  # noqa: ANN401 - one of three, of which two are not imported here
     """Let threads begin where nothing has been made yet."""
     several, by_socket = len(backend.pairs) > 1, parts.world["path"] == "vhost-user"
+    if by_socket and parts.world["vhost_start"] != "ok":
+        from virtviz.paths.wire_setup_vhost_user_fallback import PowerOnWithVhostUserInVain  # noqa: PLC0415
+
+        return PowerOnWithVhostUserInVain(parts, backend)
     if by_socket and several:
         from virtviz.paths.wire_setup_vhost_user_pairs import PowerOnWithVhostUserInPairs  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from virtviz.engine.effects import SIGNALLED
 from virtviz.engine.ops import DONE, RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.qemu_vhost import StartVhost
+from virtviz.paths.setup.vhost_calls import ENOMEM
 from virtviz.spec.citation import EVENTFD, QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_VHOST
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from virtviz.paths.context import Context
     from virtviz.paths.kvm import EventfdCells
     from virtviz.paths.setup.calls import Calls, VhostCalls
-    from virtviz.paths.setup.state import SetUp
+    from virtviz.paths.setup.state import ProcessCells, SetUp
 
 
 class StartInQemu(Routine):
@@ -195,13 +196,41 @@ class StartInQemu(Routine):
         self.process.started = 1
 
 
-class StartVhostInVain(StartVhost):
+class FallsBack(Routine):
+    """A start of vhost that comes to nothing: QEMU serves the queues itself.
+
+    Attributes:
+        process: what QEMU keeps.
+        userspace: QEMU's own start.
+    """
+
+    process: ProcessCells
+    userspace: Routine
+
+    @op(
+        "CP.6.19",
+        "fall back on user space",
+        "virtio_net_vhost_status",
+        QEMU_VIRTIO_NET,
+        text=(
+            "QEMU prints: “unable to start vhost net: {errno}: falling back on userspace virtio”. The guest is told "
+            "nothing."
+        ),
+        to=call("userspace", None),
+    )
+    def fall_back(self, me: Context) -> None:
+        self.process.failed = 1
+
+
+class StartVhostInVain(StartVhost, FallsBack):
     """The start of vhost where one of its calls fails, and what QEMU does then.
 
     Args:
         undo: unties what was tied.
         userspace: QEMU's own start.
     """
+
+    first = "start"
 
     def __init__(
         self,
@@ -219,6 +248,10 @@ class StartVhostInVain(StartVhost):
         self.undo = undo
         self.userspace = userspace
 
+    def words(self, me: Context) -> Mapping[str, object]:
+        """Give the error too."""
+        return {**super().words(me), "errno": ENOMEM}
+
     @op(
         "CP.6.19",
         {"taken": "see that vhost has the map", "refused": "see that vhost cannot"},
@@ -232,19 +265,6 @@ class StartVhostInVain(StartVhost):
     )
     def see_map(self, me: Context) -> str:
         return "refused" if self.arguments.result else "taken"
-
-    @op(
-        "CP.6.19",
-        "fall back on user space",
-        "virtio_net_vhost_status",
-        QEMU_VIRTIO_NET,
-        text=(
-            "QEMU prints: “unable to start vhost net: 12: falling back on userspace virtio”. The guest is told nothing."
-        ),
-        to=call("userspace", None),
-    )
-    def fall_back(self, me: Context) -> None:
-        self.process.failed = 1
 
 
 class StopInQemu(Routine):

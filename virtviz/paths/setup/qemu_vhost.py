@@ -614,12 +614,18 @@ class UntieEventfds(VhostSequence):
         "look whether all are untied",
         "virtio_pci_set_guest_notifiers",
         QEMU_VIRTIO_PCI,
-        text={"another": "The same for the next queue.", "addresses": "Now the notify addresses."},
-        to={"another": goto("untie_interrupt"), "addresses": goto("untie_address")},
+        text={
+            "another": "The same for the next queue.",
+            "addresses": "Now the notify addresses.",
+            "no addresses": "The start had not come as far as the notify addresses: that was all.",
+        },
+        to={"another": goto("untie_interrupt"), "addresses": goto("untie_address"), "no addresses": RETURN},
         private=True,
     )
     def after_interrupt(self, me: Context) -> str:
-        return "another" if self.next_queue() else "addresses"
+        if self.next_queue():
+            return "another"
+        return "addresses" if self.setup.kvm.ioeventfds[0] else "no addresses"
 
     @op(
         "CP.6.7",

@@ -85,6 +85,7 @@ def _rings(pair: int) -> tuple[int, int]:
     return 2 * pair, 2 * pair + 1
 
 
+_OF_PROTOCOL: Final = frozenset((R.GET_PROTOCOL_FEATURES, R.SET_PROTOCOL_FEATURES, R.GET_QUEUE_NUM))
 _WHY: Final = {
     R.GET_FEATURES: "which virtio features can the back-end serve?",
     R.GET_PROTOCOL_FEATURES: "and which additions to this protocol does it know?",
@@ -123,8 +124,13 @@ _BY_IOCTL: Final = (
 """Steps of starting vhost that ask the kernel."""
 
 
-def offered_by_backend(negotiable: int) -> int:
-    """Give what the back-end answers to GET_FEATURES, out of what the settings let ring and header have."""
+def offered_by_backend(negotiable: int, *, extended: bool = True) -> int:
+    """Give what the back-end answers to GET_FEATURES, out of what the settings let ring and header have.
+
+    Args:
+        negotiable: these, as bits.
+        extended: it knows protocol features, and says so.
+    """
     own = features.mask(
         (
             features.F.NET_F_MRG_RXBUF,
@@ -135,7 +141,7 @@ def offered_by_backend(negotiable: int) -> int:
             features.F.F_RING_PACKED,
         )
     )
-    return negotiable & own | 1 << PROTOCOL_FEATURES
+    return negotiable & own | int(extended) << PROTOCOL_FEATURES
 
 
 @cells
@@ -284,8 +290,15 @@ class Conversation(Routine):
         return self._next()
 
     def _next(self) -> str:
-        self.mine.at = (self.mine.at + 1) % len(self.plan)
+        at = self.mine.at + 1
+        while at < len(self.plan) and self._makes_no_sense(self.plan[at][0]):
+            at += 1
+        self.mine.at = at % len(self.plan)
         return "next" if self.mine.at else "all"
+
+    def _makes_no_sense(self, request: Request) -> bool:
+        """Say whether a message is about additions to the protocol, of which the back-end knows none."""
+        return request in _OF_PROTOCOL and not self.front.features >> PROTOCOL_FEATURES & 1
 
     def is_answered(self) -> bool:
         """Say whether an answer waits."""
