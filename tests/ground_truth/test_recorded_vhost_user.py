@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from vhost_user_messages import (
-    LEFT_OUT,
+    OLD,
     ONE_PAIR,
     PACKED,
     TWO_PAIRS,
@@ -45,7 +45,19 @@ def device(word):
     return world().cell(f"vhost-user0.device.{word}")
 
 
-SECTIONS = {ONE_PAIR: {}, PACKED: {"queue.format": "packed"}, TWO_PAIRS: {"queues": 2}}
+SECTIONS = {
+    ONE_PAIR: {},
+    PACKED: {"queue.format": "packed"},
+    TWO_PAIRS: {"queues": 2},
+    OLD: {"vhost_start": "fails"},
+}
+SERVED = {section: settings for section, settings in SECTIONS.items() if section != OLD}
+
+
+def test_every_section_of_the_recording_is_compared():
+    recorded_ones = {title.split(" / ")[0] for title in parts()}
+    assert all(any(title.startswith(section) for section in SECTIONS) for title in recorded_ones)
+    assert len(recorded_ones) == len(SECTIONS)
 
 
 @pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))
@@ -57,17 +69,12 @@ def test_the_messages_are_the_recorded_ones_in_the_recorded_order(section, setti
     assert said == wanted
 
 
-@pytest.mark.parametrize(("section", "settings"), SECTIONS.items(), ids=list(SECTIONS))
+@pytest.mark.parametrize(("section", "settings"), SERVED.items(), ids=list(SERVED))
 def test_a_reset_stops_the_rings_as_recorded(section, settings):
     said = of_run(Driven([Item(), Reset()], BEGIN, settings))
     begin = next(n for n, line in enumerate(said) if "GET_VRING_BASE" in line)
     wanted = recorded_stop(section)
     assert [without_base(line) for line in said[begin : begin + len(wanted)]] == wanted
-
-
-@pytest.mark.parametrize("start", LEFT_OUT)
-def test_what_is_left_out_was_recorded(start):
-    assert any(title.startswith(start) and lines for title, lines in parts().items())
 
 
 @pytest.mark.parametrize("ring", [0, 1])

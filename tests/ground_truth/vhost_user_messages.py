@@ -13,11 +13,8 @@ from virtviz.paths.setup.vhost_user_socket import WITH_FD, Request, payload_byte
 
 RECORDING = Path(__file__).parent / "data" / "setup-vhost-user.txt"
 ONE_PAIR, PACKED, TWO_PAIRS = "A. split rings, one queue pair", "B. packed rings, one queue pair", "C. two queue pairs"
+OLD = "D. a backend that does not offer VHOST_USER_F_PROTOCOL_FEATURES"
 POWER_OFF = "the guest powers off: the device stops"
-LEFT_OUT = {
-    "D. a backend that does not offer": "the back-end of a run offers protocol features, as DPDK's does",
-}
-"""Start of a section, or of a part of one -> why no line of a run stands for it."""
 _LINE = re.compile(r"\s*[\d.]+ ms  (?P<way>->|<-) (?P<name>\w+)\s+(?P<rest>.*)")
 _HEADER = re.compile(r"flags=(?P<flags>0x\w+) size=(?P<size>\d+)\s+fds=(?P<fds>\d)\s*(?P<what>.*)")
 

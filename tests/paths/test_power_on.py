@@ -537,7 +537,10 @@ def test_texts_of_outcomes_that_no_set_up_takes_fit_as_well():
         ({"begin": "power-on", "queue.start": 5}, "begins at 0"),
         ({"refuse_features": "on"}, "begin=power-on"),
         ({"vhost_start": "fails"}, "begin=power-on"),
-        ({"begin": "power-on", "path": "virtio-qemu", "vhost_start": "missing"}, "only path=vhost-net"),
+        (
+            {"begin": "power-on", "path": "virtio-qemu", "vhost_start": "missing"},
+            "only path=vhost-net and path=vhost-user",
+        ),
         ({"begin": "power-on", "launcher": "hand", "vhost_start": "missing"}, "does not start"),
     ],
 )

@@ -35,6 +35,7 @@ WORLDS = {
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
     "vhost-user": POLLED,
     "power-on, vhost-user": BEGIN | {"path": "vhost-user"},
+    "power-on, vhost-user fails": BEGIN | {"path": "vhost-user", "vhost_start": "fails"},
     "dpdk": POLLED | {"guest": "dpdk"},
     "dpdk kicks": {"guest": "dpdk"},
     "e1000": {"path": "e1000", "flows": "unknown"},

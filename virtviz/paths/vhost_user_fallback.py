@@ -78,18 +78,18 @@ class TakeAndForget(Routine):
         self.nic = nic
 
     def words(self, me: Context) -> Mapping[str, object]:
-        """Give the length."""
-        return {"length": self.nic.outgoing_length()}
+        """Give the length of the frame, without the virtio-net header."""
+        return {"length": self.nic.outgoing_length() - self.nic.header_bytes}
 
     @op(
         "CP.6.19",
-        "take the frame and do nothing with it",
+        "take the frame, do nothing",
         "vhost_user_receive",
         QEMU_NET_VHOST_USER,
         text={
             DROPPED: (
-                "All {length} bytes are said to have been taken, and nothing is done with them: the socket is for "
-                "messages, and frames were never to come this way. No counter of QEMU's tells of it."
+                "The frame's {length} bytes are said to be taken, and nothing is done with them: the socket carries "
+                "messages, no frames. No counter of QEMU's tells."
             )
         },
         to={DROPPED: RETURN},
@@ -118,13 +118,13 @@ class SendToNoDevice(Routine):
 
     @op(
         "U-RX.4",
-        "drop what is for a port without a device",
+        {DROPPED: "drop what has nowhere to go", "all": "empty the batch"},
         "netdev_dpdk_vhost_send",
         OVS_NETDEV_DPDK,
         text={
             DROPPED: (
-                "The port {port} has no device yet, for QEMU never told of one: the packet is dropped, and tx_dropped "
-                "of the port counts it."
+                "{port} has no device, for nobody ever told it where rings are: the packet is dropped, and the port's "
+                "tx_dropped counts it."
             ),
             "all": "That was the whole batch.",
         },

@@ -163,7 +163,7 @@ class _Planner:
         # Who has the device's side of the queues: vhost-net, QEMU, which waits for eventfds, or a process that polls.
         self.device = "fds" if "eventfds" in titles else "vhost-net"
         self.polls = "vhost-user port" in titles
-        if self.polls:
+        if self.polls and self.device != "fds":
             self.device = "vhost-user"
         # The guest's driver is its kernel's, or part of a program.
         drivers = [p.title for p in header.places if p.name.rpartition(".")[2] in _DRIVERS]
@@ -265,13 +265,15 @@ class _Planner:
     def _host_row(self) -> list[tuple[str, str, int, int]]:
         """Give what stands side by side on the host: spot, title, least width, columns between it and the next."""
         if self.polls:
+            # The border to the user places is in between, and where QEMU serves the queues, their lines go up there.
+            is_fallback = self.device == "fds"
+            narrow = 1 if is_fallback else 0
             return [
                 ("kvm", "KVM", 6, 1),
-                # The border to the user places is in between.
-                ("callfd", "callfd", 9, 2),
+                ("fds", "eventfd", 9, 4) if is_fallback else ("callfd", "callfd", 9, 2),
                 ("vhost-user", "vhost-user", 13, 1),
-                ("switch", "OVS", 9, 1),
-                ("far", self.far, 9, 1),
+                ("switch", "OVS", 9 - narrow, 1),
+                ("far", self.far, 9 - narrow, 1),
             ]
         narrow = 2 if self.narrow else 0
         # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
@@ -305,7 +307,7 @@ class _Planner:
             model = self._model(qemu)
             self.ways.append(Way("qemu", "device", (qemu.at, model.at)))
             self.ways.append(Way("device", "tap", _bent(model.at, spots["tap"].at)))
-        elif self.device == "fds":
+        elif self.device == "fds" and not self.polls:
             self.ways.append(Way("qemu", "tap", _bent(qemu.at, spots["tap"].at)))
         below = spots["virtio-net"] if self.guest_edge else stack
         self.ways.append(Way("app", below.name, _bent(app.at, below.at)))
@@ -319,7 +321,8 @@ class _Planner:
         """
         if self.device != "fds":
             return width
-        whole = self.spots["tap"].middle - self.spots["kvm"].x + 1
+        end = self.edge if self.polls else self.spots["tap"].middle + 1
+        whole = end - self.spots["kvm"].x
         return max(whole // 2, 14) if self.has_model else whole
 
     def _model(self, qemu: Spot) -> Spot:
@@ -352,7 +355,7 @@ class _Planner:
         """Place the virtqueues under the wall: memory of the guest that the host sees as well."""
         driver, device = self.spots["virtio-net"], self.spots[self.device]
         # Where the lines of the device's side go up, and to whom.
-        side, beside = device, device.x + (6 if self.polls else 8)
+        side, beside = device, device.x + (6 if self.device == "vhost-user" else 8)
         if self.device == "fds":
             side, beside = self.spots["device" if self.has_model else "qemu"], device.x + device.width
         mine = [queue for queue in self.header.queues if machine_of(queue.name, self.machines) == self.machine]
@@ -429,7 +432,7 @@ class _Planner:
     def _control_ways(self) -> None:
         """Join what threads pass between, but packets do not."""
         row, spots = self.rows.floor + 1, self.spots
-        for left, right in (("virtio-net", "kvm"), ("kvm", "callfd" if self.polls else self.device)):
+        for left, right in (("virtio-net", "kvm"), ("kvm", "callfd" if "callfd" in spots else self.device)):
             a, b = spots[left], spots[right]
             self.ways.append(Way(left, right, ((a.x + a.width, row), (b.x - 1, row)), carries=False))
         qemu = spots["qemu"]

@@ -93,8 +93,8 @@ class StartVhostUserInVain(StartVhostUser, FallsBack):
         "vhost_net_start",
         QEMU_VHOST_NET,
         text=(
-            "First the rings are to be switched on, but a back-end without protocol features has no message for that: "
-            "error 22 (EINVAL). By the protocol its rings are on anyway; this QEMU gives up."
+            "Its rings are to be switched on, but without protocol features there is no message for that: EINVAL (22). "
+            "By the protocol they are on anyway."
         ),
         to=call("undo", "fall_back"),
         private=True,

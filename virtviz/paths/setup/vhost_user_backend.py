@@ -124,7 +124,7 @@ class BackendLoop(Routine):
     Args:
         socket: the socket.
         device: what the messages are about.
-        rings: the device's side of the rings.
+        rings: the device's side of the rings; none where it will never be told of them.
         memory: the guest's memory, by way of this thread.
         receive, answer: system calls on the socket.
     """
@@ -145,6 +145,7 @@ class BackendLoop(Routine):
         self.device = device
         self.mine = device.cells
         self.rings = rings
+        self.packed = any(isinstance(ring.layout, PackedLayout) for ring in rings)
         self.memory = memory
         self.receive = receive
         self.answer = answer
@@ -159,7 +160,7 @@ class BackendLoop(Routine):
             "which": self._ring_name(mine.ring),
             "value": f"{message.value:#x}",
             "fd": message.fd,
-            "flags": "device_event.flags" if isinstance(self.rings[0].layout, PackedLayout) else "used.flags",
+            "flags": "device_event.flags" if self.packed else "used.flags",
             "desc": f"{mine.desc[message.index]:#x}",
         }
 
