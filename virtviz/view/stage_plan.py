@@ -270,9 +270,9 @@ class _Planner:
             narrow = 1 if is_fallback else 0
             return [
                 ("kvm", "KVM", 6, 1),
-                ("fds", "eventfd", 9, 4) if is_fallback else ("callfd", "callfd", 9, 2),
+                ("fds", "eventfd", 10, 4) if is_fallback else ("callfd", "callfd", 9, 2),
                 ("vhost-user", "vhost-user", 13, 1),
-                ("switch", "OVS", 9 - narrow, 1),
+                ("switch", "OVS", 9 - 2 * narrow, 1),
                 ("far", self.far, 9 - narrow, 1),
             ]
         narrow = 2 if self.narrow else 0
