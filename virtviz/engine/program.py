@@ -145,6 +145,50 @@ def link(
     return _Linker(list(threads), costs or {}, omit).run()
 
 
+def reachable(threads: Iterable[Thread]) -> list[Routine]:
+    """Give every routine that threads can come to, in the order in which they are found.
+
+    Raises:
+        LinkError: two have the same name, or one that an op calls is missing.
+    """
+    waiting: list[Routine] = []
+    for thread in threads:
+        waiting += (thread.start, *thread.gates)
+    found: dict[Routine, None] = {}
+    names: set[str] = set()
+    while waiting:
+        routine = waiting.pop(0)
+        if routine in found:
+            continue
+        if routine.name in names:
+            raise LinkError(f"two routines are called {routine.name!r}")
+        names.add(routine.name)
+        found[routine] = None
+        for spec in routine.specs():
+            for target in spec.to.values():
+                waiting += [*_callees(routine, target), *_continuations(routine, target)]
+    return list(found)
+
+
+def _callees(routine: Routine, target: Target) -> list[Routine]:
+    try:
+        if isinstance(target, Call):
+            return [getattr(routine, target.routine)]
+        if isinstance(target, CallAny):
+            return list(getattr(routine, target.routines).values())
+    except AttributeError as error:
+        raise LinkError(f"{routine.name}: {error}") from error
+    return []
+
+
+def _continuations(routine: Routine, target: Target) -> list[Routine]:
+    """Give the routine that a target goes on with instead of an op, if it names one."""
+    target = _linked(target, routine.meanings())
+    name = target.op if isinstance(target, Goto) else getattr(target, "then", None)
+    held = getattr(routine, name, None) if name else None
+    return [held] if isinstance(held, Routine) else []
+
+
 class _Linker:
     def __init__(self, threads: list[Thread], costs: Mapping[str, int], omit: Iterable[str]) -> None:
         self.threads = threads
@@ -152,12 +196,11 @@ class _Linker:
         self.omit = {name: outcome for name, _, outcome in (entry.partition("=") for entry in omit)}
         self.program = Program()
         self.by_name: dict[tuple[Routine, str], Op] = {}
-        self.routines: list[Routine] = []
+        self.routines = reachable(threads)
         self.returns_to: dict[Routine, set[Place | Domain]] = {}
         self.guarded_returns: dict[Routine, bool] = {}
 
     def run(self) -> Program:
-        self._collect()
         for routine in self.routines:
             self._add_ops(routine)
         unknown = self.omit.keys() - {name for op in self.program.ops for name in (op.path, op.name)}
@@ -171,44 +214,6 @@ class _Linker:
             thread.pc = thread.start.entry
             thread.stack.clear()
         return self.program
-
-    # Which routines there are
-
-    def _collect(self) -> None:
-        waiting: list[Routine] = []
-        for thread in self.threads:
-            waiting += (thread.start, *thread.gates)
-        names: set[str] = set()
-        while waiting:
-            routine = waiting.pop(0)
-            if routine in self.routines:
-                continue
-            if routine.name in names:
-                raise LinkError(f"two routines are called {routine.name!r}")
-            names.add(routine.name)
-            self.routines.append(routine)
-            for spec in routine.specs():
-                for target in spec.to.values():
-                    waiting += [*self._callees(routine, target), *self._continuations(routine, target)]
-
-    @staticmethod
-    def _callees(routine: Routine, target: Target) -> list[Routine]:
-        try:
-            if isinstance(target, Call):
-                return [getattr(routine, target.routine)]
-            if isinstance(target, CallAny):
-                return list(getattr(routine, target.routines).values())
-        except AttributeError as error:
-            raise LinkError(f"{routine.name}: {error}") from error
-        return []
-
-    @staticmethod
-    def _continuations(routine: Routine, target: Target) -> list[Routine]:
-        """Give the routine that a target goes on with instead of an op, if it names one."""
-        target = _linked(target, routine.meanings())
-        name = target.op if isinstance(target, Goto) else getattr(target, "then", None)
-        held = getattr(routine, name, None) if name else None
-        return [held] if isinstance(held, Routine) else []
 
     def _add_ops(self, routine: Routine) -> None:
         specs = routine.specs()
@@ -257,10 +262,10 @@ class _Linker:
                 sites[gate] |= {Domain.GUEST_USER, Domain.GUEST_KERNEL}
         for op in self.program.ops:
             for target in self._targets(op).values():
-                tails += [(op.routine, onward) for onward in self._continuations(op.routine, target)]
+                tails += [(op.routine, onward) for onward in _continuations(op.routine, target)]
                 if not isinstance(target, Call | CallAny):
                     continue
-                for callee in self._callees(op.routine, target):
+                for callee in _callees(op.routine, target):
                     if target.then is None:
                         tails.append((op.routine, callee))
                     else:

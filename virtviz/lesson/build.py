@@ -64,7 +64,10 @@ def build(
         _fit_pokes(lesson, world)
         _fit_beginning(lesson, world)
     vms = world.number("vms")
-    events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
+    two_hosts = world.number("hosts") > 1
+    events = items_of(lesson.scenario, two_hosts=two_hosts) if frames is None else _captured(frames, vms)
+    if two_hosts:
+        _check_hosts(events)
     needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
@@ -81,6 +84,17 @@ def build(
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
+
+
+def _check_hosts(events: Sequence[Item | Pause | Poke | Link | Reset]) -> None:
+    """Refuse frames that nobody on two hosts sends."""
+    for event in events:
+        if isinstance(event, Item) and not event.outgoing:
+            raise KnobError(
+                "hosts",
+                f"{event.id} comes from neither virtual machine, and with two hosts nobody else is on the cable; set "
+                "hosts=1, or give it an address of a virtual machine as its sender",
+            )
 
 
 def _fit_beginning(lesson: Lesson, world: World) -> None:
@@ -167,8 +181,13 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Reset]:
-    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order."""
+def items_of(scenario: Sequence[Event], *, two_hosts: bool = False) -> list[Item | Pause | Poke | Link | Reset]:
+    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order.
+
+    Args:
+        scenario: the events.
+        two_hosts: what is far from a virtual machine is the one on the other host.
+    """
     made: list[Item | Pause | Poke | Link | Reset] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
@@ -177,7 +196,8 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Res
         if isinstance(event.send, Send):
             send = event.send
             vm = VMS.index(send.from_)
-            to_vm = -1 if send.to is UNSET else VMS.index(send.to)
+            far = 1 - vm if two_hosts else -1
+            to_vm = far if send.to is UNSET else VMS.index(send.to)
             sent[send.id] = list(range(len(items), len(items) + send.count))
             new = [
                 Item(
@@ -196,7 +216,9 @@ def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Res
             receive = event.receive
             vm = VMS.index(receive.to)
             new = [
-                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
+                Item(name, 1 - vm, to_vm=vm, kind=receive.kind, length=receive.bytes)
+                if two_hosts
+                else Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
                 for name in names_of(receive.id, receive.count)
             ]
         elif isinstance(event.reply, Reply):

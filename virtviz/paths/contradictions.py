@@ -25,6 +25,7 @@ def contradictions(world: World) -> Iterator[tuple[str, str]]:
         _of_dpdk,
         _of_offloads,
         _of_programs,
+        _of_hosts,
     ):
         yield from find(world)
 
@@ -359,3 +360,32 @@ def _of_programs(world: World) -> Iterable[tuple[str, str]]:
         yield ("far_port", f"{why}, and what the program sends leaves by a network card here; set far_port=nic")
     if world["tunnel"] != "none":
         yield ("tunnel", f"{why}, and a tunnel below a program's device is not modelled; set tunnel=none")
+
+
+_ON_TWO_HOSTS = {
+    "begin": ("running", "one host at a time can be followed from power-on"),
+    "far_port": ("nic", "the hosts are joined by their network cards"),
+    "device": ("tap", "it is virtual machines that two hosts have here"),
+}
+"""Knob -> the only value it has with two hosts, and why."""
+
+
+def _of_hosts(world: World) -> Iterable[tuple[str, str]]:
+    """The same for two hosts."""
+    if world.number("hosts") == 1:
+        return
+    if world.number("vms") == 1:
+        yield ("vms", "each of two hosts has one virtual machine; set vms=2, or hosts=1")
+    if world["path"] in ("vhost-user", "program"):
+        yield (
+            "path",
+            (
+                f"two hosts are followed with a TAP and a switch in the kernel, not with path={world['path']}; set "
+                "path=vhost-net, path=virtio-qemu or path=e1000, or hosts=1"
+            ),
+        )
+    for name, (only, why) in _ON_TWO_HOSTS.items():
+        if world[name] != only:
+            yield (name, f"{why}; set {name}={only}, or hosts=1")
+    if world.has(CSUM) or world.has(TSO):
+        yield ("features", "csum and tso are followed on one host; leave them out of features, or set hosts=1")

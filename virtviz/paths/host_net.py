@@ -358,6 +358,11 @@ class Wire:
         is_due = self.phase(self.traffic.items[index]) >= (mine.round, pauses)
         return mine.round * len(self.traffic.items) + index + 1 if is_due else 0
 
+    def send(self, pool: PacketPool, slot: int, packet: int) -> bool:
+        """Let the far host have the frame in a slot of a pool, by its number; says whether it will answer."""
+        answer = self.traffic.answer_to(packet)
+        return bool(answer) and self.answers.put(answer)
+
     def write(self, pool: PacketPool, slot: int, packet: int) -> None:
         """Write a frame as it comes in from the far host into its slot."""
         pool.fill(slot, self.traffic.frame(packet))

@@ -45,7 +45,7 @@ class Knob(Struct, frozen=True):
     members: tuple[str, ...] = ()
     recorded: Value | None = None
     ending: str = ""
-    follows: tuple[tuple[str, str, Value], ...] = ()
+    follows: tuple[tuple[str, Value, Value], ...] = ()
 
     def allowed(self) -> str:
         """Say in words what the knob may be."""
@@ -202,7 +202,21 @@ KNOBS: dict[str, Knob] = {
             high=65535,
             follows=(("path", "vhost-user", 1), ("begin", "power-on", 0)),
         ),
-        Knob("vms", 1, "Virtual machines on this host, each behind a TAP of its own.", low=1, high=2),
+        Knob(
+            "hosts",
+            1,
+            "Hosts that are there whole: with 2, each has one virtual machine, and a cable joins their network cards.",
+            low=1,
+            high=2,
+        ),
+        Knob(
+            "vms",
+            1,
+            "Virtual machines, each behind a TAP of its own: on one host, or one on each of two.",
+            low=1,
+            high=2,
+            follows=(("hosts", 2, 2),),
+        ),
         Knob(
             "queues",
             1,

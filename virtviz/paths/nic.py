@@ -331,11 +331,9 @@ class NicEngine(Routine):
     )
     def put_on_wire(self, me: Context) -> str:
         nic = self.nic
+        is_answered = nic.wire.send(nic.pool, nic.unsent(), me.packet)
         nic.cells.sent += 1
-        answer = nic.traffic.answer_to(me.packet)
-        if answer and nic.wire.answers.put(answer):
-            return "answered"
-        return "sent"
+        return "answered" if is_answered else "sent"
 
 
 class DummyXmit(Routine):

@@ -31,12 +31,12 @@ class TunnelStations(Stations):
     """What is behind which port, where the last port is a tunnel.
 
     Args:
-        taps, far: as in `Stations`.
+        taps, far, first: as in `Stations`.
         vni: the virtual network that the tunnel's port stands for (options:key of its interface).
     """
 
-    def __init__(self, taps: Sequence[str], far: str, vni: int) -> None:
-        super().__init__(taps, far)
+    def __init__(self, taps: Sequence[str], far: str, vni: int, first: int = 0) -> None:
+        super().__init__(taps, far, first)
         self.vni = vni
 
     def tunnel_key(self, port: int) -> int:

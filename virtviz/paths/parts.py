@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.places import Domain, Place, Role
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from virtviz.engine.memory import Port, Region
+    from virtviz.paths.cable import CableEnd
     from virtviz.paths.host_net import Backlog
     from virtviz.paths.knobs import World
     from virtviz.paths.traffic import Traffic
@@ -65,7 +67,14 @@ class Parts:
         pools: packet memories by the name of their owner.
         host_pool: the host's packet memory.
         restless: say whether somebody polls, who will stop in a while; no pause ends before that.
+        scope: what stands before the names of what each host has; nothing before those of the first.
+        first_vm: number of the host's first virtual machine, from 0.
+        cable: the end of the cable to the other host that is in this one's network card; None where there is none.
     """
+
+    scope = ""
+    first_vm = 0
+    cable: CableEnd | None = None
 
     def __init__(self, world: World, traffic: Traffic, *, recording: bool, observed: bool) -> None:
         self.world = world
@@ -78,6 +87,27 @@ class Parts:
         self.drops: dict[str, Callable[[], int]] = {}
         self.pools: dict[str, PacketPool] = {}
         self.restless: list[Callable[[], bool]] = []
+        self.host_pool = self.make_pool()
+
+    def on_host(self, number: int) -> Parts:
+        """Give the same world in the making as another host's parts see it, with names and packet memory of its own.
+
+        Args:
+            number: the host's, from 2.
+        """
+        other = copy(self)
+        other.scope = f"host{number}."
+        other.first_vm = number - 1
+        other.host_pool = other.make_pool()
+        return other
+
+    def called(self, name: str) -> str:
+        """Give the name that something has of which every host has one."""
+        return f"{self.scope}{name}"
+
+    def make_pool(self) -> PacketPool:
+        """Make the host's packet memory."""
+        world, traffic = self.world, self.traffic
         # Large enough that every queue can be full at once, or that everything that is ever sent is under way.
         more = world.number("queues") - 1
         full = world.number("txqueuelen") + 3 * world.number("nic_ring") + 2 * 1000 + 64 * 8 + UPCALLS_MAX
@@ -90,8 +120,10 @@ class Parts:
         if traffic.longest_tcp:
             slots = min(full, slots + SEGMENTS_MAX * traffic.packets)
             slot_bytes, pool_class = slot_bytes_for(traffic) if world.has(TSO) else HOST_SLOT_BYTES, OffloadPool
-        memory = self.state.region("host.skb", slots * slot_bytes)
-        self.host_pool = self.pools["host"] = pool_class(self.state, "host.pool", memory, 0, slots, slot_bytes)
+        name = self.called("host")
+        memory = self.state.region(f"{name}.skb", slots * slot_bytes)
+        made = self.pools[name] = pool_class(self.state, f"{name}.pool", memory, 0, slots, slot_bytes)
+        return made
 
     def thread(self, name: str, cpu: int, kind: str = ThreadKind.HOST) -> Thread:
         """Make a thread; its first routine is set when there is one."""

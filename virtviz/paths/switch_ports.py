@@ -22,18 +22,20 @@ class Stations:
     """What is behind which port: each virtual machine behind its TAP, everybody else behind the last port.
 
     Args:
-        taps: names of the virtual machines' TAPs, in the order of the machines.
+        taps: names of the TAPs of the host's virtual machines, in the order of the machines.
         far: name of the last port.
+        first: number of the first of these machines, from 0.
 
     Attributes:
         ports: name of each port; its number is its place in the list, from 1.
         far: number of the last port.
     """
 
-    def __init__(self, taps: Sequence[str], far: str) -> None:
+    def __init__(self, taps: Sequence[str], far: str, first: int = 0) -> None:
         self.ports = [*taps, far]
         self.far = len(self.ports)
-        self._machines = {vm_endpoint(vm).mac: vm + 1 for vm in range(len(taps))}
+        self.first = first
+        self._machines = {vm_endpoint(first + number).mac: number + 1 for number in range(len(taps))}
 
     def port_of(self, address: bytes) -> int:
         """Give the number of the port that an Ethernet address is behind."""
@@ -41,7 +43,8 @@ class Stations:
 
     def entry(self, item: Item) -> int:
         """Give the number of the port that a frame of the scenario enters the switch by."""
-        return item.vm + 1 if item.outgoing else self.far
+        port = item.vm - self.first + 1
+        return port if item.outgoing and 0 < port < self.far else self.far
 
     def tunnel_key(self, port: int) -> int:
         """Give the tunnel key that frames come in with by a port; 0 for none."""

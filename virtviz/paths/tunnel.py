@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from virtviz.spec.tunnels import TunnelKind
 
 HERE: Final = Endpoint.numbered(1, 1)
-"""This host on the network between the hosts: 10.0.1.1."""
+"""The first host on the network between the hosts: 10.0.1.1."""
 THERE: Final = Endpoint.numbered(1, 2)
-"""The far host on it, 10.0.1.2, behind which every far station is."""
+"""The other host on it, 10.0.1.2, behind which every far station is."""
 
 
 @cells
@@ -77,21 +77,31 @@ class TunnelCells(Cells):
 
 
 class Tunnel:
-    """A tunnel device of this host.
+    """A tunnel device of a host.
 
     Attributes:
+        name: the device's.
         kind: VXLAN or Geneve.
         pool: the host's packet memory.
         here, there: this host and the far one on the network between them.
         below: name of the device that its packets leave by.
     """
 
-    def __init__(self, state: State, kind: TunnelKind, pool: HeadroomPool, below: str) -> None:
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        kind: TunnelKind,
+        pool: HeadroomPool,
+        below: str,
+        ends: tuple[Endpoint, Endpoint] = (HERE, THERE),
+    ) -> None:
+        self.name = name
         self.kind = kind
         self.pool = pool
         self.below = below
-        self.here, self.there = HERE, THERE
-        self.cells = state.add(TunnelCells, kind.device)
+        self.here, self.there = ends
+        self.cells = state.add(TunnelCells, name)
 
     def vni(self, slot: int) -> int:
         """Give the virtual network that a packet's tunnel key names; -1 if it has none."""
@@ -139,7 +149,7 @@ class TunnelXmit(Routine):
         tunnel = self.tunnel
         return {
             "kind": tunnel.kind.name,
-            "device": tunnel.kind.device,
+            "device": tunnel.name,
             "port": tunnel.kind.port,
             "vni": tunnel.vni(me.skb) if me.skb else "?",
             "here": ".".join(map(str, tunnel.here.ip)),

@@ -86,7 +86,7 @@ class HostReceive(Routine):
         return {
             "here": ".".join(map(str, tunnel.here.ip)),
             "port": tunnel.kind.port,
-            "device": tunnel.kind.device,
+            "device": tunnel.name,
             "vni": tunnel.vni(me.skb) if me.skb else "?",
             "outer": OUTER_BYTES,
         }
@@ -202,7 +202,7 @@ class GroCellPoll(NapiPoll):
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the tunnel."""
-        device = self.tunnel.kind.device
+        device = self.tunnel.name
         return {
             "device": device,
             "source": f"{device}'s queue on this CPU",

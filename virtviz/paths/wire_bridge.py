@@ -31,11 +31,12 @@ class BridgeSwitch:
 
     def __init__(self, parts: Parts, stations: Stations) -> None:
         self.threads: list[Thread] = []
-        self.bridge = bridge = Bridge(parts.state, "bridge", parts.host_pool, stations.ports)
+        name = parts.called("bridge")
+        self.bridge = bridge = Bridge(parts.state, name, parts.host_pool, stations.ports)
         self.outputs: dict[str, Routine] = {}
-        self.frame = BridgeFrame("bridge.frame", BRIDGE, bridge, self.outputs)
+        self.frame = BridgeFrame(f"{name}.frame", BRIDGE, bridge, self.outputs)
         self.receive: Routine = self.frame
-        parts.drops["bridge.dropped"] = lambda: bridge.cells.dropped
+        parts.drops[f"{name}.dropped"] = lambda: bridge.cells.dropped
         if parts.world["flows"] == "known":
             for number in range(1, len(parts.traffic.items) + 1):
                 frame = parts.traffic.frame(number)

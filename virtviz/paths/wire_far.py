@@ -43,9 +43,9 @@ class FarEnd:
     def __init__(self, parts: Parts, number: int) -> None:
         self.parts = parts
         self.number = number
-        self.device = FAR_PORTS[parts.world.word("far_port")]
+        self.device = parts.called(FAR_PORTS[parts.world.word("far_port")])
         self.name = self.device
-        self.wire = self.make_wire()
+        self.wire = parts.cable or self.make_wire()
 
     def make_wire(self) -> host_net.Wire:
         """Make what comes in from outside."""
@@ -53,7 +53,7 @@ class FarEnd:
 
     def stations(self, taps: Sequence[str]) -> Stations:
         """Say what is behind which port: TAPs first, this one last."""
-        return Stations(taps, self.name)
+        return Stations(taps, self.name, self.parts.first_vm)
 
     def make(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine | None]:
         """Make it; answers transmission on the port, and the softirq that this raises in the thread itself, if any.
@@ -63,37 +63,45 @@ class FarEnd:
             threads: the threads that carry frames to it.
         """
         make: Mapping[str, Callable[[Routine, Sequence[Thread]], tuple[Routine, Routine | None]]]
-        make = {"eth0": self._nic, "veth0": self._veth, "dummy0": self._dummy}
-        return make[self.device](receive, threads)
+        make = {"nic": self._nic, "veth": self._veth, "dummy": self._dummy}
+        return make[self.parts.world.word("far_port")](receive, threads)
 
     def _nic(self, receive: Routine, _: Sequence[Thread]) -> tuple[Routine, None]:
         """Make a network card, with the softirq that serves its interrupts."""
-        parts, world = self.parts, self.parts.world
+        parts, world, name = self.parts, self.parts.world, self.device
         ring, tx_frames, pool = world.number("nic_ring"), world.number("nic_tx_frames"), parts.host_pool
         engine_class, xmit_class, run_class = self.engine, NicXmit, RunNicQueue
         if isinstance(pool, OffloadPool):
             engine_class, xmit_class, run_class = OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
             nic: Nic = OffloadNic(
-                parts.state, "eth0", pool, self.wire, parts.traffic, ring, tx_frames, tso=world.on("nic_tso")
+                parts.state, name, pool, self.wire, parts.traffic, ring, tx_frames, tso=world.on("nic_tso")
             )
         else:
-            nic = Nic(parts.state, "eth0", pool, self.wire, parts.traffic, ring, tx_frames)
-        driver = Place("eth0", Domain.HOST_KERNEL, "NIC driver")
-        engine = parts.thread("eth0", cpu=2, kind=ThreadKind.HARDWARE)
-        nic.softirq = parts.thread("softirq/cpu1", cpu=1)
-        engine.start = engine_class("eth0.engine", Place("eth0.hw", Domain.HARDWARE, "NIC"), nic)
-        xmit = xmit_class("eth0.xmit", driver, nic)
-        run_queue = run_class("eth0.qdisc_run", driver, nic, xmit)
+            nic = self._plain_nic()(parts.state, name, pool, self.wire, parts.traffic, ring, tx_frames)
+        driver = Place(name, Domain.HOST_KERNEL, "NIC driver")
+        engine = parts.thread(name, cpu=2, kind=ThreadKind.HARDWARE)
+        nic.softirq = parts.thread(parts.called("softirq/cpu1"), cpu=1)
+        engine.start = engine_class(f"{name}.engine", Place(f"{name}.hw", Domain.HARDWARE, "NIC"), nic)
+        xmit = xmit_class(f"{name}.xmit", driver, nic)
+        run_queue = run_class(f"{name}.qdisc_run", driver, nic, xmit)
         nic.softirq.start = self.nic_poll(nic, driver, receive, run_queue)
         parts.drops |= {
-            "eth0.qdisc": lambda: nic.cells.qdisc_dropped,
-            "eth0.rx_missed": lambda: nic.cells.rx_missed,
+            f"{name}.qdisc": lambda: nic.cells.qdisc_dropped,
+            f"{name}.rx_missed": lambda: nic.cells.rx_missed,
         }
         return xmit, None
 
+    def _plain_nic(self) -> type[Nic]:
+        """Say what the card is, where nothing is left to it to cut."""
+        if self.parts.cable is None:
+            return Nic
+        from virtviz.paths.cable import CabledNic  # noqa: PLC0415 - where there are two hosts only
+
+        return CabledNic
+
     def nic_poll(self, nic: Nic, driver: Place, receive: Routine, run_queue: Routine) -> NicPoll:
         """Make what the CPU does that serves the card."""
-        return NicPoll("eth0.poll", driver, nic, receive, self.number, run_queue)
+        return NicPoll(f"{nic.name}.poll", driver, nic, receive, self.number, run_queue)
 
     def _veth(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine]:
         """Make a veth pair into another network namespace."""

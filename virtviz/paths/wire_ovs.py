@@ -36,43 +36,44 @@ class OvsSwitch:
     def __init__(self, parts: Parts, stations: Stations) -> None:
         self.parts = parts
         self.stations = stations
-        world, state = parts.world, parts.state
+        world, state, name = parts.world, parts.state, parts.called("ovs")
         count = world.number("handlers")
         self.by_port = by_port = world["ovs_dispatch"] == "per-vport"
         self.datapath = datapath = self.datapath_class(
             state,
-            "ovs",
+            name,
             parts.host_pool,
             len(stations.ports) if by_port else count,
             stations.ports,
             room=world.number("upcall_rcvbuf"),
             packets=parts.host_pool.slots,
         )
-        self.switch = state.add(vswitchd.SwitchCells, "vswitchd", count_stale=int(world["ovs_flow_count"] == "stale"))
-        self.threads = [parts.thread(f"handler{i + 1}", cpu=i) for i in range(count)]
+        is_stale = int(world["ovs_flow_count"] == "stale")
+        self.switch = state.add(vswitchd.SwitchCells, parts.called("vswitchd"), count_stale=is_stale)
+        self.threads = [parts.thread(parts.called(f"handler{i + 1}"), cpu=i) for i in range(count)]
         upcalls = self._upcalls_by_port() if by_port else self._upcalls_by_cpu()
         self.outputs: dict[str, Routine] = {}
-        self.execute = self.execute_class("ovs.execute", OVS, datapath, self.outputs)
+        self.execute = self.execute_class(f"{name}.execute", OVS, datapath, self.outputs)
         self.receive: Routine = self.receive_class(
-            "ovs.receive", OVS, datapath, self.execute, upcalls, None if by_port else parts.cpus
+            f"{name}.receive", OVS, datapath, self.execute, upcalls, None if by_port else parts.cpus
         )
         if world["flows"] == "known":
             self._learn_flows()
         parts.drops |= {
-            "ovs.lost": lambda: datapath.cells.lost,
-            "ovs.no_action": lambda: datapath.cells.dropped,
+            f"{name}.lost": lambda: datapath.cells.lost,
+            f"{name}.no_action": lambda: datapath.cells.dropped,
         }
 
     def _upcalls_by_cpu(self) -> dict[str, Routine]:
         """Make the ways to ask where each handler has a socket of its own."""
         return {
             thread.name: ovs.Upcall(
-                f"ovs.upcall_to_{thread.name}",
+                f"{self.datapath.name}.upcall_to_{thread.name}",
                 OVS,
                 self.datapath,
                 number,
                 thread.name,
-                ovs.WakeHandler(f"ovs.wake_{thread.name}", OVS, thread),
+                ovs.WakeHandler(f"{self.datapath.name}.wake_{thread.name}", OVS, thread),
             )
             for number, thread in enumerate(self.threads)
         }
@@ -81,10 +82,10 @@ class OvsSwitch:
         """Make them where each port has one, and every handler waits for all of them."""
         wake: Routine | None = None
         for thread in reversed(self.threads):
-            wake = ovs.WakeHandler(f"ovs.wake_{thread.name}", OVS, thread, wake)
+            wake = ovs.WakeHandler(f"{self.datapath.name}.wake_{thread.name}", OVS, thread, wake)
         assert wake is not None
         return {
-            port: ovs.Upcall(f"ovs.upcall_by_{port}", OVS, self.datapath, number, port, wake)
+            port: ovs.Upcall(f"{self.datapath.name}.upcall_by_{port}", OVS, self.datapath, number, port, wake)
             for number, port in enumerate(self.stations.ports)
         }
 

@@ -9,7 +9,7 @@ from virtviz.paths.nic import GRO_BATCH
 from virtviz.paths.ovs_tunnel import TunnelDatapath, TunnelExecute, TunnelReceive, TunnelStations
 from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.parts import HOST_IP, HOST_STACK
-from virtviz.paths.tunnel import Tunnel, TunnelWire, TunnelXmit
+from virtviz.paths.tunnel import HERE, THERE, Tunnel, TunnelWire, TunnelXmit
 from virtviz.paths.tunnel_rx import GroCell, GroCellPoll, HostReceive, NicPollBelowTunnel, ProcessBacklogBelowTunnel
 from virtviz.paths.wire_far import FarEnd
 from virtviz.paths.wire_ovs import OvsSwitch
@@ -42,19 +42,21 @@ class TunnelEnd(FarEnd):
         self.kind = TUNNELS[parts.world.word("tunnel")]
         self.vni = parts.world.number("vni")
         super().__init__(parts, number)
-        self.name = self.kind.device
+        self.name = parts.called(self.kind.device)
         assert isinstance(parts.host_pool, HeadroomPool)
         self.pool = parts.host_pool
-        self.tunnel = tunnel = Tunnel(parts.state, self.kind, self.pool, self.device)
+        ends = (THERE, HERE) if parts.first_vm else (HERE, THERE)
+        self.tunnel = tunnel = Tunnel(parts.state, self.name, self.kind, self.pool, self.device, ends)
+        host_ip = parts.called("host_ip")
         self.place = Place(self.name, Domain.HOST_KERNEL, "tunnel")
         self.cells: list[GroCell | None] = []
         parts.drops |= {
             f"{self.name}.too_big": lambda: tunnel.cells.too_big,
             f"{self.name}.tx_dropped": lambda: tunnel.cells.tx_dropped,
             f"{self.name}.rx_dropped": lambda: tunnel.cells.rx_dropped,
-            "host_ip.frag_fails": lambda: tunnel.cells.frag_fails,
-            "host_ip.not_for_us": lambda: tunnel.cells.not_for_us,
-            "host_ip.no_port": lambda: tunnel.cells.no_port,
+            f"{host_ip}.frag_fails": lambda: tunnel.cells.frag_fails,
+            f"{host_ip}.not_for_us": lambda: tunnel.cells.not_for_us,
+            f"{host_ip}.no_port": lambda: tunnel.cells.no_port,
         }
 
     def make_wire(self) -> TunnelWire:
@@ -63,7 +65,7 @@ class TunnelEnd(FarEnd):
 
     def stations(self, taps: Sequence[str]) -> TunnelStations:
         """Say what is behind which port: TAPs first, the tunnel last."""
-        return TunnelStations(taps, self.name, self.vni)
+        return TunnelStations(taps, self.name, self.vni, self.parts.first_vm)
 
     def make(self, receive: Routine, threads: Sequence[Thread]) -> tuple[Routine, Routine | None]:
         """Make it; answers transmission on the tunnel, and the softirq that it raises in the thread itself, if any."""
@@ -77,7 +79,7 @@ class TunnelEnd(FarEnd):
         second = self._cell_poll(nic.softirq)
         cell = self.cells[nic.softirq.me.index]
         assert cell is not None
-        return NicPollBelowTunnel("eth0.poll", driver, nic, receive, self.number, run_queue, cell, second)
+        return NicPollBelowTunnel(f"{nic.name}.poll", driver, nic, receive, self.number, run_queue, cell, second)
 
     def backlog_poll(self, receive: Routine, peer: Routine) -> ProcessBacklog:
         """Make the softirq that takes frames out of the veth pair's ends, and polls the tunnel after that."""

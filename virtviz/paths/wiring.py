@@ -396,9 +396,17 @@ def _build(world: World, traffic: Traffic, *, recording: bool, observed: bool, o
     """Build a world; `observed` without `recording` does exactly what a recorded one does."""
     parts = Parts(world, traffic, recording=recording, observed=observed)
     holders: Sequence[Any] = _programs(parts) if world["path"] == "program" else []
-    machines = [] if holders else [MACHINES[_served_by(world)](parts, number) for number in range(world.number("vms"))]
     join = JOINS[world.word("switch")] if world["device"] == "tap" else _join_by_routing
-    wire = join(parts, holders or [backend for _, backend in machines])
+    machines: list[tuple[Vm, Any]] = []
+    make = MACHINES.get(_served_by(world))
+    if make is not None and world.number("hosts") > 1:
+        from virtviz.paths.wire_hosts import make_hosts  # noqa: PLC0415
+
+        machines, wire = make_hosts(parts, make, join)
+    else:
+        if make is not None:
+            machines = [make(parts, number) for number in range(world.number("vms"))]
+        wire = join(parts, holders or [backend for _, backend in machines])
     setup = _power_on(parts, machines[0][1]) if world["begin"] == "power-on" else None
     if world["eventfd_programs"] != "off":
         from virtviz.paths.wire_eventfd import add_eventfd_programs  # noqa: PLC0415
