@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.cells import Cells, cells
+from virtviz.paths.dpdk_nic import PolledNic
 from virtviz.paths.host_net import Wire
 from virtviz.paths.nic import Nic
 from virtviz.paths.packets import HeadroomPool, PacketPool
@@ -105,3 +106,7 @@ class CabledNic(Nic):
     def has_work(self) -> bool:
         """Say whether the card's engine has anything to do."""
         return self.unsent() != 0 or self.interrupt_due() or self.arrival() != 0
+
+
+class CabledPolledNic(CabledNic, PolledNic):
+    """One that a thread of OVS-DPDK drives."""

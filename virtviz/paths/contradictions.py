@@ -322,7 +322,7 @@ def _of_dpdk(world: World) -> Iterable[tuple[str, str]]:
         yield ("tunnel", "OVS-DPDK's own way of tunnelling, in its polling thread, is not modelled; set tunnel=none")
     if by_pmd and world["far_port"] != "nic":
         yield ("far_port", "the thread of OVS-DPDK drives a network card here, and no other device; set far_port=nic")
-    if by_pmd and world.on("store_buffer") and world.number("vms") > 1:
+    if by_pmd and world.on("store_buffer") and world.number("vms") > world.number("hosts"):
         yield (
             "store_buffer",
             "one CPU polls both guests here, and its store buffer would be before two memories; set vms=1",
@@ -376,14 +376,8 @@ def _of_hosts(world: World) -> Iterable[tuple[str, str]]:
         return
     if world.number("vms") == 1:
         yield ("vms", "each of two hosts has one virtual machine; set vms=2, or hosts=1")
-    if world["path"] in ("vhost-user", "program"):
-        yield (
-            "path",
-            (
-                f"two hosts are followed with a TAP and a switch in the kernel, not with path={world['path']}; set "
-                "path=vhost-net, path=virtio-qemu or path=e1000, or hosts=1"
-            ),
-        )
+    if world["path"] == "program":
+        yield ("path", "it is virtual machines that two hosts have here; set path=vhost-net, or hosts=1")
     for name, (only, why) in _ON_TWO_HOSTS.items():
         if world[name] != only:
             yield (name, f"{why}; set {name}={only}, or hosts=1")

@@ -106,7 +106,8 @@ class PmdLoop(Routine):
 
     Args:
         queues: the receive queues in the order in which they are polled.
-        receive: name of each -> what receives from it, and does with the packets whatever is to be done.
+        receive: for each, in the same order: name of its port -> what receives from it, and does with the packets
+            whatever is to be done.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class PmdLoop(Routine):
         self.pmd = pmd
         self.queues = list(queues)
         self.receive = receive
+        self._ports = list(receive)
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the thread."""
@@ -150,7 +152,6 @@ class PmdLoop(Routine):
         first = mine.rxq
         at = next((i % count for i in range(first, first + count) if self.queues[i % count].has_something()), first)
         mine.rxq = (at + 1) % count
-        queue = self.queues[at]
         if me.observed:
-            me.packet = queue.next_packet()
-        return queue.name
+            me.packet = self.queues[at].next_packet()
+        return self._ports[at]

@@ -49,7 +49,8 @@ Joined = tuple["list[RxQueue]", "dict[str, Routine]", "Routine"]
 
 def pmd_thread(parts: Parts) -> Thread:
     """Give the polling thread; it is made when the first virtual machine asks for it."""
-    return next((thread for thread in parts.threads if thread.name == PMD), None) or parts.thread(PMD, cpu=0)
+    name = parts.called(PMD)
+    return next((thread for thread in parts.threads if thread.name == name), None) or parts.thread(name, cpu=0)
 
 
 class VhostUserPair:
@@ -239,14 +240,16 @@ class PmdSwitch:
     def __init__(self, parts: Parts, backends: Sequence[PmdPort]) -> None:
         self.parts = parts
         self.thread = pmd_thread(parts)
-        self.stations = Stations([backend.name for backend in backends], NIC)
-        self.pmd = Pmd(parts.state, PMD, self.stations.far)
-        self.datapath = dpif_netdev.PmdDatapath(parts.state, "ovs_dpdk", parts.host_pool, self.pmd, self.stations.ports)
-        self.wire = host_net.Wire(parts.state, "wire", parts.traffic)
+        self.card = parts.called(NIC)
+        self.stations = Stations([backend.name for backend in backends], self.card, parts.first_vm)
+        self.pmd = Pmd(parts.state, self.thread.name, self.stations.far)
+        self.name = parts.called("ovs_dpdk")
+        self.datapath = dpif_netdev.PmdDatapath(parts.state, self.name, parts.host_pool, self.pmd, self.stations.ports)
+        self.wire = parts.cable or host_net.Wire(parts.state, "wire", parts.traffic)
         self.outputs: dict[str, Routine] = {}
         if parts.world["flows"] == "known":
             self._learn_flows()
-        parts.drops["ovs_dpdk.no_action"] = lambda: self.datapath.cells.dropped
+        parts.drops[f"{self.name}.no_action"] = lambda: self.datapath.cells.dropped
         self._wire(backends)
 
     def _learn_flows(self) -> None:
@@ -268,9 +271,10 @@ class PmdSwitch:
             receive |= received
             self.outputs[backend.name] = send
         far = self.stations.far
-        receive[NIC] = dpdk_nic.PollNic(f"{NIC}.receive", driver, nic, self.pmd, self._process(NIC, FROM_WIRE, far))
-        self.outputs[NIC] = dpdk_nic.SendToNic(f"{NIC}.send", driver, nic, self.pmd, far - 1)
-        self.thread.start = PmdLoop(f"{PMD}.loop", OVS_DPDK, self.pmd, [*polled, nic], receive)
+        card = self.card
+        receive[NIC] = dpdk_nic.PollNic(f"{card}.receive", driver, nic, self.pmd, self._process(card, FROM_WIRE, far))
+        self.outputs[card] = dpdk_nic.SendToNic(f"{card}.send", driver, nic, self.pmd, far - 1)
+        self.thread.start = PmdLoop(f"{self.thread.name}.loop", OVS_DPDK, self.pmd, [*polled, nic], receive)
 
     def _process(self, source: str, rows: Mapping[str, str], port: int) -> Routine:
         """Make what is done with the bursts that come from one port."""
@@ -280,19 +284,24 @@ class PmdSwitch:
     def _card(self) -> tuple[dpdk_nic.PolledNic, Place]:
         """Make the network card, and name the place of its driver."""
         parts, world = self.parts, self.parts.world
-        nic = dpdk_nic.PolledNic(
+        name, kind = self.card, dpdk_nic.PolledNic
+        if parts.cable is not None:
+            from virtviz.paths.cable import CabledPolledNic  # noqa: PLC0415 - where there are two hosts only
+
+            kind = CabledPolledNic
+        nic = kind(
             parts.state,
-            NIC,
+            name,
             parts.host_pool,
             self.wire,
             parts.traffic,
             world.number("nic_ring"),
             world.number("nic_tx_frames"),
         )
-        engine = parts.thread(NIC, cpu=2, kind=ThreadKind.HARDWARE)
-        engine.start = dpdk_nic.PolledNicEngine(f"{NIC}.engine", Place(f"{NIC}.hw", Domain.HARDWARE, "NIC"), nic)
+        engine = parts.thread(name, cpu=2, kind=ThreadKind.HARDWARE)
+        engine.start = dpdk_nic.PolledNicEngine(f"{name}.engine", Place(f"{name}.hw", Domain.HARDWARE, "NIC"), nic)
         parts.drops |= {
-            f"{NIC}.tx_failure_drops": lambda: nic.cells.qdisc_dropped,
-            f"{NIC}.rx_missed": lambda: nic.cells.rx_missed,
+            f"{name}.tx_failure_drops": lambda: nic.cells.qdisc_dropped,
+            f"{name}.rx_missed": lambda: nic.cells.rx_missed,
         }
-        return nic, Place(NIC, Domain.HOST_USER, "DPDK driver")
+        return nic, Place(name, Domain.HOST_USER, "DPDK driver")
