@@ -66,8 +66,6 @@ def build(
     vms = world.number("vms")
     two_hosts = world.number("hosts") > 1
     events = items_of(lesson.scenario, two_hosts=two_hosts) if frames is None else _captured(frames, vms)
-    if two_hosts:
-        _check_hosts(events)
     needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
@@ -84,17 +82,6 @@ def build(
     count = sum(isinstance(event, Item) for event in events)
     rounds = 1 if packets is None else max(1, -(-packets // count))
     return world, make_traffic(events, rounds, vms)
-
-
-def _check_hosts(events: Sequence[Item | Pause | Poke | Link | Reset]) -> None:
-    """Refuse frames that nobody on two hosts sends."""
-    for event in events:
-        if isinstance(event, Item) and not event.outgoing:
-            raise KnobError(
-                "hosts",
-                f"{event.id} comes from neither virtual machine, and with two hosts nobody else is on the cable; set "
-                "hosts=1, or give it an address of a virtual machine as its sender",
-            )
 
 
 def _fit_beginning(lesson: Lesson, world: World) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtviz.engine.places import Domain, Side
 from virtviz.errors import CaptureError
+from virtviz.paths.hosts import SCOPE, SECOND, host_of
 from virtviz.paths.packets import HeadroomPool
 from virtviz.paths.traffic import Item, ends_of
 from virtviz.spec.frames import ETH_FRAME_MAX, ETH_HEADER_BYTES, IPV4_HEADER_BYTES
@@ -197,13 +198,14 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     packet = step.packet
     if not packet:
         return b""
-    host = partial(_in_pool, simulation.pools["host"], packet)
-    if isinstance(simulation.pools["host"], HeadroomPool):
+    pool = _host_pool(simulation, step)
+    host = partial(_in_pool, pool, packet)
+    if isinstance(pool, HeadroomPool):
         is_outside = step.domain is Domain.HARDWARE or step.milestone in ("on-wire", "from-wire")
-        host = partial(_in_tunnel, simulation.pools["host"], packet, is_outside=is_outside)
+        host = partial(_in_tunnel, pool, packet, is_outside=is_outside)
     if not simulation.vms:
         # A program of the host has it in two pages of its own; on a TUN there is no frame before the card.
-        found = _in_pool(simulation.pools["host"], packet)
+        found = _in_pool(pool, packet)
         return found if len(found) == simulation.traffic.length(packet) else b""
     item = simulation.traffic.item_of(packet)[1]
     # The machine that the step is in first; of a packet between two machines, either may still have it.
@@ -217,12 +219,19 @@ def frame_bytes(simulation: Simulation, step: Step) -> bytes:
     else:
         looks.insert(0, host)
         # Between reading and delivering it, a back-end in user space has it in memory of its own.
-        backends = [pool for name, pool in simulation.pools.items() if name.startswith("qemu-")]
-        looks += [partial(_in_pool, pool, packet) for pool in backends]
+        backends = [held for name, held in simulation.pools.items() if name.startswith("qemu-")]
+        looks += [partial(_in_pool, held, packet) for held in backends]
     # A frame that has been taken apart again, its pieces given back one by one, is looked for where it is still whole.
     whole = simulation.traffic.length(packet)
-    lengths = (whole, whole + OUTER_BYTES) if isinstance(simulation.pools["host"], HeadroomPool) else (whole,)
+    lengths = (whole, whole + OUTER_BYTES) if isinstance(pool, HeadroomPool) else (whole,)
     return next((found for look in looks if len(found := look()) in lengths), b"")
+
+
+def _host_pool(simulation: Simulation, step: Step) -> PacketPool:
+    """Give the packet memory of the host that a step is on; a guest's step is on the host of its machine."""
+    second = f"{SCOPE}host"
+    is_second = host_of(step.place) == SECOND or step.place.startswith(f"vm{SECOND}.")
+    return simulation.pools[second if is_second and second in simulation.pools else "host"]
 
 
 def _in_pair(pair: Pair, packet: int) -> list[Callable[[], bytes]]:

@@ -11,6 +11,7 @@ from virtviz.engine.store_buffer import DrainStores, StoreBuffer
 from virtviz.engine.threads import Thread, ThreadKind
 from virtviz.paths.context import Context, WatchedContext
 from virtviz.paths.features import TSO
+from virtviz.paths.hosts import SCOPE, SECOND
 from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
 from virtviz.paths.ovs import UPCALLS_MAX
 from virtviz.paths.packets import HeadroomPool, PacketPool
@@ -89,15 +90,10 @@ class Parts:
         self.restless: list[Callable[[], bool]] = []
         self.host_pool = self.make_pool()
 
-    def on_host(self, number: int) -> Parts:
-        """Give the same world in the making as another host's parts see it, with names and packet memory of its own.
-
-        Args:
-            number: the host's, from 2.
-        """
+    def on_second_host(self) -> Parts:
+        """Give the same world in the making as the second host's parts see it: its names and packet memory differ."""
         other = copy(self)
-        other.scope = f"host{number}."
-        other.first_vm = number - 1
+        other.scope, other.first_vm = SCOPE, SECOND - 1
         other.host_pool = other.make_pool()
         return other
 

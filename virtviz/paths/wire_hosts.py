@@ -6,12 +6,13 @@ its places are other ones than the first host's: a packet goes through both kern
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
 from virtviz.engine.places import Place
 from virtviz.engine.program import reachable
+from virtviz.errors import KnobError
 from virtviz.paths.cable import CableEnd
 from virtviz.spec.tunnels import OUTER_BYTES
 
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.host_net import Wire
     from virtviz.paths.parts import Parts
+    from virtviz.paths.traffic import Traffic
 
 M = TypeVar("M")
 B = TypeVar("B")
-
-SECOND: Final = 2
-"""Number of the second host."""
 
 
 def make_hosts(
@@ -38,8 +37,12 @@ def make_hosts(
         parts: the world in the making, as the first host sees it.
         make: makes a virtual machine and what serves its card, by its number.
         join: makes a host's switch with what is behind it.
+
+    Raises:
+        KnobError: a frame of the scenario comes from neither machine.
     """
-    hosts = [parts, parts.on_host(SECOND)]
+    _check(parts.traffic)
+    hosts = [parts, parts.on_second_host()]
     headers = 0 if parts.world["tunnel"] == "none" else OUTER_BYTES
     ends = [CableEnd(parts.state, host.called("wire"), parts.traffic, headers) for host in hosts]
     ends[0].other, ends[1].other = ends[1], ends[0]
@@ -53,6 +56,16 @@ def make_hosts(
         if host.scope:
             move(parts.threads[before:], host.scope)
     return made, ends[0]
+
+
+def _check(traffic: Traffic) -> None:
+    for number, item in enumerate(traffic.items, 1):
+        if not item.outgoing:
+            raise KnobError(
+                "hosts",
+                f"frame {item.id or number} comes from neither virtual machine, and with two hosts nobody else is on "
+                "the cable; set hosts=1, or let a virtual machine send it",
+            )
 
 
 def move(threads: Sequence[Thread], scope: str) -> None:

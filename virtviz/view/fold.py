@@ -21,7 +21,7 @@ from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import Domain
 from virtviz.engine.threads import ThreadKind
 from virtviz.view.frame import LedgerEntry
-from virtviz.view.machines import machine_of, machines_of, thread_machines
+from virtviz.view.machines import hosts_of, machine_of, machines_of, thread_machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,6 +112,7 @@ class Fold:
         self.took = bytearray()
         self.domains = bytearray()
         self.machines = machines_of(header)
+        self._has_other_host = hosts_of(header) > 1
         self._machine_of = thread_machines(header)
         self._thread_at = {thread.name: i for i, thread in enumerate(header.threads)}
         start = FoldState(
@@ -240,7 +241,7 @@ class Fold:
             where, waiting, put_by = self._full_name(step.into, step), True, step.thread
         if step.milestone == "in-guest-buffer":
             where, waiting, put_by = step.queue, True, step.thread
-        elif step.milestone == "on-wire":
+        elif step.milestone == "on-wire" and not self._has_other_host:
             where, waiting, done = step.into or step.place, False, "on-wire"
         elif step.milestone == "received":
             # A program of the host is a place of its own.

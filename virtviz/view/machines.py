@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from virtviz.paths.hosts import host_of
+
 if TYPE_CHECKING:
     from virtviz.paths.describe import Header
 
@@ -34,7 +36,15 @@ def thread_machines(header: Header) -> dict[str, str]:
     processes = dict.fromkeys(first for name in names if _BACKEND.fullmatch(first := name.partition(".")[0]))
     served = dict(zip(processes, machines, strict=False))
     found = {name: machine_of(name, machines) or served.get(name.partition(".")[0], "") for name in names}
+    if hosts_of(header) > 1:
+        # What is on a host of its own serves one machine alone.
+        found = {name: machine or machines[host_of(name) - 1] for name, machine in found.items()}
     return {name: machine for name, machine in found.items() if machine}
+
+
+def hosts_of(header: Header) -> int:
+    """Say how many hosts there are."""
+    return int(str(header.world.get("hosts", 1)))
 
 
 def pool_of(queue: str, pool: str) -> str:
