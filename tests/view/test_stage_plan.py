@@ -8,6 +8,7 @@ from virtviz.paths.knobs import make_world
 from virtviz.paths.traffic import Item, Poke, make_traffic
 from virtviz.paths.wiring import simulate
 from virtviz.view import make_frame
+from virtviz.view.machines import machines_of
 from virtviz.view.stage import BOX, CHIP, short_thread
 from virtviz.view.stage_plan import GRAND_HEIGHT, SMALL_HEIGHT, TALL_HEIGHT, make_stage
 
@@ -18,6 +19,8 @@ HEAVY = QEMU | {"ioeventfd": "off", "flows": "unknown"}
 BEGIN = {"begin": "power-on", "queue__size": 32}
 POLLED = {"path": "vhost-user", "flows": "unknown"}
 TUNNEL = {"tunnel": "vxlan", "flows": "unknown"}
+TWO_HOSTS = {"hosts": 2}
+PING_ACROSS = [Item(to_vm=1), Item(vm=1, to_vm=0, answers=0)]
 WORLDS = {
     "nic": {},
     "upcall": {"flows": "unknown"},
@@ -32,6 +35,11 @@ WORLDS = {
     "power-on, vhost fails": BEGIN | {"vhost_start": "fails"},
     "tunnel": TUNNEL,
     "tunnel under QEMU": TUNNEL | QEMU,
+    "two hosts": TWO_HOSTS,
+    "two hosts, tunnel": TWO_HOSTS | TUNNEL,
+    "two hosts, tunnel under QEMU": TWO_HOSTS | TUNNEL | QEMU,
+    "two hosts, vhost-user": TWO_HOSTS | POLLED,
+    "two hosts, e1000": TWO_HOSTS | {"path": "e1000", "flows": "unknown"},
     "tunnel over veth": TUNNEL | {"far_port": "veth"},
     "vhost-user": POLLED,
     "power-on, vhost-user": BEGIN | {"path": "vhost-user"},
@@ -52,16 +60,29 @@ WORLDS = {
 }
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+FROM_THE_OTHER = ", from the other"
+DRAWN = [*WORLDS, *(name + FROM_THE_OTHER for name, settings in WORLDS.items() if settings.get("hosts"))]
+
+
+@pytest.fixture(scope="module", params=DRAWN)
 def live(request):
-    settings = WORLDS[request.param]
-    return Live(PING[:1] if settings.get("far_port") == "dummy" else PING, **settings)
+    settings = WORLDS[request.param.removesuffix(FROM_THE_OTHER)]
+    items = PING_ACROSS if settings.get("hosts") else PING[:1] if settings.get("far_port") == "dummy" else PING
+    made = Live(items, **settings)
+    made.drawn = machines_of(made.header)[request.param.endswith(FROM_THE_OTHER)]
+    return made
+
+
+@pytest.fixture(scope="module")
+def machine(live):
+    """The machine that is drawn: the first one, or that of the other host."""
+    return live.drawn
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("height", HEIGHTS)
-def test_boxes_lie_inside_the_stage_and_apart(live, width, height):
-    stage = make_stage(live.header, width, height)
+def test_boxes_lie_inside_the_stage_and_apart(live, machine, width, height):
+    stage = make_stage(live.header, width, height, machine)
     shapes = [spot for spot in stage.spots.values() if spot.shape in (BOX, CHIP)]
     for spot in shapes:
         assert spot.x >= 0
@@ -72,8 +93,8 @@ def test_boxes_lie_inside_the_stage_and_apart(live, width, height):
         assert apart, (a.name, b.name)
 
 
-def test_every_place_and_queue_of_a_run_has_its_spot(live):
-    stage = make_stage(live.header, 80, SMALL_HEIGHT)
+def test_every_place_and_queue_of_a_run_has_its_spot(live, machine):
+    stage = make_stage(live.header, 80, SMALL_HEIGHT, machine)
     for position in range(live.length + 1):
         frame = make_frame(live, position)
         for thread in frame.threads:
@@ -83,8 +104,8 @@ def test_every_place_and_queue_of_a_run_has_its_spot(live):
 
 
 @pytest.mark.parametrize("height", HEIGHTS)
-def test_a_packet_can_go_everywhere_it_goes_cell_by_cell(live, height):
-    stage = make_stage(live.header, 120, height)
+def test_a_packet_can_go_everywhere_it_goes_cell_by_cell(live, machine, height):
+    stage = make_stage(live.header, 120, height, machine)
     for position in range(live.length + 1):
         for packet in make_frame(live, position).packets:
             if packet.came_from in ("", "nowhere"):
@@ -98,8 +119,8 @@ def test_a_packet_can_go_everywhere_it_goes_cell_by_cell(live, height):
             assert all(abs(x2 - x1) + abs(y2 - y1) == 1 for (x1, y1), (x2, y2) in pairwise(route))
 
 
-def test_every_crossing_of_a_run_has_a_gate_in_a_border(live):
-    stage = make_stage(live.header, 80, SMALL_HEIGHT)
+def test_every_crossing_of_a_run_has_a_gate_in_a_border(live, machine):
+    stage = make_stage(live.header, 80, SMALL_HEIGHT, machine)
     for n in range(1, live.length + 1):
         step = live.trace.step(n)
         for crossing in step.crossings:

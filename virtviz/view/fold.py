@@ -20,6 +20,7 @@ from virtviz.engine.counters import COUNTERS, of_crossing, of_effect
 from virtviz.engine.effects import EffectKind
 from virtviz.engine.places import Domain
 from virtviz.engine.threads import ThreadKind
+from virtviz.paths.hosts import without_host
 from virtviz.view.frame import LedgerEntry
 from virtviz.view.machines import hosts_of, machine_of, machines_of, thread_machines
 
@@ -235,7 +236,7 @@ class Fold:
         if packet.done:
             return replace(packet, milestone=milestone)
         where, waiting, put_by, done = packet.where, packet.waiting, packet.put_by, ""
-        if (not waiting and step.place not in _WITHOUT_PACKETS) or self._is_taken(packet, step):
+        if (not waiting and without_host(step.place) not in _WITHOUT_PACKETS) or self._is_taken(packet, step):
             where, waiting, put_by = step.place, False, ""
         if step.into:
             where, waiting, put_by = self._full_name(step.into, step), True, step.thread

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from virtviz.engine.threads import ThreadKind
-from virtviz.view.machines import machine_of, machines_of, thread_machines
+from virtviz.paths.hosts import SCOPE, SECOND, host_of, without_host
+from virtviz.view.machines import hosts_of, machine_of, machines_of, thread_machines
 from virtviz.view.stage import BOX, CHIP, LABEL, LANE, WIRE, Border, Gate, Spot, Stage, Way
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
+_HOST_WIDTH: Final = 10
+"""Columns that the chip of another host takes."""
+_CABLE_WIDTH: Final = 4
+"""The same of the cable to it."""
 SOCKETS_MAX: Final = 4
 """Sockets that the switch asks by, at most."""
 _OTHER, _OTHER_TAP = "other", "other-tap"
@@ -146,14 +151,20 @@ class _Planner:
         self.header = header
         self.machines = machines_of(header)
         self.machine = machine or self.machines[0]
-        taps = sorted(place.name for place in header.places if place.title in ("TAP", "vhost-user port"))
-        self.taps = dict(zip(self.machines, taps, strict=False))
+        taps = [place.name for place in header.places if place.title in ("TAP", "vhost-user port")]
+        self.taps = dict(zip(self.machines, sorted(taps, key=without_host), strict=False))
         self.others = [name for name in self.machines if name != self.machine]
+        # Of two hosts one is drawn, that of the machine; the other is all behind the cable.
+        self.several_hosts = hosts_of(header) > 1
+        self.host = self.machines.index(self.machine) + 1 if self.several_hosts else 1
+        self.scope = SCOPE if self.host == SECOND else ""
         self.width = width
         self.rows = rows
         self.spots: dict[str, Spot] = {}
         self.ways: list[Way] = []
-        titles = {p.title: p.name for p in header.places}
+        titles = {
+            p.title: p.name for p in header.places if p.domain.startswith("guest") or host_of(p.name) == self.host
+        }
         self.has_card = "NIC" in titles
         self.behind = "NIC" if self.has_card else "peer" if "veth" in titles else "nothing"
         self.far = titles.get("veth") or titles.get("NIC driver") or titles.get("DPDK driver") or "dummy0"
@@ -273,7 +284,7 @@ class _Planner:
                 ("fds", "eventfd", 10, 4) if is_fallback else ("callfd", "callfd", 9, 2),
                 ("vhost-user", "vhost-user", 13, 1),
                 ("switch", "OVS", 9 - 2 * narrow, 1),
-                ("far", self.far, 9 - narrow, 1),
+                ("far", without_host(self.far), 9 - narrow, 1),
             ]
         narrow = 2 if self.narrow else 0
         # Frames stop at KVM on their way to a card that QEMU emulates: their names need a cell more.
@@ -282,12 +293,12 @@ class _Planner:
             ("kvm", "KVM", 8 - narrow + more, 1),
             # The queues' lines go up to QEMU beside its eventfds.
             ("fds", "eventfd", 10, 3) if self.device == "fds" else ("vhost-net", "vhost-net", 12, 1),
-            ("tap", self.taps.get(self.machine, "tap0"), 9 - narrow, 1),
+            ("tap", without_host(self.taps.get(self.machine, "tap0")), 9 - narrow, 1),
             ("switch", self.switch, 9 - narrow, 1),
-            ("far", self.far, 9 - narrow, 1),
+            ("far", without_host(self.far), 9 - narrow, 1),
         ]
         if self.tunnel:
-            row.insert(-1, ("tunnel", self.tunnel.partition("_")[0], 8 if self.narrow else 9, 1))
+            row.insert(-1, ("tunnel", without_host(self.tunnel).partition("_")[0], 8 if self.narrow else 9, 1))
         return row
 
     def _user_places(self) -> None:
@@ -374,11 +385,17 @@ class _Planner:
         far, lane = self.spots["far"], self.rows.lanes[0]
         domain = "hardware" if self.has_card else "host-kernel"
         x, width = (far.x - 7, 10) if self.others else (far.x - 8, 12)
+        if self.several_hosts:
+            # The cable ends in the other host, for which there is room on the left only.
+            x, width = far.x - 1, min(9, self.width - far.x + 1)
         nic = self._chip("nic", self.behind, domain, x, lane + 1, width)
         x = nic.x + nic.width
         wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
+        if self.several_hosts:
+            x = nic.x - _CABLE_WIDTH
+            wire = Spot("wire", "wire", WIRE, domain, x, nic.y, _CABLE_WIDTH, 1, (x + 1, nic.y))
         self.spots["wire"] = wire
-        down = nic.x + 9
+        down = nic.x + (nic.width - 2 if self.several_hosts else 9)
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
         self.ways.append(Way("nic", "wire", (nic.at, wire.at)))
         for name in ("tx", "rx"):
@@ -390,6 +407,11 @@ class _Planner:
     def _other_machine(self) -> None:
         """Place the machine that is not drawn whole: a chip for its TAP, and below that one for all the rest of it."""
         nic, switch, lane = self.spots["nic"], self.spots["switch"], self.rows.lanes[0]
+        if self.several_hosts:
+            wire, number = self.spots["wire"], 1 + SECOND - self.host
+            other = self._chip(_OTHER, f"host {number}", "guest-user", wire.x - _HOST_WIDTH, nic.y, _HOST_WIDTH)
+            self.ways.append(Way(wire.name, other.name, (wire.at, other.at)))
+            return
         for machine in self.others:
             x, width = nic.x - 15, 13
             tap = self._chip(_OTHER_TAP, self.taps[machine], switch.domain, x, lane, width)
@@ -423,7 +445,7 @@ class _Planner:
             ("guest-kernel", "kernel", (2, under))
             if self.guest_edge
             else ("guest-kernel", "guest kernel", (wall - 12, under)),
-            ("host-user", "HOST · user", (wall + 12, 0)),
+            ("host-user", f"HOST {self.host} · user" if self.several_hosts else "HOST · user", (wall + 12, 0)),
             ("host-kernel", title, (kernel, under)),
         )
         for name, title, (x, y) in names:
@@ -499,10 +521,17 @@ class _Planner:
             short = place.name.rpartition(".")[2]
             known = _TITLES.get(place.title) or _KNOWN.get(short)
             places[place.name] = known if known in self.spots else str(place.domain)
+            if host_of(place.name) != self.host and not place.domain.startswith("guest"):
+                places |= dict.fromkeys(_with_queues(place.name), _OTHER)
         places |= {"wire": "wire", "backlog": "far", f"{self.tunnel}.queue": "tunnel"}
         for machine, tap in self.taps.items():
             is_other = machine in self.others
-            places[tap] = places[f"{tap}.queue"] = _OTHER_TAP if is_other else "vhost-user" if self.polls else "tap"
+            if self.several_hosts and is_other:
+                names = (tap, f"{without_host(tap)}.queue", f"{machine}.socket", f"{machine}.qdisc")
+                places |= dict.fromkeys(names, _OTHER)
+                continue
+            drawn = "vhost-user" if self.polls else "tap"
+            places[tap] = places[f"{without_host(tap)}.queue"] = _OTHER_TAP if is_other else drawn
             places |= {f"{machine}.{queue}": "stack" for queue in ("socket", "qdisc")}
             places |= self._further_pairs(machine, tap)
         for name in (*places, *(queue.name for queue in self.header.queues)):
@@ -510,7 +539,7 @@ class _Planner:
                 places[name] = _OTHER
         places[f"{self.far}.qdisc"] = "far"
         # A socket for each handler, or for each port.
-        return places | {f"ovs.upcalls{number}": "switch" for number in range(1, SOCKETS_MAX + 1)}
+        return places | {f"{self.scope}ovs.upcalls{number}": "switch" for number in range(1, SOCKETS_MAX + 1)}
 
     def _further_pairs(self, machine: str, tap: str) -> dict[str, str]:
         """Say where the queues of a machine's further pairs are drawn: where those of the first one are."""
@@ -579,6 +608,12 @@ class _ProgramPlanner(_Planner):
             places=places,
             homes={},
         )
+
+
+def _with_queues(place: str) -> list[str]:
+    """Give a place's name, and those of the queues that it can have."""
+    upcalls = [f"upcalls{number}" for number in range(1, SOCKETS_MAX + 1)]
+    return [place, *(f"{place}.{queue}" for queue in ("tx", "rx", "qdisc", "queue", *upcalls))]
 
 
 def _bent(start: Point, end: Point) -> tuple[Point, ...]:
