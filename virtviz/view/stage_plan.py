@@ -61,8 +61,8 @@ GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
 _HOST_WIDTH: Final = 10
 """Columns that the chip of another host takes."""
-_CABLE_WIDTH: Final = 4
-"""The same of the cable to it."""
+_CABLE_WIDTHS: Final = (4, 12)
+"""Columns that the cable to it takes, at least and at most."""
 SOCKETS_MAX: Final = 4
 """Sockets that the switch asks by, at most."""
 _OTHER, _OTHER_TAP = "other", "other-tap"
@@ -392,8 +392,10 @@ class _Planner:
         x = nic.x + nic.width
         wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
         if self.several_hosts:
-            x = nic.x - _CABLE_WIDTH
-            wire = Spot("wire", "wire", WIRE, domain, x, nic.y, _CABLE_WIDTH, 1, (x + 1, nic.y))
+            lanes = max(spot.x + spot.width for spot in self.spots.values() if spot.shape == LANE)
+            length = max(min(nic.x - _HOST_WIDTH - lanes - 1, _CABLE_WIDTHS[1]), _CABLE_WIDTHS[0])
+            x = nic.x - length
+            wire = Spot("wire", "wire", WIRE, domain, x, nic.y, length, 1, (x + length // 2, nic.y))
         self.spots["wire"] = wire
         down = nic.x + (nic.width - 2 if self.several_hosts else 9)
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
@@ -478,7 +480,7 @@ class _Planner:
                 lines.append(Border("user-kernel", side, edge, under, lane - under, upright=True))
         if self.has_card:
             nic = self.spots["nic"]
-            before = 2 if self.others else 6
+            before = 12 if self.several_hosts else 2 if self.others else 6
             lines.append(Border("hardware", "host", nic.x - before, lane, width - nic.x + before))
         return tuple(lines)
 

@@ -231,7 +231,7 @@ class _StageDrawing:
                 grid.put(at + 1, y, short_thread(self.runner.name, room), f"text bold on {ground}")
         else:
             word, style = self._state_word(spot)
-            if word and not (used and len(title) + 1 + len(word) + used > width - 2):
+            if word and len(title) + 1 + len(word) + used <= (width - 2 if used else width - 1):
                 grid.put(at + 1, y, word, f"{style} on {ground}")
 
     def _state_word(self, spot: Spot) -> tuple[str, str]:
