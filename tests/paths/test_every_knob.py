@@ -33,6 +33,7 @@ POWER_ON = {"begin": "power-on"}
 OFFLOADS = {"features": "csum,tso"}
 HALTED = {"vcpu": "halted"}
 POLLED = {"path": "vhost-user", "switch": "ovs-dpdk"}
+ACROSS = [Item(to_vm=1, kind="udp")]
 BAD_HEAD = [OUT, Poke("transmitq1", "avail.ring[0]", 999)]
 
 
@@ -144,6 +145,7 @@ EFFECTS: dict[str, Effect] = {
     "eventfd_programs": Effect(
         {}, {"eventfd_programs": "counter"}, [OUT], places("eventfd_object"), ([], ["eventfd_object"])
     ),
+    "hosts": Effect({"vms": 2}, {"vms": 2, "hosts": 2}, ACROSS, done("put_on_wire"), (0, 1)),
     "vms": Effect({}, {"vms": 2}, PING, lambda world: len(world.simulation.vms), (1, 2)),
     "machine": Effect(E1000, E1000 | {"machine": "q35"}, [OUT], counter("host_syscalls"), (6, 10)),
     "guest": Effect(POLLED, POLLED | {"guest": "dpdk"}, [IN], counter("interrupts"), (1, 0)),
@@ -317,6 +319,11 @@ REFUSED: Sequence[tuple[Mapping[str, object], str, str, Mapping[str, object]]] =
     ({"refuse_features": "on"}, "refuse_features", "set begin=power-on", {"begin": "power-on"}),
     ({"vhost_start": "fails"}, "vhost_start", "set begin=power-on", {"begin": "power-on"}),
     ({"begin": "power-on", "vms": 2}, "begin", "set vms=1", {"vms": 1}),
+    ({"hosts": 2, "vms": 1}, "vms", "set vms=2", {"vms": 2}),
+    ({"hosts": 2, "far_port": "dummy"}, "far_port", "set far_port=nic", {"far_port": "nic"}),
+    ({"hosts": 2, "begin": "power-on"}, "begin", "set begin=running", {"begin": "running"}),
+    ({"hosts": 2, "path": "program"}, "path", "set path=vhost-net", {"path": "vhost-net"}),
+    ({"hosts": 2, "features": "csum"}, "features", "leave them out", {"features": "event_idx"}),
     ({"begin": "power-on", "path": "e1000"}, "begin", "begin=running", {"begin": "running"}),
     ({"transport": "mmio", "path": "vhost-user"}, "transport", "set path=vhost-net", {"path": "vhost-net"}),
     ({"transport": "mmio", "path": "program"}, "transport", "or transport=pci", {"transport": "pci"}),

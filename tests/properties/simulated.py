@@ -127,12 +127,16 @@ def traffics(draw: st.DrawFn, longest: int = 12) -> Traffic:
 
 
 @st.composite
-def traffics_of_two(draw: st.DrawFn, longest: int = 10) -> Traffic:
-    """Draw a scenario of two virtual machines: between them, answered or not, and to and from the wire."""
+def traffics_of_two(draw: st.DrawFn, longest: int = 10, *, only_across: bool = False) -> Traffic:
+    """Draw a scenario of two virtual machines: between them, answered or not, and to and from the wire.
+
+    On two hosts nobody else is on the wire: with `only_across` all goes from one machine to the other.
+    """
+    kinds = ("across", "across", "asked", "pause")
     events: list[Item | Pause] = []
     items = 0
     for _ in range(draw(st.integers(1, longest))):
-        what = draw(st.sampled_from(("across", "across", "asked", "out", "echo", "in", "pause")))
+        what = draw(st.sampled_from(kinds if only_across else (*kinds, "out", "echo", "in")))
         if what == "pause":
             events.append(Pause())
             continue

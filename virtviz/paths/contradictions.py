@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def contradictions(world: World) -> Iterator[tuple[str, str]]:
     """Find combinations that do not exist: the setting to change, and a sentence with the reason and the way out."""
     for find in (
+        _of_hosts,
         _of_transports,
         _of_queues,
         _of_beginnings,
@@ -25,7 +26,6 @@ def contradictions(world: World) -> Iterator[tuple[str, str]]:
         _of_dpdk,
         _of_offloads,
         _of_programs,
-        _of_hosts,
     ):
         yield from find(world)
 
