@@ -111,6 +111,7 @@ USER_DPDK: Final[Mapping[str, object]] = {**USER, "guest": "dpdk"}
 VXLAN: Final = {"tunnel": "vxlan"}
 GENEVE: Final = {"tunnel": "geneve"}
 TWO: Final = {"vms": 2}
+HOSTS: Final = {"hosts": 2, "far_port": "nic"}
 
 ROWS: Final = (
     Row("vhost-net", "out", {}, INTERRUPTS_OFF),
@@ -140,6 +141,10 @@ ROWS: Final = (
     Row("VM to VM, virtio-qemu", "across", {**TWO, **QEMU}, OTHER_SLEEPING),
     Row("VM to VM, vhost-user", "across", {**TWO, **USER}),
     Row("VM to VM, vhost-user, DPDK", "across", {**TWO, **USER_DPDK}),
+    Row("2 hosts, vhost-net", "across", HOSTS, OTHER_SLEEPING),
+    Row("2 hosts, vhost-net, VXLAN", "across", {**HOSTS, **VXLAN}, OTHER_SLEEPING),
+    Row("2 hosts, virtio-qemu", "across", {**HOSTS, **QEMU}, OTHER_SLEEPING),
+    Row("2 hosts, vhost-user", "across", {**HOSTS, **USER}),
     Row("+ flow miss, vhost-net", "out", {}, INTERRUPTS_OFF, new_flow=True),
     Row("+ flow miss, vhost-net", "in", {}, SLEEPING, new_flow=True),
     Row("+ flow miss, virtio-qemu", "out", QEMU, INTERRUPTS_OFF, new_flow=True),
