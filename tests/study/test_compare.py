@@ -220,3 +220,13 @@ def test_the_json_fits_its_schema_and_says_the_same(both):
 
 def test_the_same_comparison_is_the_same_bytes():
     assert comparison_json(compared(VHOST, HEAVY)) == comparison_json(compared(VHOST, HEAVY))
+
+
+def test_on_the_way_to_another_host_milestones_stand_in_the_order_of_the_way():
+    comparison = compared("vhost-net,hosts=2,tunnel=vxlan", "virtio-qemu,hosts=2,tunnel=vxlan")
+    asked = next(way for way in comparison.ways if way.packet == 1)
+    order = [(section.milestone, section.nth) for section in asked.sections]
+    assert order.index(("on-wire", 1)) < order.index(("from-wire", 1)) < order.index(("at-tap", 2))
+    assert order[0] == ("sent", 1)
+    assert order[-1] == ("received", 1)
+    assert any(line.startswith("  backend-awake 2 ") for line in written(comparison))

@@ -68,7 +68,7 @@ class _Page:
             yield from self._differences(world, [found for found in way.differences if found.world == world])
 
     def _section(self, section: Section) -> Iterator[str]:
-        nth = f" ({section.nth})" if section.nth > 1 else ""
+        nth = f" {section.nth}" if section.nth > 1 else ""
         when = [f"step {step}" if step else "never" for step in section.reached]
         # What comes before any milestone is nobody's step.
         heading = when if any(section.reached) else [""] * len(when)

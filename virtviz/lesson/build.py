@@ -18,7 +18,7 @@ from virtviz.lesson.model import Link as LinkEvent
 from virtviz.lesson.model import Poke as PokeEvent
 from virtviz.paths.features import CSUM
 from virtviz.paths.knobs import KNOBS, find_knob, make_world
-from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic
+from virtviz.paths.traffic import Item, Link, Pause, Poke, Reset, ends_of, make_traffic, to_other_host
 from virtviz.ring.rings import layout_at
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def build(
         _fit_pokes(lesson, world)
         _fit_beginning(lesson, world)
     vms = world.number("vms")
-    two_hosts = world.number("hosts") > 1
-    events = items_of(lesson.scenario, two_hosts=two_hosts) if frames is None else _captured(frames, vms)
+    events = items_of(lesson.scenario) if frames is None else _captured(frames, vms)
+    if world.number("hosts") > 1:
+        events = to_other_host(events)
     needed = max((max(e.vm, getattr(e, "to_vm", 0)) for e in events if not isinstance(e, Pause)), default=0) + 1
     if needed > vms:
         raise KnobError("vms", f"the scenario is about {VMS[needed - 1]}, and vms is {vms}; set vms={needed}")
@@ -168,13 +169,8 @@ def flat(world: Mapping[str, KnobValue | dict[str, KnobValue]]) -> Iterator[tupl
             yield name, value
 
 
-def items_of(scenario: Sequence[Event], *, two_hosts: bool = False) -> list[Item | Pause | Poke | Link | Reset]:
-    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order.
-
-    Args:
-        scenario: the events.
-        two_hosts: what is far from a virtual machine is the one on the other host.
-    """
+def items_of(scenario: Sequence[Event]) -> list[Item | Pause | Poke | Link | Reset]:
+    """Turn the events of a scenario into packets, pauses changes from outside and resets, in order."""
     made: list[Item | Pause | Poke | Link | Reset] = []
     items: list[Item] = []
     sent: dict[str, list[int]] = {}
@@ -183,8 +179,7 @@ def items_of(scenario: Sequence[Event], *, two_hosts: bool = False) -> list[Item
         if isinstance(event.send, Send):
             send = event.send
             vm = VMS.index(send.from_)
-            far = 1 - vm if two_hosts else -1
-            to_vm = far if send.to is UNSET else VMS.index(send.to)
+            to_vm = -1 if send.to is UNSET else VMS.index(send.to)
             sent[send.id] = list(range(len(items), len(items) + send.count))
             new = [
                 Item(
@@ -203,9 +198,7 @@ def items_of(scenario: Sequence[Event], *, two_hosts: bool = False) -> list[Item
             receive = event.receive
             vm = VMS.index(receive.to)
             new = [
-                Item(name, 1 - vm, to_vm=vm, kind=receive.kind, length=receive.bytes)
-                if two_hosts
-                else Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
+                Item(name, vm, outgoing=False, kind=receive.kind, length=receive.bytes, vcpu=receive.vcpu)
                 for name in names_of(receive.id, receive.count)
             ]
         elif isinstance(event.reply, Reply):

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from virtviz.spec.frames import (
     ETH_HEADER_BYTES,
@@ -116,6 +117,10 @@ class Link(Struct, frozen=True):
 
     up: bool
     vm: int = 0
+
+
+Event = Item | Pause | Poke | Link | Reset
+"""What a scenario is a list of."""
 
 
 class Act(IntEnum):
@@ -249,7 +254,23 @@ def ends_of(frame: bytes, vms: int) -> tuple[int, int, bool]:
     return max(source, 0), target, True
 
 
-def make_traffic(events: Sequence[Item | Pause | Poke | Link | Reset], rounds: int = 1, vms: int = 1) -> Traffic:
+def to_other_host(events: Sequence[Event]) -> list[Event]:
+    """Put the virtual machine on the other host in the place of everybody who is far.
+
+    A frame of a capture keeps its addresses, and so its ends.
+    """
+    return [_to_other_host(event) if isinstance(event, Item) else event for event in events]
+
+
+def _to_other_host(item: Item) -> Item:
+    if item.to_vm >= 0 or item.kind == "raw":
+        return item
+    if item.outgoing:
+        return replace(item, to_vm=1 - item.vm)
+    return replace(item, vm=1 - item.vm, to_vm=item.vm, outgoing=True, vcpu=0)
+
+
+def make_traffic(events: Sequence[Event], rounds: int = 1, vms: int = 1) -> Traffic:
     """Turn a list of events into traffic.
 
     A program, one on each vCPU that does anything, sends its frames in the order of the list. An answer in the list is

@@ -304,7 +304,7 @@ def _way(number: int, accounts: Sequence[Account]) -> Way:
 def _order(ways: Sequence[Mapping[Key, Part]]) -> list[Key]:
     """Give the milestones of all worlds in the order of the packet's way, whatever order a world reaches them in."""
     found = {key for way in ways for key in way}
-    if ("from-wire", 1) in found:
+    if ("sent", 1) not in found:
         planned = [(name, 1) for name in IN]
     else:
         # On the way to another virtual machine it is used and completed by the sender first.

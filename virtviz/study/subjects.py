@@ -15,7 +15,7 @@ from msgspec import Struct
 from virtviz.errors import KnobError
 from virtviz.lesson.build import build, flat
 from virtviz.paths.knobs import KNOBS, make_world
-from virtviz.paths.traffic import Item, Pause, Poke, make_traffic
+from virtviz.paths.traffic import Event, Item, Pause, make_traffic, to_other_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,12 +102,14 @@ def world_and_traffic(
     base = [dict(FLOWS_KNOWN)] if frames.lesson is None else [dict(flat(frames.lesson.world))]
     world = make_world(*base, *common, settings)
     if not frames.burst:
-        events: list[Item | Pause | Poke] = list(ECHO)
+        events: list[Event] = list(ECHO)
     elif frames.burst > BURST_MAX:
         raise KnobError("burst", f"burst is a whole number from 1 to {BURST_MAX}, not {frames.burst}")
     else:
         events = [Item(kind="udp", length=BURST_BYTES)] * frames.burst
         # The next burst begins when everything has come to rest.
         events.append(Pause())
+    if world.number("hosts") > 1:
+        events = to_other_host(events)
     rounds = max(1, -(-frames.packets // sum(isinstance(event, Item) for event in events)))
     return world, make_traffic(events, rounds, world.number("vms"))
