@@ -237,6 +237,17 @@ def test_commands_of_the_control_queue_are_carried_out_by_the_main_loop_where_it
     assert [step.op for step in steps].count("await_answer") == 3
 
 
+def test_what_is_said_of_a_register_is_about_that_register():
+    said = {step.text for step in world("two pairs").steps() if step.op == "store_register"}
+    (vector,) = {text for text in said if text.startswith("config_msix_vector")}
+    assert "a change of the configuration" in vector
+    assert {text.split()[0] for text in said if "registers behind it" in text} == {
+        "device_feature_select",
+        "driver_feature_select",
+        "queue_select",
+    }
+
+
 def test_commands_of_the_control_queue_go_to_qemu_and_are_answered():
     steps = world("vhost").steps()
     kicks = [n for n, step in enumerate(steps) if step.op == "kick" and step.row == "CP.4.3"]
