@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from driving import FLAGS, IN, KNOWN, OUT, Driven, Item, Pause, burst
 
@@ -177,6 +179,20 @@ def test_no_step_speaks_of_what_only_split_rings_have():
             for word in ("avail.idx", "used.idx", "avail_idx", "used_idx", "avail.ring", "used element", "split", "{"):
                 assert word not in said, step
             assert not step.spec.startswith("virtio 1.4 2.7"), step
+
+
+def test_a_prefetch_waits_for_nothing():
+    steps = [step for step in Driven([IN], PACKED).run().steps() if step.thread == "pmd0"]
+    lasted = {step.op: after.t_ns - step.t_ns for step, after in pairwise(steps)}
+    assert lasted["prefetch_desc"] < lasted["read_flags"]
+
+
+def test_at_the_end_of_a_batch_only_what_is_noted_is_unknown_to_the_guest():
+    """The slots of a line that is full were returned before."""
+    world = Driven(burst(6, outgoing=False), PACKED, {"queue.start": 0}).run(without=["pmd"]).run()
+    (said,) = [step.text for step in world.steps() if step.op == "take_next" and step.outcome == "all"]
+    assert said.startswith("Packet 6 of 6 is copied, the last of this batch.")
+    assert "buffers that are noted" in said
 
 
 def test_functions_are_those_of_the_packed_layout():

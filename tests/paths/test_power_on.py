@@ -237,6 +237,41 @@ def test_commands_of_the_control_queue_are_carried_out_by_the_main_loop_where_it
     assert [step.op for step in steps].count("await_answer") == 3
 
 
+@pytest.mark.parametrize("which", ["vhost-user, three packed pairs", "QEMU, two packed pairs"])
+def test_the_receive_queues_of_all_pairs_are_filled_as_packed_rings(which):
+    filled = {step.queue: step.function for step in world(which).steps() if step.row == "G-RX.6" and step.queue}
+    assert len(filled) == world(which).simulation.world.number("queues")
+    for step in world(which).steps():
+        assert not step.function.endswith("_split"), step
+        assert "avail.idx" not in step.text, step
+
+
+def test_a_packed_ring_begins_at_slots_with_wrap_counters():
+    said = {step.text for step in world("vhost-user, packed").steps() if step.text.startswith("SET_VRING_BASE: ")}
+    assert said == {
+        f"SET_VRING_BASE: the {queue} ring begins at 0x80008000: to take slot 0, wrap counter 1; to return slot 0, "
+        "wrap counter 1."
+        for queue in ("receive", "transmit")
+    }
+
+
+def test_nothing_is_said_of_a_tap_where_there_is_none():
+    texts = {step.text for step in world("vhost-user, two pairs").steps() if step.op == "carry_out"}
+    assert texts
+    assert not [text for text in texts if "TAP" in text]
+
+
+def test_what_is_said_of_a_register_is_about_that_register():
+    said = {step.text for step in world("two pairs").steps() if step.op == "store_register"}
+    (vector,) = {text for text in said if text.startswith("config_msix_vector")}
+    assert "a change of the configuration" in vector
+    assert {text.split()[0] for text in said if "registers behind it" in text} == {
+        "device_feature_select",
+        "driver_feature_select",
+        "queue_select",
+    }
+
+
 def test_commands_of_the_control_queue_go_to_qemu_and_are_answered():
     steps = world("vhost").steps()
     kicks = [n for n, step in enumerate(steps) if step.op == "kick" and step.row == "CP.4.3"]

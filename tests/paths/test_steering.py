@@ -57,6 +57,15 @@ def test_a_frame_goes_where_its_hash_says(path, queues):
     assert not world.simulation.dropped()
 
 
+@pytest.mark.parametrize(
+    ("kind", "hashed"), [("udp", "hashes addresses and ports"), ("icmp-echo", "hashes the addresses")]
+)
+def test_what_is_said_to_be_hashed_is_what_is(kind, hashed):
+    world = Driven([Item(kind=kind, length=56, outgoing=False)], RSS).run()
+    (said,) = [step.text for step in world.steps() if step.op == "select_queue"]
+    assert hashed in said
+
+
 def test_an_answer_goes_where_its_hash_says_and_not_where_the_question_came_from():
     def queues(settings):
         found = set()

@@ -154,6 +154,13 @@ def test_every_text_can_be_filled():
             assert "{" not in step.text
 
 
+@pytest.mark.parametrize("settings", [POLLED, FRESH], ids=["known", "looked up"])
+def test_the_packets_of_a_burst_are_counted_from_one(settings):
+    steps = Driven(burst(3), settings).run(without=["pmd"]).run().steps()
+    told = [step.text for step in steps if step.op in ("queue_to_flow", "next_packet")]
+    assert [text[: len("Packet 1 of 3")] for text in told] == [f"Packet {n} of 3" for n in (1, 2, 3)]
+
+
 def test_what_a_text_says_of_a_ring_is_no_read_of_the_library():
     steps = Driven([OUT, Pause(), OUT], POLLED).run().steps()
     readers = {s.op for s in steps if s.thread == "pmd0" for read in s.reads if read.field == "used_event"}

@@ -139,7 +139,7 @@ class SendToNic(Routine):
     @op(
         "U-TX.11",
         "write the card's descriptor",
-        "rte_eth_tx_burst",
+        "ixgbe_xmit_pkts",
         DPDK_IXGBE,
         text={
             "more": "The frame is described in {nic}'s transmit ring, where the card will find it. On to the next.",
@@ -168,7 +168,7 @@ class SendToNic(Routine):
     @op(
         "U-TX.11",
         "ring the doorbell",
-        "rte_eth_tx_burst",
+        "ixgbe_xmit_pkts",
         DPDK_IXGBE,
         text={
             "all": (

@@ -8,7 +8,7 @@ from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import DROPPED
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.dpdk_program import WAITING
-from virtviz.spec.citation import DPDK_VIRTIO, DPDK_VIRTQUEUE
+from virtviz.spec.citation import DPDK_VIRTIO, DPDK_VIRTIO_ETHDEV, DPDK_VIRTQUEUE
 from virtviz.spec.frames import ETH_HEADER_BYTES
 from virtviz.spec.virtio import NUM_BUFFERS_OFFSET, VIRTIO_NET_HDR_BYTES, VIRTQ_DESC_F_WRITE
 
@@ -345,7 +345,7 @@ class StartPort(Routine):
         "P-RX.4",
         "the port is started",
         "virtio_dev_start",
-        DPDK_VIRTIO,
+        DPDK_VIRTIO_ETHDEV,
         text="The port is started: the program's loop begins.",
         to=call("program", None),
     )

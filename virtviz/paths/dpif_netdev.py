@@ -106,6 +106,7 @@ class PmdRoutine(Routine):
             "port": ports[me.port - 1] if me.port else "?",
             "count": mine.count,
             "number": mine.at + 1,
+            "before": mine.at,
             "flows": self.dp.flows.cells.count,
             "outputs": ", ".join(names) or "no port",
             "cached": self.dp.emc.cells.used,
@@ -233,7 +234,7 @@ class ProcessBurst(PmdRoutine):
         "dp_netdev_queue_batches",
         OVS_DPIF_NETDEV,
         text={
-            "more": "Packet {number} of {count} waits with the others of its flow. On to the next.",
+            "more": "Packet {before} of {count} waits with the others of its flow. On to the next.",
             "all": "Packet {number} of {count} waits with the others of its flow: now the actions of each flow.",
         },
         to={"more": goto("look_in_emc"), "all": goto("carry_out")},
@@ -248,7 +249,7 @@ class ProcessBurst(PmdRoutine):
         "fast_path_processing",
         OVS_DPIF_NETDEV,
         text={
-            "more": "Packet {number} of {count} has been dealt with already. On to the next.",
+            "more": "Packet {before} of {count} has been dealt with already. On to the next.",
             "all": "Packet {number} of {count} has been dealt with already: now the actions of the others.",
         },
         to={"more": goto("look_in_emc"), "all": goto("carry_out")},

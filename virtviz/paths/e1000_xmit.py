@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.e1000 import Adapter, AdapterRoutine
-from virtviz.spec.citation import E1000, NETDEVICE_H, SKBUFF_H
+from virtviz.spec.citation import E1000, ETHERDEVICE_H, NETDEVICE_H
 from virtviz.spec.e1000 import (
     E1000_TXD_CMD_EOP,
     E1000_TXD_CMD_IDE,
@@ -50,7 +50,7 @@ class XmitFrame(AdapterRoutine):
         "E1000-TX.4",
         "pad a short frame",
         "eth_skb_pad",
-        SKBUFF_H,
+        ETHERDEVICE_H,
         text={
             "long enough": "The frame has {length} bytes, which is no less than the 60 that Ethernet asks for.",
             "padded": "Ethernet asks for 60 bytes, and the card cannot be trusted to pad: zeros are added here.",

@@ -139,7 +139,7 @@ class _OnIntel(LeaveOnIntel, QueueNotify):
         "look at the fast bus",
         "kvm_io_bus_write",
         KVM_MAIN,
-        text="{address} is not on KVM's fast MMIO bus: what is there is known by its address alone.",
+        text="{address} is not on KVM's fast MMIO bus, whose entries are known by their address alone.",
         to=goto("emulate"),
         private=True,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, call, op
-from virtviz.spec.citation import QEMU_GSI, QEMU_ICH9
+from virtviz.spec.citation import QEMU_GSI, QEMU_ICH9, QEMU_KVM
 
 if TYPE_CHECKING:
     from virtviz.engine.places import Place
@@ -32,7 +32,7 @@ class TellKvm(Routine):
         "line",
         "move the line in KVM",
         "kvm_set_irq",
-        QEMU_GSI,
+        QEMU_KVM,
         text="QEMU asks KVM to move the line: ioctl(KVM_IRQ_LINE).",
         to=call("own", None),
     )

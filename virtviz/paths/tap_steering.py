@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TABLE: Final = 128
 """Places of the indirection table (VIRTIO_NET_RSS_MAX_TABLE_LEN of QEMU)."""
+ADDRESSES_BYTES: Final = 8
+"""Source and destination of an IPv4 packet; ports come behind them."""
 _FRAGMENTED: Final = 0x3FFF
 """In an IPv4 header's flags and offset: more fragments follow, or some came before."""
 
@@ -61,14 +63,23 @@ class TapSelectQueueByProgram(Routine):
 
     def _choose(self, slot: int) -> tuple[int, int]:
         """Give a frame's hash, and the number of the queue that its place in the table names, from 0."""
-        hashed = toeplitz(rss_input(self.pool.data(slot)))
+        hashed = toeplitz(self._input(slot))
         # What is not hashed goes into the default queue, the first.
         return hashed, hashed % TABLE % len(self._names)
 
+    def _input(self, slot: int) -> bytes:
+        return rss_input(self.pool.data(slot))
+
     def words(self, me: Context) -> Mapping[str, object]:
-        """Give the hash, its place in the table, and the queue."""
+        """Give what is hashed, the hash, its place in the table, and the queue."""
         hashed, queue = self._choose(me.skb)
-        return {"tap": self.tap, "hash": f"{hashed:#010x}", "entry": hashed % TABLE, "number": queue + 1}
+        return {
+            "tap": self.tap,
+            "what": "addresses and ports" if len(self._input(me.skb)) > ADDRESSES_BYTES else "the addresses",
+            "hash": f"{hashed:#010x}",
+            "entry": hashed % TABLE,
+            "number": queue + 1,
+        }
 
     @op(
         "N-IN.8",
@@ -76,8 +87,8 @@ class TapSelectQueueByProgram(Routine):
         "tun_ebpf_select_queue",
         TUN,
         text=(
-            "QEMU has loaded a program for {tap}: it hashes addresses and ports to {hash}, and place {entry} of the "
-            "driver's table names queue {number}."
+            "QEMU has loaded a program for {tap}: it hashes {what} to {hash}, and place {entry} of the driver's table "
+            "names queue {number}."
         ),
         to=call_any("queues", None),
     )

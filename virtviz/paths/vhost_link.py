@@ -23,6 +23,7 @@ from virtviz.spec.citation import (
     QEMU_VHOST,
     QEMU_VHOST_NET,
     QEMU_VIRTIO,
+    QEMU_VIRTIO_BUS,
     VHOST,
     VHOST_NET,
 )
@@ -313,7 +314,7 @@ class StartVhost(Routine):
         "CONFIG.6",
         "leave the kicks to vhost",
         "virtio_bus_grab_ioeventfd",
-        QEMU_VIRTIO,
+        QEMU_VIRTIO_BUS,
         text="QEMU waits for the kicks no more, and forgets those that it has not served: vhost will look itself.",
     )
     def leave_kicks(self, me: Context) -> None:

@@ -144,6 +144,7 @@ class VhostUserRoutine(Routine):
             "count": queue.done,
             "buffers": f"{queue.done} buffer{'s' * (queue.done != 1)}",
             "burst": queue.burst,
+            "packets": f"{queue.burst} packet{'s' * (queue.burst != 1)}",
             "packet": queue.packet,
             "length": queue.length,
             "missing": queue.missing,

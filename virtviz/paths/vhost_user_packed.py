@@ -205,6 +205,8 @@ class SendBatch(vhost_user_send.SendBatch):
                 "title": "have the next descriptor fetched",
                 "function": "virtio_dev_rx_packed",
                 "spec": "2.8.1",
+                # A prefetch waits for nothing: whoever reads the line next does.
+                "cost": "step",
                 "text": (
                     "There is no index to read. The library has the processor fetch the cache line of slot {next}, to "
                     "look at its flags right away."
@@ -229,7 +231,10 @@ class SendBatch(vhost_user_send.SendBatch):
                 "function": "vhost_shadow_enqueue_single_packed",
                 "text": {
                     "more": "Packet {packet} of {burst} is copied, its buffers noted; on to the next.",
-                    "all": "All {burst} packets of this batch are in the guest's buffers. It does not know yet.",
+                    "all": (
+                        "Packet {packet} of {burst} is copied, the last of this batch. Of the buffers that are noted "
+                        "the guest does not know yet."
+                    ),
                     "line": (
                         "Packet {packet} of {burst} is copied. What is noted fills a cache line of four descriptors, "
                         "so it is returned now."
@@ -243,8 +248,8 @@ class SendBatch(vhost_user_send.SendBatch):
                 "spec": USED,
                 "text": {
                     "written": (
-                        "For {buffers} the id and the bytes written are stored, and for all but the first "
-                        "their flags. Still unseen: slot {used_slot} says available as before."
+                        "For {buffers} the id and the bytes written are stored, and the flags for all but the first. "
+                        "Still unseen: slot {used_slot} says available as before."
                     ),
                     "returned": "What was noted has been returned before; the guest has not been told of it.",
                     "nothing": "No buffer was used: there is nothing to give back.",

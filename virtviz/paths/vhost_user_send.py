@@ -101,8 +101,8 @@ class SendBatch(GiveBack):
         "netdev_dpdk_vhost_send",
         OVS_NETDEV_DPDK,
         text=(
-            "{port} leads into a guest: its batch, packets {burst}, goes to the vhost library by a function call. No "
-            "other thread takes part."
+            "{port} leads into a guest: its batch ({packets}) goes to the vhost library by a function call. No other "
+            "thread takes part."
         ),
         private=True,
     )
@@ -286,7 +286,9 @@ class SendBatch(GiveBack):
         DPDK_VHOST,
         text={
             "more": "Packet {packet} of {burst} is copied; on to the next.",
-            "all": "All {burst} packets of this batch are in the guest's buffers. It does not know yet.",
+            "all": (
+                "Packet {packet} of {burst} is copied: the whole batch is in the guest's buffers. It does not know yet."
+            ),
             "no buffer": (
                 "Packet {packet} of {burst} is copied; the batch's used elements fill the ring, so it is given back."
             ),

@@ -266,7 +266,10 @@ class PowerOn:
         guest, setup, name = self.guest, self.setup, self.guest.name
         kernel, driver = guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"), guest.driver_place
         pci = guest.place("virtio_pci", Domain.GUEST_KERNEL, "virtio-pci")
-        reach, select = self._device_access(vhost), access.SelectConfig(f"{name}.select_config", KVM, guest.vcpu, setup)
+        reach = self._device_access(vhost)
+        on_intel = self.parts.world["cpu"] == "intel"
+        select_class = access.SelectConfig if on_intel else access.SelectConfigAmd
+        select = select_class(f"{name}.select_config", KVM, guest.vcpu, setup)
         opened = guest.thread.start
         assert isinstance(opened, RunningOpenDevice)
         refill, commands = self._refill(opened.refill), self._commands(driver, reach)
@@ -370,7 +373,8 @@ class PowerOn:
             ),
             "device configuration": qemu_registers.DeviceConfigLoad(f"{name}.net_config_load", QEMU_VCPU, setup),
             "MSI-X table": qemu_registers.MsixStore(f"{name}.msix_store", QEMU_VCPU, setup),
-            "configuration space": qemu_registers.ConfigSpace(f"{name}.config_space", QEMU_VCPU, setup),
+            "configuration load": qemu_registers.ConfigLoad(f"{name}.config_space_load", QEMU_VCPU, setup),
+            "configuration store": qemu_registers.ConfigStore(f"{name}.config_space_store", QEMU_VCPU, setup),
         }
         lock = access.BigLock(self.backend.qemu.cells if isinstance(self.backend, QemuPair) else setup.process)
         serve = access.ServeAccess(f"{name}.serve_access", QEMU_VCPU, setup, lock, regions)

@@ -14,6 +14,7 @@ from virtviz.paths.virtio_net import Notify, NotifyInterruptsOff
 from virtviz.paths.virtio_net import OpenDevice as RunningOpenDevice
 from virtviz.paths.virtio_refill import Refill
 from virtviz.paths.wire_guest import FIRST_PID, RX, enter_guest
+from virtviz.paths.wire_rings import routine_kind
 from virtviz.paths.wire_setup import PowerOn
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class PowerOnInPairs(PowerOn):
             queue = other.rxq.through(other.rx_driver.through(guest.rx_driver.memory))
             kick = backend.kick_exit_from(guest)
             notify = notify_class(f"{name}.notify", guest.driver_place, other.rx_name, guest.cpu, kick, "G-RX.7")
-            refills[self.setup.queue_name(other.index_of(RX))] = Refill(
+            refills[self.setup.queue_name(other.index_of(RX))] = routine_kind(world, Refill)(
                 f"{name}.refill", guest.driver_place, queue, notify
             )
         return guest_pairs.FillAll(f"{guest.name}.fill_all", guest.driver_place, self.setup, refills)

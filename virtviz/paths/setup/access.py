@@ -7,7 +7,7 @@ port that selects a word of the configuration space: KVM only notes what is stor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from virtviz.engine.ops import RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.setup.registers import region_of
@@ -80,6 +80,23 @@ class DeviceAccess(Routine):
         cost="emulate",
     )
     def note_access(self, me: Context) -> None:
+        self._note()
+
+    @op(
+        "CP.0.2",
+        "find nobody for the port",
+        "kvm_fast_pio",
+        KVM_X86,
+        text=(
+            "Which port it was the processor says itself. Nobody in the kernel has {address}: KVM notes the {what} in "
+            "kvm_run, for QEMU."
+        ),
+        to=goto("return_to_qemu"),
+    )
+    def note_port(self, me: Context) -> None:
+        self._note()
+
+    def _note(self) -> None:
         access, run = self.setup.access, self.setup.run
         run.address, run.length = access.address, access.size
         run.is_write, run.is_port = access.is_write, access.is_port
@@ -122,7 +139,7 @@ class DeviceAccessIntel(DeviceAccess):
     @op(
         "CP.0.1",
         {"port": "leave the guest: I/O instruction", "": "leave the guest: EPT misconfiguration"},
-        "handle_ept_misconfig",
+        "vmx_handle_exit",
         KVM_VMX,
         text={
             "memory": (
@@ -130,7 +147,7 @@ class DeviceAccessIntel(DeviceAccess):
             ),
             "port": "An access to an I/O port, {address}, always leaves the guest.",
         },
-        to={"memory": goto("note_access"), "port": goto("note_access")},
+        to={"memory": goto("note_access"), "port": goto("note_port")},
         fence=True,
     )
     def leave_guest(self, me: Context) -> str:
@@ -146,13 +163,13 @@ class DeviceAccessAmd(DeviceAccess):
     @op(
         "CP.0.1",
         {"port": "leave the guest: I/O instruction", "": "leave the guest: nested page fault"},
-        "npf_interception",
+        "svm_handle_exit",
         KVM_SVM,
         text={
             "memory": "No memory is behind {address}, so the {what} leaves the guest: a nested page fault.",
             "port": "An access to an I/O port, {address}, always leaves the guest.",
         },
-        to={"memory": goto("note_access"), "port": goto("note_access")},
+        to={"memory": goto("note_access"), "port": goto("note_port")},
         fence=True,
     )
     def leave_guest(self, me: Context) -> str:
@@ -201,6 +218,12 @@ class SelectConfig(Routine):
     )
     def enter_guest(self, me: Context) -> None:
         self.vcpu.enter()
+
+
+class SelectConfigAmd(SelectConfig):
+    """The same on an AMD processor."""
+
+    retold: ClassVar = {"leave_guest": {"function": "io_interception", "source": KVM_SVM}}
 
 
 class ServeAccess(Routine):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
-from virtviz.spec.setup_sources import PCI_DIRECT, PCI_PROBE, VIRTIO_PCI_MODERN_DEV
+from virtviz.spec.citation import VIRTIO_PCI
+from virtviz.spec.setup_sources import PCI, PCI_DIRECT, PCI_PROBE, VIRTIO_CORE, VIRTIO_PCI_MODERN_DEV
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +168,7 @@ class FindDevice(Routine):
         "CP.2.1",
         "know the device",
         "virtio_pci_probe",
-        VIRTIO_PCI_MODERN_DEV,
+        VIRTIO_PCI,
         spec="4.1.2",
         text="Vendor 0x1af4, device 0x1000: a virtio network card, one that an old driver could use as well.",
         to=call("read", "find_list"),
@@ -288,7 +289,7 @@ class FindDevice(Routine):
         "CP.2.7",
         "switch the device on",
         "pci_enable_device",
-        PCI_PROBE,
+        PCI,
         text=(
             "All four structures are found. The function is switched on, and the virtio driver has registers to work "
             "with."
@@ -301,7 +302,7 @@ class FindDevice(Routine):
         "CP.1.1",
         "begin with the device",
         "register_virtio_device",
-        VIRTIO_PCI_MODERN_DEV,
+        VIRTIO_CORE,
         spec="3.1.1",
         text="From here on it does not matter that it is a PCI device: the same steps follow on every transport.",
         to=goto("probe"),

@@ -17,7 +17,14 @@ from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_probe import ProbeRoutine
 from virtviz.paths.setup.kvm_calls import message_of
 from virtviz.spec.citation import VIRTIO_PCI
-from virtviz.spec.setup_sources import PCI_MSI, VIRTIO_PCI_MODERN, VIRTIO_PCI_MODERN_DEV
+from virtviz.spec.setup_sources import (
+    PCI_MSI,
+    PCI_MSI_API,
+    PCI_MSI_H,
+    VIRTIO_PCI_MODERN,
+    VIRTIO_PCI_MODERN_DEV,
+    X86_MSI,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +130,7 @@ class RequestInterrupt(ProbeRoutine):
         "CP.1.6",
         "write the message again",
         "msi_set_affinity",
-        PCI_MSI,
+        X86_MSI,
         text="The kernel writes the same message once more, for it also settles which CPU is to be interrupted.",
         to=call("write", "unmask"),
         private=True,
@@ -134,7 +141,7 @@ class RequestInterrupt(ProbeRoutine):
         "CP.1.6",
         "unmask the entry",
         "pci_msix_unmask",
-        PCI_MSI,
+        PCI_MSI_H,
         text="Entry {entry} is unmasked: from here on it may interrupt.",
         to=call("access", None),
         cause="store to the MSI-X table",
@@ -203,7 +210,7 @@ class SetQueuesUp(ProbeRoutine):
         "CP.1.6",
         {"next": "make an entry", "": "mask the whole table"},
         "pci_alloc_irq_vectors_affinity",
-        PCI_MSI,
+        PCI_MSI_API,
         spec="4.1.5.1.2",
         text={
             "next": "The kernel makes an interrupt of entry {entry}, which no CPU has a vector for yet.",
@@ -267,7 +274,7 @@ class SetQueuesUp(ProbeRoutine):
         "CP.1.6",
         "say which entry the configuration has",
         "vp_config_vector",
-        VIRTIO_PCI_MODERN_DEV,
+        VIRTIO_PCI_MODERN,
         spec="4.1.5.1.2",
         text="A change of the configuration, such as a pulled cable, is to interrupt by entry 0.",
         to=call("access", "check_config_vector"),
@@ -280,7 +287,7 @@ class SetQueuesUp(ProbeRoutine):
         "CP.1.6",
         "see whether the device took it",
         "vp_config_vector",
-        VIRTIO_PCI_MODERN_DEV,
+        VIRTIO_PCI_MODERN,
         spec="4.1.5.1.2.1",
         text="A device that cannot would answer 0xffff.",
         to=call("access", "select_to_read_size"),
@@ -327,7 +334,7 @@ class SetQueuesUp(ProbeRoutine):
         "vp_modern_get_queue_enable",
         VIRTIO_PCI_MODERN_DEV,
         spec="4.1.5.1.3",
-        text="{loaded} descriptors. Linux chooses the queue anew before every register it touches.",
+        text="There is such a queue. Linux chooses it anew before every register it touches.",
         to=call("access", "read_enabled"),
         cause="store to queue_select",
     )

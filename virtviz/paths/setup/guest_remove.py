@@ -19,8 +19,8 @@ from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.guest_probe import ProbeRoutine
 from virtviz.paths.setup.state import NO_VECTOR
-from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI
-from virtviz.spec.setup_sources import DRIVER_BUS, VIRTIO_PCI_MODERN, VIRTIO_PCI_MODERN_DEV
+from virtviz.spec.citation import VIRTIO_NET, VIRTIO_PCI, VIRTIO_RING
+from virtviz.spec.setup_sources import DRIVER_BUS, READ_WRITE, VIRTIO_PCI_MODERN, VIRTIO_PCI_MODERN_DEV
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,7 +146,7 @@ class RemoveDriver(ProbeRoutine):
         "CP.1.12",
         {"more": "free the queue", "all": "free the queue"},
         "vring_del_virtqueue",
-        VIRTIO_PCI,
+        VIRTIO_RING,
         text={
             "more": "The {freed} queue's three parts are freed. Whoever gets that memory next gets it cleared.",
             "all": "The {freed} queue's three parts are freed. Its interrupt goes next.",
@@ -272,7 +272,7 @@ class OpenAgain(Routine):
         "CP.1.14",
         "go on with the program",
         "ksys_write",
-        DRIVER_BUS,
+        READ_WRITE,
         text="After a while, when everything has come to rest, the program goes on.",
         to=RETURN,
         cause="return from the system call",

@@ -17,8 +17,10 @@ from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
 from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.tun_calls import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, for_pairs
 from virtviz.spec.setup_sources import (
+    LIBVIRT_BRIDGE,
     LIBVIRT_COMMAND,
     LIBVIRT_INTERFACE,
+    LIBVIRT_NETDEV,
     LIBVIRT_OVS,
     LIBVIRT_PROCESS,
     LIBVIRT_TAP,
@@ -138,7 +140,7 @@ class Libvirtd(Routine):
         "CP.8.4",
         "bring the TAP up",
         "virNetDevSetOnline",
-        LIBVIRT_TAP,
+        LIBVIRT_NETDEV,
         text="{tap} is a port now. It is brought up, as any network interface has to be.",
         to=call("set_online", "after_tap"),
         cause="ioctl(SIOCSIFFLAGS)",
@@ -290,7 +292,7 @@ class AttachToBridge(Routine):
         "CP.8.3",
         "attach the TAP to the bridge",
         "virNetDevBridgeAddPort",
-        LIBVIRT_TAP,
+        LIBVIRT_BRIDGE,
         text="{tap} is to be a port of the bridge, and the bridge is in the kernel: one call.",
         to=call("add_port", None),
         cause="ioctl(SIOCBRADDIF)",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from virtviz.engine.cells import Cells, cells
 from virtviz.engine.effects import ALREADY_AWAKE, WOKE
 from virtviz.engine.ops import RETURN, Routine, block, call, goto, op
-from virtviz.spec.citation import POLL
+from virtviz.spec.citation import CORE_SOCK, POLL
 from virtviz.spec.setup_sources import (
     AF_UNIX,
     OVS_BRIDGE,
@@ -94,7 +94,7 @@ class Send(Routine):
         "send",
         "wake the receiver",
         "sock_def_readable",
-        AF_UNIX,
+        CORE_SOCK,
         text={
             WOKE: "{receiver} sleeps in poll() and is made runnable.",
             ALREADY_AWAKE: "{receiver} is awake already, and will find the message.",

@@ -201,7 +201,7 @@ class ServeControlInPairs(ServeControl):
         spec="5.1.9.5",
         text={
             "done": "The command is about {class}. QEMU's device model does what it asks for, and vhost is not told.",
-            "pairs": "The command is about {class}: so many are to be used. QEMU notes it, and tells the TAP.",
+            "pairs": "The command is about {class}: so many are to be used. QEMU notes it, and passes it on.",
         },
         to={"done": goto("write_answer"), "pairs": call("change_pairs", "write_answer")},
     )

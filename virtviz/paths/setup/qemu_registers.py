@@ -6,13 +6,13 @@ hw/virtio/virtio.c (virtio_set_status, virtio_validate_features, virtio_reset), 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup import registers as reg
 from virtviz.paths.setup.state import NO_VECTOR
 from virtviz.ring.rings import restart
-from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_PCI
+from virtviz.spec.citation import QEMU_VIRTIO, QEMU_VIRTIO_NET, QEMU_VIRTIO_PCI
 from virtviz.spec.setup_sources import QEMU_MSIX, QEMU_PCI_HOST
 from virtviz.spec.virtio import (
     VIRTIO_CONFIG_S_DRIVER_OK,
@@ -148,10 +148,11 @@ class CommonStore(_Registers):
                 "DRIVER_OK: the device is live. Only now does QEMU start the back-end, in here, while the guest waits."
             ),
             "features": (
-                "The guest accepts these features of window {value}. What they mean outside the device is done at once."
+                "Of this window the guest accepts {value}. What these features mean outside the device is done at once."
             ),
             "queue": "{register} of queue {queue}, {which}: {value}.",
             "select": "{register} is {value}: it says what the registers behind it mean.",
+            "vector": "{register} is {value}: the MSI-X entry by which a change of the configuration interrupts.",
         },
         to={
             "reset": call("reset", None),
@@ -162,6 +163,7 @@ class CommonStore(_Registers):
             "features": call("follow_guest", None),
             "queue": RETURN,
             "select": RETURN,
+            "vector": RETURN,
         },
     )
     def store_register(self, me: Context) -> str:
@@ -178,7 +180,7 @@ class CommonStore(_Registers):
             reg.CONFIG_MSIX_VECTOR,
         ):
             setattr(pci, reg.COMMON_NAMES[offset], value)
-            return "select"
+            return "vector" if offset == reg.CONFIG_MSIX_VECTOR else "select"
         self._queue(offset, value, pci.queue_select)
         return "queue"
 
@@ -239,7 +241,7 @@ class ResetDevice(_Registers):
         "CP.1.1",
         "stop the back-end",
         "virtio_net_set_status",
-        QEMU_VIRTIO,
+        QEMU_VIRTIO_NET,
         spec="2.4.1",
         text={
             "stop": "The back-end serves the queues: it has to stop before the guest may touch their memory.",
@@ -258,7 +260,7 @@ class ResetDevice(_Registers):
         "CP.1.1",
         "adjust the TAP to no features",
         "virtio_net_reset",
-        QEMU_VIRTIO,
+        QEMU_VIRTIO_NET,
         text="A device without accepted features has the short header and no offload, and the TAP has to know.",
         to=call("after_reset", "clear_registers"),
         private=True,
@@ -350,32 +352,45 @@ class MsixStore(_Registers):
         self.pci.table[(self.setup.run.address - reg.BAR1) // 4] = self.setup.run.data
 
 
-class ConfigSpace(_Registers):
-    """A load from, or a store to, the configuration space."""
+class ConfigLoad(_Registers):
+    """A load from the configuration space."""
 
     def words(self, me: Context) -> Mapping[str, object]:
         """Name the offset."""
         run = self.setup.run
         return {"offset": f"{run.config_address & 0xFC:#04x}", "value": f"{run.data:#x}"}
 
+    def _at(self) -> int:
+        """Say where it is; which bytes of the word is said by the port that was used."""
+        run = self.setup.run
+        return (run.config_address & 0xFC) + run.address - reg.CONFIG_DATA
+
     @op(
         "CP.2.3",
-        {"load": "answer from the configuration space", "": "store into the configuration space"},
+        "answer from the configuration space",
         "pci_data_read",
         QEMU_PCI_HOST,
         spec="4.1.4",
-        text={
-            "load": "The word at {offset} of the function's configuration space is {value}.",
-            "store": "The word at {offset} of the function's configuration space is set to {value}.",
-        },
-        to={"load": RETURN, "store": RETURN},
+        text="The word at {offset} of the function's configuration space is {value}.",
+        to=RETURN,
     )
-    def access_config(self, me: Context) -> str:
-        run, config = self.setup.run, self.setup.config
-        # Which bytes of the word is said by the port that was used.
-        at = (run.config_address & 0xFC) + run.address - reg.CONFIG_DATA
-        if run.is_write:
-            config.write(at, run.data.to_bytes(run.length, "little"))
-            return "store"
-        run.data = int.from_bytes(config.read(at, run.length), "little")
-        return "load"
+    def access_config(self, me: Context) -> None:
+        run = self.setup.run
+        run.data = int.from_bytes(self.setup.config.read(self._at(), run.length), "little")
+
+
+class ConfigStore(ConfigLoad):
+    """A store to the configuration space."""
+
+    retold: ClassVar = {
+        "access_config": {
+            "title": "store into the configuration space",
+            "function": "pci_data_write",
+            "text": "The word at {offset} of the function's configuration space is set to {value}.",
+        }
+    }
+
+    def access_config(self, me: Context) -> None:
+        """Store what the guest stores."""
+        run = self.setup.run
+        self.setup.config.write(self._at(), run.data.to_bytes(run.length, "little"))

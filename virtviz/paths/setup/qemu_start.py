@@ -17,14 +17,13 @@ from virtviz.engine.ops import Routine, block, call, goto, op
 from virtviz.paths.setup import features
 from virtviz.paths.setup.qemu_tap import HeaderLength, Offload
 from virtviz.paths.setup.tun_calls import TAP_FLAGS, for_pairs
-from virtviz.spec.citation import QEMU_KVM, QEMU_TAP, QEMU_VIRTIO_NET
+from virtviz.spec.citation import QEMU_KVM, QEMU_MAIN_LOOP, QEMU_TAP, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import (
     QEMU_KVM_ACCEL_OPS,
     QEMU_RUNSTATE,
     QEMU_TAP_LINUX,
     QEMU_VHOST,
     QEMU_VHOST_NET,
-    QEMU_VL,
 )
 
 if TYPE_CHECKING:
@@ -421,7 +420,7 @@ class IdleMainLoop(Routine):
         "CP.8.11",
         "wait in ppoll()",
         "os_host_main_loop_wait",
-        QEMU_VL,
+        QEMU_MAIN_LOOP,
         text="The main loop waits for its descriptors. Neither kicks nor frames will be among what it is woken for.",
         to={"sleep": block("wait")},
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup.features import tap_offload
-from virtviz.spec.citation import QEMU_TAP
+from virtviz.spec.citation import QEMU_TAP, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import QEMU_TAP_LINUX
 from virtviz.spec.virtio import VIRTIO_NET_HDR_BYTES, VIRTIO_NET_HDR_LEGACY_BYTES, Feature
 
@@ -203,7 +203,7 @@ class FollowGuest(Routine):
         "CP.5.7",
         "adjust the TAP",
         "virtio_net_set_features",
-        QEMU_TAP,
+        QEMU_VIRTIO_NET,
         text="What the guest accepts, {tap} has to know: first how long the header in front of each frame is.",
         to=call("header", "adjust_offload"),
         private=True,
@@ -214,7 +214,7 @@ class FollowGuest(Routine):
         "CP.5.8",
         "adjust the offloads",
         "virtio_net_apply_guest_offloads",
-        QEMU_TAP,
+        QEMU_VIRTIO_NET,
         text="Then what the guest takes without the host cutting or summing it.",
         to=call("offload", None),
         private=True,

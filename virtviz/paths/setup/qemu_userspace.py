@@ -16,7 +16,7 @@ from virtviz.engine.ops import DONE, RETURN, Routine, call, call_any, goto, op
 from virtviz.paths.setup.pairs import ORDINALS
 from virtviz.paths.setup.qemu_vhost import StartVhost
 from virtviz.paths.setup.vhost_calls import ENOMEM
-from virtviz.spec.citation import EVENTFD, QEMU_KVM, QEMU_VIRTIO, QEMU_VIRTIO_NET
+from virtviz.spec.citation import EVENTFD, QEMU_KVM, QEMU_MEMORY, QEMU_VIRTIO, QEMU_VIRTIO_NET
 from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_VHOST
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class StartInQemu(Routine):
         "CP.6.20",
         "look whether all addresses are tied",
         "memory_region_transaction_commit",
-        QEMU_KVM,
+        QEMU_MEMORY,
         text={"another": "The next queue's address.", "ports": "Now the port that old drivers use."},
         to={"another": goto("tie_address"), "ports": goto("tie_port")},
         private=True,
@@ -146,7 +146,7 @@ class StartInQemu(Routine):
         "CP.6.20",
         "look whether all ports are tied",
         "memory_region_transaction_commit",
-        QEMU_KVM,
+        QEMU_MEMORY,
         text={
             "another": "The next queue's.",
             "kick": "All are tied. What lies in a ring already must not be missed: QEMU kicks its own queues once.",

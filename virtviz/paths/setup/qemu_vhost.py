@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from virtviz.engine.ops import RETURN, Routine, call, goto, op
 from virtviz.paths.setup.features import VHOST_ASKED
 from virtviz.paths.setup.state import HVA_BASE
-from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO_NET, QEMU_VIRTIO_PCI
-from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_VHOST, QEMU_VHOST_BACKEND, QEMU_VHOST_NET
+from virtviz.spec.citation import QEMU_KVM, QEMU_MEMORY, QEMU_VIRTIO, QEMU_VIRTIO_NET, QEMU_VIRTIO_PCI
+from virtviz.spec.setup_sources import QEMU_EVENT_NOTIFIER, QEMU_MSIX, QEMU_VHOST, QEMU_VHOST_BACKEND, QEMU_VHOST_NET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,7 +179,7 @@ class StartVhost(VhostSequence):
         "CP.6.7",
         "look what is left of the addresses",
         "memory_region_transaction_commit",
-        QEMU_KVM,
+        QEMU_MEMORY,
         text={
             "port": "This device also has the port of old drivers; it is tied as well.",
             "another": "The next queue's address is next: this QEMU changes all of them in one go.",
@@ -324,7 +324,7 @@ class StartVhost(VhostSequence):
         "CP.6.9",
         "look whether all are unmasked",
         "msix_set_vector_notifiers",
-        QEMU_VIRTIO_PCI,
+        QEMU_MSIX,
         text={
             "another": "The same for the next queue.",
             "addresses": "A call reaches the guest without QEMU. Now the way out: kicks.",
@@ -576,7 +576,7 @@ class StopVhost(VhostSequence):
         "CP.6.18",
         "note how far vhost came",
         "virtio_queue_set_last_avail_idx",
-        QEMU_VHOST,
+        QEMU_VIRTIO,
         text={
             "another": "The same for the next ring.",
             "next pair": "Both numbers are QEMU's again. The next pair of queues is stopped in the same way.",

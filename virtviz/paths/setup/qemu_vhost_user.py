@@ -29,6 +29,8 @@ from virtviz.paths.setup.vhost_user_socket import (
     WITH_FD,
     Request,
 )
+from virtviz.ring.index import U16
+from virtviz.ring.packed import OFFSET
 from virtviz.spec.citation import QEMU_KVM, QEMU_VIRTIO_NET, QEMU_VIRTIO_PCI
 from virtviz.spec.setup_sources import QEMU_NET_VHOST_USER, QEMU_VHOST_NET, QEMU_VHOST_USER
 
@@ -98,7 +100,7 @@ _WHY: Final = {
     R.SET_FEATURES: "of what the guest accepted, all that concerns the back-end: {value}.",
     R.SET_MEM_TABLE: "with the guest's memory as a descriptor; in QEMU it lies at {value}. An answer is asked for.",
     R.SET_VRING_NUM: "the {queue} ring has {number} entries.",
-    R.SET_VRING_BASE: "the {queue} ring begins at index {number}.",
+    R.SET_VRING_BASE: "the {queue} ring begins at {base}.",
     R.SET_VRING_ADDR: "the {queue} ring's descriptors are at {desc} of QEMU's memory.",
     R.SET_VRING_KICK: "with the eventfd that KVM signals for a kick of the {queue} ring.",
     R.GET_VRING_BASE: "stop the {queue} ring; how far did you come?",
@@ -208,10 +210,18 @@ class Conversation(Routine):
             "queue": self.setup.queue_name(draft.index),
             "value": f"{draft.value:#x}",
             "number": draft.value,
+            "base": self._base(draft.value),
             "in_use": "in use" if draft.value else "that is not in use",
             "desc": f"{draft.desc:#x}",
         }
         return {"message": request.name, "why": _WHY[request].format(**named), "answer": self._answer()}
+
+    def _base(self, value: int) -> str:
+        """Say where a ring begins: at an index, or, if it is packed, at two slots with their wrap counters."""
+        if not self.setup.driver_features >> features.F.F_RING_PACKED & 1:
+            return f"index {value}"
+        taken, returned = (f"slot {half & OFFSET}, wrap counter {half >> 15}" for half in (value & U16, value >> 16))
+        return f"{value:#x}: to take {taken}; to return {returned}"
 
     def _answer(self) -> str:
         return f"{self.socket.cells.answer:#x}"

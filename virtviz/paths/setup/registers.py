@@ -118,7 +118,7 @@ def region_of(setup: SetUp) -> str:
     """Name the registers that the access in `kvm_run` is about."""
     run = setup.run
     if run.is_port:
-        return "configuration space"
+        return "configuration store" if run.is_write else "configuration load"
     at = run.address
     if at < BAR4:
         return "MSI-X table"

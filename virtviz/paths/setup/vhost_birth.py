@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.engine.ops import RETURN, Routine, block, goto, op
-from virtviz.spec.citation import VHOST_NET, VHOST_TASK
+from virtviz.spec.citation import VHOST, VHOST_NET, VHOST_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ class IdleWorker(Routine):
         "CP.6.2",
         "sleep until there is work",
         "vhost_run_work_list",
-        VHOST_TASK,
+        VHOST,
         text="{worker} has nothing to do and sleeps.",
         to={"sleep": block("sleep")},
     )

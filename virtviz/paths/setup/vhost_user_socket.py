@@ -179,8 +179,8 @@ class SendMessage(_SocketCall):
         "unix_stream_sendmsg",
         AF_UNIX,
         text=(
-            "The bytes wait in the socket until the back-end reads them: {waiting} message(s) now. A descriptor beside "
-            "them is kept as the open file that it means."
+            "The bytes wait in the socket until the back-end reads them; messages there now: {waiting}. A descriptor "
+            "beside them is kept as the open file that it means."
         ),
         to=RETURN,
         guard="has_room",
