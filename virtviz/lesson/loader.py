@@ -38,9 +38,7 @@ DEPTH_MAX: Final = 16
 VALUES_MAX: Final = 20_000
 """Keys and values in a file."""
 
-_FORBIDDEN: Final = (
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
-)
+_FORBIDDEN: Final = "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 """What no text of a lesson has: control characters, tabs, line ends but LF, marks that turn the reading direction.
 None of it is printable; so most texts are known to be clean before this is compiled, which takes a while.
 

@@ -97,9 +97,7 @@ class Tile(Widget):
             self.updates += len(regions)
             self.refresh(*regions)
 
-    def refresh(
-        self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False
-    ) -> Self:
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
         """Render again before the next frame; all that changes how a tile looks ends up here."""
         self._rendered = None
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
