@@ -109,7 +109,7 @@ class _Reader:
         if len(data) > BYTES_MAX:
             raise self._wrong(f"a cost profile has at most {BYTES_MAX} bytes")
         for key in found.keys() - {"title", "about", "base", "cost"}:
-            raise self._wrong(f"unknown key {key!r}; there are title, about, base and cost", self._line_of(key))
+            raise self._wrong(f"unknown key {key!r}; there are title, about, base and cost", key)
         base = self._base(found)
         own = {key: self._cost(key, value, base) for key, value in self._table(found).items()}
         return CostProfile(
@@ -126,45 +126,42 @@ class _Reader:
         name = self._words(found, "base", BASE)
         if name not in profile_names() or name == self.name:
             names = ", ".join(other for other in profile_names() if other != self.name)
-            raise self._wrong(f"base is one of {names}, not {name!r}", self._line_of("base"))
+            raise self._wrong(f"base is one of {names}, not {name!r}", "base")
         return load_costs(name).costs
 
     def _table(self, found: dict[str, object]) -> dict[str, object]:
         table = found.get("cost", {})
         if not isinstance(table, dict):
-            raise self._wrong(
-                "cost is a table: write [cost], and below it such as vm-exit = 250", self._line_of("cost")
-            )
+            raise self._wrong("cost is a table: write [cost], and below it such as vm-exit = 250", "cost")
         return table
 
     def _words(self, found: dict[str, object], key: str, default: str) -> str:
         words = found.get(key, default)
         if not isinstance(words, str) or not words.isprintable():
-            raise self._wrong(f"{key} is a line of text", self._line_of(key))
+            raise self._wrong(f"{key} is a line of text", key)
         return words
 
     def _cost(self, key: str, value: object, base: dict[str, Cost]) -> Cost:
-        line = self._line_of(key)
         if base and key not in base:
             from difflib import get_close_matches  # noqa: PLC0415 - only what is misspelled needs it
 
             near = get_close_matches(key, base, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(base)}"
-            raise self._wrong(f"nothing costs {key!r}; {hint}", line)
+            raise self._wrong(f"nothing costs {key!r}; {hint}", key)
         entry = value if isinstance(value, dict) else {"ns": value}
         for name in entry.keys() - {"ns", "confidence", "source"}:
-            raise self._wrong(f"{key}: unknown key {name!r}; an entry has ns, confidence and source", line)
+            raise self._wrong(f"{key}: unknown key {name!r}; an entry has ns, confidence and source", key)
         ns, confidence, source = (
             entry.get("ns"),
             entry.get("confidence", "E"),
             entry.get("source", "the profile's author"),
         )
         if not isinstance(ns, int) or isinstance(ns, bool) or not 0 <= ns <= NS_MAX:
-            raise self._wrong(f"{key}: ns is a whole number of nanoseconds from 0 to {NS_MAX}, not {ns!r}", line)
+            raise self._wrong(f"{key}: ns is a whole number of nanoseconds from 0 to {NS_MAX}, not {ns!r}", key)
         if confidence not in CONFIDENCE:
-            raise self._wrong(f"{key}: confidence is one of {', '.join(CONFIDENCE)}, not {confidence!r}", line)
+            raise self._wrong(f"{key}: confidence is one of {', '.join(CONFIDENCE)}, not {confidence!r}", key)
         if not isinstance(source, str) or not source.strip() or not source.isprintable():
-            raise self._wrong(f"{key}: source is a line of text that says where the figure comes from", line)
+            raise self._wrong(f"{key}: source is a line of text that says where the figure comes from", key)
         return Cost(ns, confidence, source)
 
     def _line_of(self, key: str) -> int:
@@ -172,6 +169,8 @@ class _Reader:
         spelled = re.compile(rf"""^\s*(?:\[\s*)?(?:{re.escape(key)}|"{re.escape(key)}"|'{re.escape(key)}')\s*[=\].]""")
         return next((n for n, line in enumerate(self.text.splitlines(), 1) if spelled.match(line)), 0)
 
-    def _wrong(self, what: str, line: int = 0) -> KnobError:
+    def _wrong(self, what: str, at: str | int = 0) -> KnobError:
+        """Make the error; `at` is the key it is about, or the line, 0 where there is none."""
+        line = self._line_of(at) if isinstance(at, str) else at
         where = f"{printable(str(self.path))}:{line}" if line else printable(str(self.path))
         return KnobError("costs", f"{where}: {what}")

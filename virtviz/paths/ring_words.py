@@ -8,9 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.ring.packed import OFFSET
-from virtviz.ring.packed_device import PackedDevice
-from virtviz.ring.packed_driver import PackedDriver
-from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
 from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 from virtviz.spec.virtio import RING_EVENT_FLAG_NAMES, RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_ENABLE
@@ -19,19 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtviz.engine.memory import Port
+    from virtviz.ring.packed_device import PackedDevice
+    from virtviz.ring.packed_driver import PackedDriver
+    from virtviz.ring.qemu_device import QemuDevice
     from virtviz.ring.rings import DpdkRing, DriverRing, QemuRing
 
 
 def words_of(ring: DriverRing) -> Mapping[str, object]:
     """Give what a driver's texts say of its ring."""
-    if isinstance(ring, PackedDriver):
-        return _packed_driver(ring)
-    assert isinstance(ring, SplitDriver), ring
-    return _split_driver(ring)
+    if isinstance(ring, SplitDriver):
+        return _split_driver(ring)
+    from virtviz.ring.packed_driver import PackedDriver  # noqa: PLC0415 - as all below: imported where a world has it
+
+    assert isinstance(ring, PackedDriver), ring
+    return _packed_driver(ring)
 
 
 def device_words_of(ring: QemuRing) -> Mapping[str, object]:
     """Give what QEMU's texts say of its side of a ring."""
+    from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice  # noqa: PLC0415
+
     if isinstance(ring, QemuPackedDevice):
         return _packed_device(ring)
     assert isinstance(ring, QemuDevice), ring
@@ -42,6 +46,8 @@ def dpdk_words_of(ring: DpdkRing) -> Mapping[str, object]:
     """Give what the texts of DPDK's vhost library say of its side of a ring."""
     if isinstance(ring, SplitDevice):
         return _split_ring(ring)
+    from virtviz.ring.packed_device import PackedDevice  # noqa: PLC0415
+
     assert isinstance(ring, PackedDevice), ring
     return _packed_device(ring)
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from virtviz.paths import kvm, vhost_link
+from virtviz.paths import kvm
 from virtviz.paths.features import EVENT_IDX, INDIRECT, MERGEABLE
 from virtviz.paths.host_net import LocalSoftirqs
 from virtviz.paths.parts import FDS, HOST_STACK, QEMU, VHOST_NET, tap_place
 from virtviz.paths.tap import Tap, TapSendmsg, TapXmit
-from virtviz.paths.tap_offloads import FlushMixed, HandleTxMixed, SendAlone, TapSendmsgMixed
-from virtviz.paths.tap_queues import FlowUpdate, TapFlows, TapSendmsgOnQueue
 from virtviz.paths.vhost import PollWakeup, ServeTap, VhostQueue, Work, Worker, WorkerLoop
-from virtviz.paths.vhost_busy import BusyHandleRx, BusyHandleTx, BusyPoll
 from virtviz.paths.vhost_rx import HandleRx
-from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne
 from virtviz.paths.vhost_tx import FlushTx, HandleTx
 from virtviz.paths.vhost_used import ReturnBuffers
 from virtviz.paths.wire_guest import CPUS_OF_A_PAIR, FIRST_PID, RX, TX
-from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_tap_queues import choose_queue, remembered_flows
 from virtviz.paths.wire_transport import pci_transport
-from virtviz.ring.checked_device import CheckedSplitDevice
 from virtviz.ring.index import pending
-from virtviz.ring.qemu_device import QemuDevice
 from virtviz.ring.split_device import SplitDevice
 from virtviz.ring.split_driver import SplitDriver
 from virtviz.spec.kernels import what_a_worker_is
@@ -35,7 +27,10 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
+    from virtviz.paths.tap_queues import TapFlows
+    from virtviz.paths.vhost_busy import BusyPoll
     from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_qemu import QemuBackend
     from virtviz.paths.wire_switch import TapPort
     from virtviz.ring.rings import DeviceRing
     from virtviz.ring.verdicts import BackEnd
@@ -43,12 +38,17 @@ if TYPE_CHECKING:
 TX_ROWS = {"write": "V-TX.12", "publish": "V-TX.13", "decide": "V-TX.14", "signal": "V-TX.15"}
 RX_ROWS = {"write": "V-RX.11", "publish": "V-RX.12", "decide": "V-RX.13", "signal": "V-RX.14"}
 
-DEVICES: Final[dict[str, tuple[Callable[..., SplitDevice], BackEnd]]] = {
-    "vhost": (SplitDevice, "vhost"),
-    "qemu": (partial(CheckedSplitDevice, back_end="qemu"), "qemu"),
-    "strict": (partial(CheckedSplitDevice, back_end="strict"), "strict"),
-}
-"""Value of the knob `device_checks` -> the device's side of a ring that makes those checks, and whose they are."""
+
+def _device_that_checks(checks: str) -> tuple[Callable[..., SplitDevice], BackEnd]:
+    """Give the device's side of a ring that makes the checks of the knob `device_checks`, and whose they are."""
+    if checks == "vhost":
+        return SplitDevice, "vhost"
+    from functools import partial  # noqa: PLC0415 - as all below: what most worlds do without is imported where it is
+
+    from virtviz.ring.checked_device import CheckedSplitDevice  # noqa: PLC0415
+
+    back_end: BackEnd = "qemu" if checks == "qemu" else "strict"
+    return partial(CheckedSplitDevice, back_end=back_end), back_end
 
 
 class VhostBackend:
@@ -130,7 +130,7 @@ class VhostPair:
         memory = guest.memory
         port = parts.port(self.thread, memory.region)
         status = guest.device
-        device_class, back_end = DEVICES[world.word("device_checks")]
+        device_class, back_end = _device_that_checks(world.word("device_checks"))
         self.tx_device, self.rx_device = (
             device_class(
                 state,
@@ -173,6 +173,8 @@ class VhostPair:
         }
         self.busy: BusyPoll | None = None
         if world.number("busy_poll_us"):
+            from virtviz.paths.vhost_busy import BusyPoll  # noqa: PLC0415
+
             self.busy = BusyPoll(state, f"{name}.busy_poll", rx, tx, world.number("busy_poll_us"))
             parts.restless.append(self.busy.is_spinning)
         self.qemu: QemuBackend | None = None
@@ -181,6 +183,8 @@ class VhostPair:
             for use in ("kick", "call")
         )
         if parts.traffic.has_links:
+            from virtviz.paths.wire_qemu import QemuBackend  # noqa: PLC0415
+
             self.qemu = QemuBackend(parts, [guest], number, [tap], self.kicks)
         guest.transport.serve_calls(f"qemu-{FIRST_PID + 10 * number}", 2 * number, self.calls)
 
@@ -248,6 +252,8 @@ class VhostPair:
             f"{guest.rx_name}.handle", VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch
         )
         if self.busy is not None:
+            from virtviz.paths.vhost_busy import BusyHandleRx  # noqa: PLC0415
+
             handle_rx = BusyHandleRx(
                 handle_rx.name, VHOST_NET, self.rx, parts.host_pool, give_back[RX], rewatch, self.busy
             )
@@ -268,11 +274,20 @@ class VhostPair:
         """Make what serves the transmit queue: in batches or one by one, and with polling before it goes to sleep."""
         pool, queue, name = self.parts.host_pool, self.tx, self.guest.tx_name
         if self.parts.world["sndbuf"] == "limited":
+            from virtviz.paths.vhost_single import FlushSingly, HandleTxSingly, SendOne  # noqa: PLC0415
+
             place, tap = tap_place(self.tap.name), self.tap
             send_one = SendOne(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
             end = FlushSingly(f"{name}.flush", VHOST_NET, queue, send_one, give_back)
             return HandleTxSingly(f"{name}.handle", VHOST_NET, queue, pool, end, send_one)
         if self.parts.traffic.longest_tcp:
+            from virtviz.paths.tap_offloads import (  # noqa: PLC0415
+                FlushMixed,
+                HandleTxMixed,
+                SendAlone,
+                TapSendmsgMixed,
+            )
+
             place, tap = tap_place(self.tap.name), self.tap
             send_batch = TapSendmsgMixed(f"{tap.label}.sendmsg", place, tap, queue, port.number, port.receive, softirq)
             alone = SendAlone(f"{tap.label}.sendmsg_alone", place, tap, queue, port.number, port.receive, softirq)
@@ -280,11 +295,16 @@ class VhostPair:
             return HandleTxMixed(f"{name}.handle", VHOST_NET, queue, pool, mixed, alone)
         flush = FlushTx(f"{name}.flush", VHOST_NET, queue, self._sendmsg(port, softirq, flows), give_back)
         if self.busy is not None:
+            from virtviz.paths.vhost_busy import BusyHandleTx  # noqa: PLC0415
+
             return BusyHandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush, self.busy)
         return HandleTx(f"{name}.handle", VHOST_NET, queue, pool, flush)
 
     def _stop_and_start(self, qemu: QemuBackend, watch: Routine) -> Mapping[str, Routine]:
         """Make what stops vhost-net and starts it again, with QEMU in its place meanwhile."""
+        from virtviz.paths import vhost_link  # noqa: PLC0415
+        from virtviz.ring.qemu_device import QemuDevice  # noqa: PLC0415
+
         calls: dict[str, Routine] = {}
         guest = self.guest
         writable = PollWakeup(
@@ -314,5 +334,7 @@ class VhostPair:
         name, number, receive = f"{tap.label}.sendmsg", port.number, port.receive
         if flows is None:
             return TapSendmsg(name, place, tap, self.tx, number, receive, softirq)
+        from virtviz.paths.tap_queues import FlowUpdate, TapSendmsgOnQueue  # noqa: PLC0415
+
         update = FlowUpdate(self.parts.state, flows, tap, self.guest.number)
         return TapSendmsgOnQueue(name, place, tap, self.tx, number, receive, softirq, update)

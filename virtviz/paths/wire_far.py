@@ -8,7 +8,6 @@ from virtviz.engine.places import Domain, Place
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import host_net
 from virtviz.paths.nic import DummyXmit, Nic, NicEngine, NicXmit, RunNicQueue
-from virtviz.paths.nic_offloads import OffloadNic, OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
 from virtviz.paths.nic_poll import NicPoll
 from virtviz.paths.offloads import OffloadPool
 from virtviz.paths.parts import HOST_STACK
@@ -72,6 +71,13 @@ class FarEnd:
         ring, tx_frames, pool = world.number("nic_ring"), world.number("nic_tx_frames"), parts.host_pool
         engine_class, xmit_class, run_class = self.engine, NicXmit, RunNicQueue
         if isinstance(pool, OffloadPool):
+            from virtviz.paths.nic_offloads import (  # noqa: PLC0415 - where there are segments to cut only
+                OffloadNic,
+                OffloadNicEngine,
+                OffloadNicXmit,
+                RunOffloadNicQueue,
+            )
+
             engine_class, xmit_class, run_class = OffloadNicEngine, OffloadNicXmit, RunOffloadNicQueue
             nic: Nic = OffloadNic(
                 parts.state, name, pool, self.wire, parts.traffic, ring, tx_frames, tso=world.on("nic_tso")

@@ -10,7 +10,6 @@ from virtviz.engine.places import Domain, Place, Role
 from virtviz.engine.threads import ThreadKind
 from virtviz.paths import (
     kvm,
-    kvm_ipi,
     kvm_msi,
     virtio_add,
     virtio_done,
@@ -20,31 +19,17 @@ from virtviz.paths import (
     virtio_xmit,
 )
 from virtviz.paths.device_status import DeviceStatus
-from virtviz.paths.dpdk_program import DpdkProgram
 from virtviz.paths.features import CSUM, INDIRECT, MERGEABLE, TSO
-from virtviz.paths.guest_config import LookAtLink, SendmsgThenWork
 from virtviz.paths.guest_cpu import GuestCpu, HaltingIdle, PollingIdle, RunSoftirqs
 from virtviz.paths.guest_program import Program
 from virtviz.paths.guest_receive import Deliver, DeliverOwn, OtherHostCells, OwnFramesOnly, Recvmsg
 from virtviz.paths.guest_send import Sendmsg
-from virtviz.paths.guest_smp import DeliverOwnToAny, DeliverToAny, SendmsgOnPair
 from virtviz.paths.guest_stack import RunQueue, Socket, TxQueue
-from virtviz.paths.guest_tcp import (
-    AddPieces,
-    RunQueueOfFrames,
-    SendmsgOrTcp,
-    StartXmitAsking,
-    StartXmitAskingWithoutNapi,
-    StreamSocket,
-    ValidateXmit,
-)
 from virtviz.paths.guest_timer import GuestTimer
 from virtviz.paths.offloads import SEGMENTS_MAX, OffloadPool, slot_bytes_for
-from virtviz.paths.outside import ChangeRing, ChangeWorld
 from virtviz.paths.packets import PacketPool
 from virtviz.paths.parts import KVM
 from virtviz.paths.queues import Fifo
-from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram
 from virtviz.paths.traffic import vm_endpoint
 from virtviz.paths.wire_rings import make_driver, routine_kind
 from virtviz.ring.rings import layout_at
@@ -56,7 +41,7 @@ if TYPE_CHECKING:
     from virtviz.engine.memory import Region
     from virtviz.engine.ops import Routine
     from virtviz.engine.threads import Thread
-    from virtviz.paths.guest_config import ConfigWork
+    from virtviz.paths.guest_config import ConfigWork, LookAtLink
     from virtviz.paths.parts import Parts
     from virtviz.paths.wire_transport import Transport
     from virtviz.ring.rings import DriverRing, Layout
@@ -189,15 +174,21 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
     vcpu = kvm.Vcpu(state, f"{name}.vcpu{number}.kvm", vectors, apicv=world.on("apicv"), pv_eoi=pv_eoi)
     vcpu.thread = thread
     cpu = vcpu.guest = GuestCpu(state, f"{name}.cpu{number}", vcpu)
-    socket_class = StreamSocket if parts.traffic.longest_tcp else Socket
+    socket_class = Socket
+    if parts.traffic.longest_tcp:
+        from virtviz.paths.guest_tcp import StreamSocket as socket_class  # noqa: N813, PLC0415 - as all below: imported where a world has it
     socket = socket_class(state, f"{tag}.socket", cpu, world.number("socket_sndbuf"))
     bql = world.on("guest_bql") and world.on("napi_tx")
     tx_queue = TxQueue(state, f"{tag}.txq", cpu, bql=bql, limit_min=world.number("bql_limit_min") if bql else 0)
     port = parts.port(thread, memory.region)
     rx_driver = make_driver(parts, rx_name, port, memory.rx_layout, indirect=False)
     tx_driver = make_driver(parts, tx_name, port, memory.tx_layout, indirect=world.has(INDIRECT))
-    program_class = DpdkProgram if world["guest"] == "dpdk" else Program
+    program_class = Program
+    if world["guest"] == "dpdk":
+        from virtviz.paths.dpdk_program import DpdkProgram as program_class  # noqa: N813, PLC0415
     if parts.traffic.has_resets:
+        from virtviz.paths.setup.guest_rebind import RebindingProgram, WaitingProgram  # noqa: PLC0415
+
         program_class = WaitingProgram if number else RebindingProgram
     collected = Fifo(state, f"{tag}.gro", 8)
     rxq = virtio_net.Receiveq(
@@ -236,6 +227,8 @@ def _make_guest(parts: Parts, vm: int, number: int, memory: GuestMemory, device:
         f"{tag}.socket": lambda: socket.cells.dropped,
     }
     if outside is not None:
+        from virtviz.paths.outside import ChangeRing, ChangeWorld  # noqa: PLC0415
+
         layouts = dict(zip(queues, (memory.rx_layout, memory.tx_layout), strict=True))
         change_class = ChangeWorld if parts.traffic.has_links else ChangeRing
         outside.start = change_class(state, outside.name, program, memory.region, layouts)
@@ -357,6 +350,8 @@ def wire_guest(
     )
     skbs, run_class = guest.memory.skbs, RunQueue
     if isinstance(skbs, OffloadPool):
+        from virtviz.paths.guest_tcp import RunQueueOfFrames, ValidateXmit  # noqa: PLC0415
+
         run_class = RunQueueOfFrames
         start_xmit = ValidateXmit(
             parts.state,
@@ -374,6 +369,8 @@ def wire_guest(
     softirq = RunSoftirqs(f"{name}.softirqs", kernel, cpu, polls, run_queue)
     work = None
     if guest.config is not None and config_load is not None:
+        from virtviz.paths.guest_config import LookAtLink  # noqa: PLC0415
+
         work = LookAtLink(f"{name}.config_work", guest.driver_place, kernel, guest.config, config_load)
     guest.transport.open_gates(_queue_handlers(parts, guest), kernel, softirq, work)
     pools = [pool for each in machine for pool in (each.memory.skbs, each.memory.buffers)]
@@ -409,9 +406,13 @@ def wire_program(
     name, cpu, program = guest.tag, guest.cpu, guest.program
     stack = guest.place("stack", Domain.GUEST_KERNEL, "stack")
     idle = _idle(parts, guest, guest.place("kernel", Domain.GUEST_KERNEL, "guest kernel"))
-    sendmsg_class = SendmsgOnPair if not alone else Sendmsg if work is None else SendmsgThenWork
+    sendmsg_class = Sendmsg
     if parts.traffic.longest_tcp:
-        sendmsg_class = SendmsgOrTcp
+        from virtviz.paths.guest_tcp import SendmsgOrTcp as sendmsg_class  # noqa: N813, PLC0415
+    elif not alone:
+        from virtviz.paths.guest_smp import SendmsgOnPair as sendmsg_class  # noqa: N813, PLC0415
+    elif work is not None:
+        from virtviz.paths.guest_config import SendmsgThenWork as sendmsg_class  # noqa: N813, PLC0415
     program.sendmsg = sendmsg = sendmsg_class(
         f"{name}.sendmsg",
         stack,
@@ -425,8 +426,11 @@ def wire_program(
         softirq,
         idle,
     )
-    if isinstance(sendmsg, SendmsgThenWork) and work is not None:
-        sendmsg.config, sendmsg.work = work.work, work
+    if work is not None:
+        from virtviz.paths.guest_config import SendmsgThenWork  # noqa: PLC0415
+
+        if isinstance(sendmsg, SendmsgThenWork):
+            sendmsg.config, sendmsg.work = work.work, work
     program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, pools, cpu, idle)
 
 
@@ -447,6 +451,8 @@ def _deliver_all(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Gue
     if len(machine) == 1:
         one_class = DeliverOwn if floods else Deliver
         return one_class(name, stack, guest.collected, guest.socket, memory.skbs, memory.buffers, guest.cpu)
+    from virtviz.paths import guest_smp, kvm_ipi  # noqa: PLC0415
+
     interrupts: dict[str, Routine] = {}
     if parts.world["vcpu"] == "halted":
         for other in machine:
@@ -456,7 +462,7 @@ def _deliver_all(parts: Parts, guest: Guest, stack: Place, machine: Sequence[Gue
                 enter = enter_guest(guest, "IRQ.4", f"ipi_to_vcpu{other.number}", "The message is sent.")
                 interrupts[f"vcpu{other.number}"] = kvm_ipi.SendIpi(ipi, KVM, guest.vcpu, msi, enter)
     sockets = [each.socket for each in machine]
-    any_class = DeliverOwnToAny if floods else DeliverToAny
+    any_class = guest_smp.DeliverOwnToAny if floods else guest_smp.DeliverToAny
     return any_class(
         parts.state, name, stack, guest.collected, sockets, guest.number, memory.skbs, memory.buffers, interrupts
     )
@@ -471,11 +477,14 @@ def _transmit_routines(parts: Parts, guest: Guest, notify: Routine) -> tuple[Rou
         for row, what in (("G-TX.5", "in_xmit"), ("G-TXC.2", "in_tx_poll"), ("G-RX.2", "in_rx_poll"))
     }
     has_tcp, napi_tx = parts.traffic.longest_tcp > 0, world.on("napi_tx")
-    add_class = AddPieces if has_tcp else routine_kind(world, virtio_add.AddBuffer)
-    add = add_class(f"{name}.add", place, queue, notify)
+    add_class = routine_kind(world, virtio_add.AddBuffer)
     xmit_class = virtio_xmit.StartXmit if napi_tx else virtio_xmit.StartXmitWithoutNapi
     if has_tcp:
+        from virtviz.paths.guest_tcp import AddPieces, StartXmitAsking, StartXmitAskingWithoutNapi  # noqa: PLC0415
+
+        add_class = AddPieces
         xmit_class = StartXmitAsking if napi_tx else StartXmitAskingWithoutNapi
+    add = add_class(f"{name}.add", place, queue, notify)
     return (
         routine_kind(world, xmit_class)(f"{name}.start_xmit", place, queue, reclaim["G-TX.5"], add, notify),
         routine_kind(world, virtio_done.PollTransmit)(f"{name}.poll", place, queue, reclaim["G-TXC.2"]),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtviz.engine.ops import Routine
 from virtviz.paths.features import EVENT_IDX, INDIRECT
-from virtviz.ring.dpdk_driver import PollingDriver
 from virtviz.ring.packed import PackedLayout
-from virtviz.ring.packed_driver import PackedDriver
-from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice
 from virtviz.ring.split_driver import SplitDriver
 
 if TYPE_CHECKING:
@@ -46,10 +43,13 @@ def make_driver(parts: Parts, name: str, memory: Port, layout: Layout, *, indire
         layout: where the queue lies.
         indirect: the queue may use indirect tables; Linux does not where it keeps a context for each buffer.
     """
-    split_kind = PollingDriver if parts.world["guest"] == "dpdk" else SplitDriver
-    kind = PackedDriver if isinstance(layout, PackedLayout) else split_kind
+    kind: type[Any] = SplitDriver
+    if isinstance(layout, PackedLayout):
+        from virtviz.ring.packed_driver import PackedDriver as kind  # noqa: N813, PLC0415 - where rings are packed only
+    elif parts.world["guest"] == "dpdk":
+        from virtviz.ring.dpdk_driver import PollingDriver as kind  # noqa: N813, PLC0415 - where a guest polls only
     event_idx, start = parts.world.has(EVENT_IDX), parts.world.number("queue.start")
-    made: DriverRing = kind(parts.state, name, memory, layout, event_idx=event_idx, indirect=indirect, start=start)  # type: ignore[arg-type]
+    made: DriverRing = kind(parts.state, name, memory, layout, event_idx=event_idx, indirect=indirect, start=start)
     return made
 
 
@@ -62,6 +62,8 @@ def make_qemu_ring(parts: Parts, name: str, memory: Port, layout: Layout) -> Qem
         memory: guest memory, as the CPU of QEMU's main loop reaches it.
         layout: where the queue lies.
     """
+    from virtviz.ring.qemu_device import QemuDevice, QemuPackedDevice  # noqa: PLC0415 - where QEMU serves queues only
+
     world = parts.world
     kind = QemuPackedDevice if isinstance(layout, PackedLayout) else QemuDevice
     made: QemuRing = kind(

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-from virtviz.paths.wire_bridge import BridgeSwitch
 from virtviz.paths.wire_far import FarEnd
-from virtviz.paths.wire_ovs import OvsSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from virtviz.engine.threads import Thread
     from virtviz.paths.parts import Parts
     from virtviz.paths.switch_ports import Stations
+    from virtviz.paths.wire_bridge import BridgeSwitch
+    from virtviz.paths.wire_ovs import OvsSwitch
     from virtviz.paths.wiring import TapBackend
 
 
@@ -43,13 +43,22 @@ class Switch(Protocol):
 def _ovs(parts: Parts, stations: Stations) -> OvsSwitch:
     """Make Open vSwitch, with what a tunnel needs where one of its ports is one."""
     if parts.world["tunnel"] == "none":
+        from virtviz.paths.wire_ovs import OvsSwitch  # noqa: PLC0415 - where it is the switch only
+
         return OvsSwitch(parts, stations)
     from virtviz.paths.wire_tunnel import OvsTunnelSwitch  # noqa: PLC0415 - where there is a tunnel only
 
     return OvsTunnelSwitch(parts, stations)
 
 
-SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": _ovs, "bridge": BridgeSwitch}
+def _bridge(parts: Parts, stations: Stations) -> BridgeSwitch:
+    """Make a Linux bridge."""
+    from virtviz.paths.wire_bridge import BridgeSwitch  # noqa: PLC0415 - where it is the switch only
+
+    return BridgeSwitch(parts, stations)
+
+
+SWITCHES: Final[Mapping[str, Callable[[Parts, Stations], Switch]]] = {"ovs": _ovs, "bridge": _bridge}
 """Values of the knob `switch`."""
 
 

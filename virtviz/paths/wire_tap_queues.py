@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtviz.paths.parts import tap_place
-from virtviz.paths.tap_queues import TapFlows, TapSelectQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,12 +12,15 @@ if TYPE_CHECKING:
     from virtviz.engine.ops import Routine
     from virtviz.paths.parts import Parts
     from virtviz.paths.tap import Tap
+    from virtviz.paths.tap_queues import TapFlows
 
 
 def remembered_flows(parts: Parts, tap: Tap, queues: int) -> TapFlows | None:
     """Make what a TAP remembers of flows: nothing if it has one queue, or a program chooses."""
     if queues == 1 or parts.world["steering"] != "flow":
         return None
+    from virtviz.paths.tap_queues import TapFlows  # noqa: PLC0415 - where a TAP has several queues only
+
     return TapFlows(parts.state, tap.name, queues)
 
 
@@ -35,6 +37,8 @@ def choose_queue(tap: Tap, flows: TapFlows | None, xmits: Sequence[Routine]) -> 
     name, place, pool = tap.name, tap_place(tap.name), tap.pool
     queues = {f"queue {number}": xmit for number, xmit in enumerate(xmits, 1)}
     if flows is not None:
+        from virtviz.paths.tap_queues import TapSelectQueue  # noqa: PLC0415
+
         return TapSelectQueue(f"{name}.select_queue", place, name, pool, flows, queues)
     from virtviz.paths.tap_steering import TapSelectQueueByProgram  # noqa: PLC0415 - where a program is loaded only
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from virtviz.engine.ops import Routine
 from virtviz.engine.places import Domain, Role
-from virtviz.paths import kvm, kvm_config, kvm_eventfd, kvm_mmio, kvm_msi, qemu, qemu_checks, qemu_vcpu, virtio_net
-from virtviz.paths.guest_config import ConfigChanged, TakeInterruptThenWork
+from virtviz.paths import kvm, kvm_eventfd, kvm_msi, virtio_net
 from virtviz.paths.guest_cpu import TakeInterrupt
-from virtviz.paths.guest_smp import RescheduleInterrupt
 from virtviz.paths.parts import KVM, KVM_VM, QEMU_VCPU
 from virtviz.paths.wire_guest import CONFIG, CONFIG_NAME, RX, TX, enter_guest, msi_delivery, open_gates
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from virtviz.engine.places import Place
+    from virtviz.paths import kvm_config, qemu, qemu_checks
     from virtviz.paths.device_status import DeviceStatus
     from virtviz.paths.guest_config import LookAtLink
     from virtviz.paths.parts import Parts
@@ -148,6 +147,8 @@ class PciTransport:
 
     def heavy_exits(self, process: qemu.Qemu, serve: Sequence[Routine]) -> list[Routine]:
         """Make a heavy exit for each queue's address."""
+        from virtviz.paths import kvm_mmio, qemu_vcpu  # noqa: PLC0415 - as all below: imported where a world has it
+
         guest = self.guest
         exit_class = kvm_mmio.HeavyKickIntel if self.on_intel else kvm_mmio.HeavyKickAmd
         made: list[Routine] = []
@@ -168,6 +169,8 @@ class PciTransport:
 
     def config_interrupt(self, name: str, place: Place, device: DeviceStatus) -> qemu_checks.NotifyConfig:
         """Make ioctl(KVM_SIGNAL_MSI) for the configuration's vector."""
+        from virtviz.paths import qemu_checks  # noqa: PLC0415
+
         deliver = msi_delivery(self.parts, self.guest, f"{name}.msi", "", CONFIG)
         signal = kvm_msi.SignalMsi(f"{name}.signal_msi", KVM_VM, deliver)
         return qemu_checks.NotifyConfig(f"{name}.notify_config", place, device, signal)
@@ -191,9 +194,13 @@ class PciTransport:
         by_vector: dict[str, Routine] = dict(zip(guest.queues, handlers, strict=True))
         take_class = TakeInterrupt
         if work is not None:
+            from virtviz.paths.guest_config import ConfigChanged, TakeInterruptThenWork  # noqa: PLC0415
+
             take_class = TakeInterruptThenWork
             by_vector[CONFIG_NAME] = ConfigChanged(f"{name}.config_interrupt", guest.driver_place, work.work)
         if self.parts.world.number("queues") > 1:
+            from virtviz.paths.guest_smp import RescheduleInterrupt  # noqa: PLC0415
+
             by_vector[kvm.RESCHEDULE] = RescheduleInterrupt(f"{name}.reschedule", kernel)
         eoi_exit = kvm.EoiExit(f"{name}.eoi", KVM, vcpu, enter_guest(guest, "IRQ.5", "eoi", "The interrupt is ended."))
         open_all_gates(guest, kernel, take_class, by_vector, softirq, eoi_exit, work)
@@ -201,6 +208,8 @@ class PciTransport:
 
 def config_load(parts: Parts, guest: Guest, process: qemu.Qemu) -> kvm_config.HeavyLoad:
     """Make what a load from the device's configuration leads to."""
+    from virtviz.paths import kvm_config  # noqa: PLC0415
+
     assert guest.config is not None
     give = kvm_config.GiveConfig(f"{guest.name}.give_config", QEMU_VCPU, process, guest.device, guest.config.cells)
     load_class = kvm_config.HeavyLoadIntel if parts.world["cpu"] == "intel" else kvm_config.HeavyLoadAmd
@@ -235,9 +244,12 @@ def open_all_gates(
         take_class(f"{name}.interrupt_in_{mode}", guest.cpu, place, in_kernel, kernel, handlers, softirq, eoi_exit)
         for mode, place in modes
     ]
-    for take in takes:
-        if isinstance(take, TakeInterruptThenWork) and work is not None:
-            take.config, take.work = work.work, work
+    if work is not None:
+        from virtviz.paths.guest_config import TakeInterruptThenWork  # noqa: PLC0415
+
+        for take in takes:
+            if isinstance(take, TakeInterruptThenWork):
+                take.config, take.work = work.work, work
     open_gates(guest, modes, takes)
     return takes
 

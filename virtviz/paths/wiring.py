@@ -15,13 +15,10 @@ from virtviz.engine.counting import CountingMachine
 from virtviz.engine.program import link
 from virtviz.engine.recording import RecordingMachine
 from virtviz.engine.schedule import BySimulatedTime
-from virtviz.engine.timed import TimedMachine
 from virtviz.paths.costs import load_costs
 from virtviz.paths.describe import e1000_queue, virtqueue
 from virtviz.paths.parts import Parts
-from virtviz.paths.wire_backend import VhostBackend
 from virtviz.paths.wire_guest import in_receive_buffers, make_guests, wire_guest
-from virtviz.paths.wire_qemu import QemuBackend
 from virtviz.paths.wire_switch import SwitchBuilder
 from virtviz.paths.wire_transport import make_transport
 from virtviz.spec.kernels import RENAMED
@@ -41,7 +38,9 @@ if TYPE_CHECKING:
     from virtviz.paths.qemu_e1000 import E1000
     from virtviz.paths.tap import Tap
     from virtviz.paths.traffic import Traffic
+    from virtviz.paths.wire_backend import VhostBackend
     from virtviz.paths.wire_guest import Guest
+    from virtviz.paths.wire_qemu import QemuBackend
     from virtviz.paths.wire_setup import PowerOn
     from virtviz.paths.wire_switch import TapPort
     from virtviz.paths.wire_vhost_user import PmdPort, VhostUserBackend
@@ -288,6 +287,18 @@ def _with_e1000(parts: Parts, number: int) -> tuple[E1000Vm, TapBackend]:
     return vm, backend
 
 
+def _vhost(parts: Parts, guests: Sequence[Guest], number: int) -> VhostBackend:
+    from virtviz.paths.wire_backend import VhostBackend  # noqa: PLC0415
+
+    return VhostBackend(parts, guests, number)
+
+
+def _qemu(parts: Parts, guests: Sequence[Guest], number: int) -> QemuBackend:
+    from virtviz.paths.wire_qemu import QemuBackend  # noqa: PLC0415
+
+    return QemuBackend(parts, guests, number)
+
+
 def _vhost_user(parts: Parts, guests: Sequence[Guest], number: int) -> VhostUserBackend:
     from virtviz.paths.wire_vhost_user import VhostUserBackend  # noqa: PLC0415
 
@@ -296,8 +307,8 @@ def _vhost_user(parts: Parts, guests: Sequence[Guest], number: int) -> VhostUser
 
 FALLBACK: Final = "vhost-user, in vain"
 MACHINES: Final[Mapping[str, Callable[[Parts, int], tuple[Vm, Any]]]] = {
-    "vhost-net": _with_virtio(VhostBackend),
-    "virtio-qemu": _with_virtio(QemuBackend),
+    "vhost-net": _with_virtio(_vhost),
+    "virtio-qemu": _with_virtio(_qemu),
     "vhost-user": _with_virtio(_vhost_user),
     FALLBACK: _with_virtio(_vhost_user_fallback),
     "e1000": _with_e1000,
@@ -436,6 +447,8 @@ def _machine(parts: Parts, omit: Sequence[str]) -> Machine:
     by_time = world["schedule"] == "time"
     if parts.state.journal is None:
         if by_time:
+            from virtviz.engine.timed import TimedMachine  # noqa: PLC0415
+
             return TimedMachine(program, parts.state, parts.threads, costs)
         return CountingMachine(program, parts.state, parts.threads, costs)
 

@@ -68,6 +68,7 @@ class Session:
             self._moments.setdefault(moment.position, []).append(moment)
         self._asking = [moment for moment in run.moments if moment.predict is not None]
         self._asked: dict[str, Asked] = {}
+        self._cell_numbers: dict[str, int] = {}
         self._results = Results(len(self._asking))
 
     @classmethod
@@ -121,8 +122,11 @@ class Session:
     def cell(self, position: int, name: str) -> int:
         """Give a cell's value at a position."""
         self._look_from(position)
+        number = self._cell_numbers.get(name)
         state = self._machine.state
-        return int(state.value(state.names.index(name)))
+        if number is None:
+            number = self._cell_numbers[name] = state.names.index(name)
+        return int(state.value(number))
 
     def memory(self, position: int, region: str, addr: int, size: int) -> bytes:
         """Give bytes of memory at a position."""

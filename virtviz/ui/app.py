@@ -157,10 +157,16 @@ class Player(App[None]):
         self.show()
         return new
 
-    def show(self) -> None:
-        """Draw the present position, and send what differs in one go."""
+    def show(self, *, glide: bool = False) -> None:
+        """Draw the present position, and send what differs in one go.
+
+        Args:
+            glide: let the packet that the step moved go its way.
+        """
         self.board.playing = f"{SPEEDS[self._speed]:g}/s" if self._playing else ""
         self.board.draw()
+        if glide:
+            self._start_gliding()
         self._send()
 
     def _send(self) -> None:
@@ -191,9 +197,7 @@ class Player(App[None]):
         if before is None or before.position != session.position:
             board.settle()
             self._stop_gliding()
-            self.show()
-            if glide and self.motion == "full":
-                self._start_gliding()
+            self.show(glide=glide and self.motion == "full")
             return
         self._stop_playing()
         if session.question is not None:
@@ -284,7 +288,7 @@ class Player(App[None]):
             self.show()
 
     def _start_gliding(self) -> None:
-        """Let the packet that the step moved go its way over the stage."""
+        """Let the packet that the step moved go its way over the stage, and draw the first picture of it."""
         frame, stage = self.board.frame, self.board.stage
         moved = next((p for p in frame.packets if p.came_from), None) if frame is not None else None
         if moved is None or stage is None:
@@ -298,17 +302,20 @@ class Player(App[None]):
         self._route = [route[(i + 1) * (len(route) - 1) // (pictures + 1)] for i in range(pictures)]
         self._glider = moved.number
         self._gliding = self.set_interval(1 / GLIDE_FRAMES_A_SECOND, self._glide_on)
-        self._glide_on()
+        self._draw_glide()
 
     def _glide_on(self) -> None:
-        """Draw the next picture of a glide, or the packet where it has arrived."""
+        """Show the next picture of a glide, or the packet where it has arrived."""
+        self._draw_glide()
+        self._send()
+
+    def _draw_glide(self) -> None:
         if self._route:
             at, *self._route = self._route
             self.board.draw_stage(Glide(self._glider, at))
         else:
             self._stop_gliding()
             self.board.draw_stage()
-        self._send()
 
     def _stop_gliding(self) -> None:
         self._route = ()

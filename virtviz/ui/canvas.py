@@ -7,7 +7,7 @@ little more than those is sent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rich.segment import Segment
 from textual.geometry import Region
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual import events
+    from textual.filter import LineFilter
 
     from virtviz.ui.grid import Grid
     from virtviz.ui.palette import Palette
@@ -56,6 +57,7 @@ class Tile(Widget):
         self.updates = 0
         self._rows: list[tuple[Sequence[str], Sequence[str]]] = []
         self._strips: list[Strip] = []
+        self._rendered: tuple[Region, list[LineFilter], list[Strip]] | None = None
         self.place(rect)
 
     def place(self, rect: Rect) -> None:
@@ -94,6 +96,23 @@ class Tile(Widget):
         if regions:
             self.updates += len(regions)
             self.refresh(*regions)
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        """Render again before the next frame; all that changes how a tile looks ends up here."""
+        self._rendered = None
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def notify_style_update(self) -> None:
+        """Render again, because the styles are others."""
+        self._rendered = None
+        super().notify_style_update()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Give all rows. Textual asks every tile in the neighbourhood of one that changed; most have not."""
+        kept, filters = self._rendered, [*self.get_line_filters()]
+        if kept is None or kept[:2] != (crop, filters):
+            kept = self._rendered = crop, filters, super().render_lines(crop)
+        return kept[2]
 
     def render_line(self, y: int) -> Strip:
         """Give a row."""

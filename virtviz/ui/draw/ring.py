@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtviz.ui.draw.e1000_ring import draw_e1000_ring
-from virtviz.ui.draw.packed_ring import draw_packed_ring
 from virtviz.ui.draw.ring_parts import FULL_ROWS, Drawing
 from virtviz.ui.grid import Grid
 from virtviz.view.frame import E1000RingFrame, RingFrame, SlotFrame
@@ -23,8 +21,12 @@ def draw_ring(frame: Frame, width: int, rows: int) -> Grid:
     if frame.ring is None:
         return _draw_no_ring(width, rows)
     if isinstance(frame.ring, E1000RingFrame):
+        from virtviz.ui.draw.e1000_ring import draw_e1000_ring  # noqa: PLC0415 - where a world has it
+
         return draw_e1000_ring(frame, width, rows)
     if not isinstance(frame.ring, RingFrame):
+        from virtviz.ui.draw.packed_ring import draw_packed_ring  # noqa: PLC0415 - where a world has it
+
         return draw_packed_ring(frame, width, rows)
     return (_Full if rows >= FULL_ROWS else _Small)(frame, width, rows).draw()
 

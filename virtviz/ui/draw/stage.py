@@ -258,7 +258,6 @@ class _StageDrawing:
             return self.stage.homes[thread.name]
         if thread.kind == "hardware":
             return ""
-        places = {t.name: t.place for t in self.frame.threads}
         if thread.kind == "vcpu":
             spot = self.stage.spot(thread.place)
         elif thread.name.startswith("vhost"):
@@ -270,7 +269,7 @@ class _StageDrawing:
         elif thread.name.startswith("pmd"):
             spot = self.stage.spot("ovs_dpdk")
         else:
-            spot = self.stage.spots.get("far") if "softirq" in thread.name else self.stage.spot(places[thread.name])
+            spot = self.stage.spots.get("far") if "softirq" in thread.name else self.stage.spot(thread.place)
         return spot.name if spot else ""
 
     # Packets
