@@ -87,3 +87,17 @@ def test_a_pause_is_over_for_both_when_it_is_over_for_one():
     events = [Item(to_vm=1, kind="udp"), Pause(), Item(vm=1, to_vm=0, kind="udp"), Pause(), Item(to_vm=1, kind="udp")]
     simulation = follow(make_world({"vms": 2}), make_traffic(events, rounds=2), Habits(seed=1))
     assert [vm.program.cells.received for vm in simulation.vms] == [2, 4]
+
+
+def test_a_program_waits_for_a_packet_whose_place_another_has_taken():
+    """Of two packets that it waits for the second comes first; it must not give up before the first was sent."""
+    events = [
+        Item("lost", to_vm=1, length=1400),
+        Item("late", vm=1, to_vm=0),
+        Item("early", outgoing=False),
+        Item("last", to_vm=1),
+    ]
+    world = make_world({"vms": 2, "flows": "known", "features": [], "rx_buffer": 256})
+    for seed in range(5):
+        simulation = follow(world, make_traffic(events), Habits(seed=seed, longest=1))
+        assert set(fates(simulation).arrived) == {2, 3, 4}

@@ -147,12 +147,21 @@ class Program(Routine):
 
     def gives_up(self) -> bool:
         """Say whether waiting for a packet may time out: there is more to do after it, and it has been sent."""
-        return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all and self._has_set_out()
+        return self.act is RECEIVE and self.cells.done + 1 < self.acts_in_all and self._all_have_set_out()
 
-    def _has_set_out(self) -> bool:
-        """Say whether the packet it waits for is on its way, or lost: what comes from the wire always is."""
+    def _all_have_set_out(self) -> bool:
+        """Say whether all packets that it has waited for so far, this one too, are on their way, there, or lost.
+
+        Any packet ends a wait, so one that is waited for now can have come already, and an earlier one not.
+        """
         round_, at = divmod(self.cells.done, self.acts_a_round)
-        index = self.acts[at][1]
+        waits = [(round_, act) for act in self.acts[: at + 1]]
+        if round_:
+            waits += [(round_ - 1, act) for act in self.acts[at + 1 :]]
+        return all(self._has_set_out(number, index) for number, (act, index) in waits if act is RECEIVE)
+
+    def _has_set_out(self, round_: int, index: int) -> bool:
+        """Say whether a packet is on its way, there, or lost, by its round and item: what comes from the wire is."""
         item = self.traffic.items[index]
         if item.to_vm < 0:
             return True
