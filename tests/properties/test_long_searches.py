@@ -13,7 +13,7 @@ import test_store_buffers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
-from simulated import habits, traffics, worlds
+from simulated import habits, traffics, traffics_of_two, worlds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,14 @@ LONG = traffics(longest=30)
 PROPERTIES: dict[str, tuple[Callable[..., None], list[st.SearchStrategy[Any]]]] = {
     "every frame has its fate": (test_every_frame.follow, [worlds(), LONG, habits()]),
     "every frame has its fate without napi": (test_every_frame.follow, [worlds(napi_tx="off"), LONG, habits()]),
+    "every frame between two machines has its fate": (
+        test_every_frame.follow,
+        [worlds(vms=2), traffics_of_two(longest=20), habits()],
+    ),
+    "every frame between two hosts has its fate": (
+        test_every_frame.follow,
+        [worlds(hosts=2, vms=2, far_port="nic"), traffics_of_two(longest=20, only_across=True), habits()],
+    ),
     "order": (test_order.order_holds, [worlds(far_port="nic"), LONG, habits()]),
     "accounts": (test_ring_accounts.accounts_hold, [worlds(store_buffer="off"), traffics(), habits()]),
     "jumps": (test_every_position.jump_equals_a_fresh_run, [worlds(), LONG, habits(), st.floats(0, 1)]),
