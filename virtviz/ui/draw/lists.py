@@ -65,7 +65,8 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
     shown = list(lanes.lanes)
     if len(shown) > rows - 1:
         # Who has not run for longest is left out first, and of the idle ones handlers before the others.
-        longest = sorted(shown[::-1], key=lambda lane: (_last_ran(lane), not _is_handler(lane.thread)))
+        backwards = [*reversed(shown)]
+        longest = sorted(backwards, key=lambda lane: (_last_ran(lane), not _is_handler(lane.thread)))
         left_out = {lane.thread for lane in longest[: len(shown) - rows + 1]}
         shown = [lane for lane in shown if lane.thread not in left_out]
     more = len(lanes.lanes) - len(shown)
