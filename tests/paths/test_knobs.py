@@ -62,6 +62,11 @@ def test_what_does_not_go_together_is_refused_with_what_to_do(settings, knob, ad
     assert advice in str(caught.value)
 
 
+def test_a_path_that_the_transport_refuses_is_not_advised():
+    with pytest.raises(KnobError, match=r"path=virtio-qemu$"):
+        make_world({"queue.format": "packed", "transport": "mmio"})
+
+
 def test_each_refusal_can_be_followed():
     make_world({"queue.size": 16, "tx_stop_threshold": 4})
     make_world({"cpu": "amd", "apicv": "off"})

@@ -49,7 +49,7 @@ class Item(Struct, frozen=True):
         vm: index of the virtual machine that sends it, or receives it from the wire.
         vcpu: index of the vCPU on which the program runs that sends it, or receives it from the wire.
         outgoing: True if the virtual machine sends it, False if it comes from the wire.
-        to_vm: index of the virtual machine on the same host that it is sent to; -1 if it goes to a far host.
+        to_vm: index of the virtual machine that it is sent to; -1 if it goes to a far host.
         kind: `icmp-echo`, `udp`, `tcp` for data on an established connection to a far host, or `raw` for a frame of a
             capture file.
         length: payload bytes.

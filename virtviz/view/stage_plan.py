@@ -59,8 +59,8 @@ SMALL_HEIGHT: Final = _SMALL.total
 TALL_HEIGHT: Final = _TALL.total
 GRAND_HEIGHT: Final = _GRAND.total
 _USER_ROW: Final = 1
-_HOST_WIDTH: Final = 10
-"""Columns that the chip of another host takes."""
+_HOST_WIDTHS: Final = (10, 16)
+"""Columns that the chip of another host takes: its name alone, and with a packet beside it."""
 _CABLE_WIDTHS: Final = (4, 12)
 """Columns that the cable to it takes, at least and at most."""
 SOCKETS_MAX: Final = 4
@@ -392,10 +392,7 @@ class _Planner:
         x = nic.x + nic.width
         wire = Spot("wire", "wire", WIRE, domain, x, nic.y, self.width - x, 1, (max(x + 3, self.width - 3), nic.y))
         if self.several_hosts:
-            lanes = max(spot.x + spot.width for spot in self.spots.values() if spot.shape == LANE)
-            length = max(min(nic.x - _HOST_WIDTH - lanes - 1, _CABLE_WIDTHS[1]), _CABLE_WIDTHS[0])
-            x = nic.x - length
-            wire = Spot("wire", "wire", WIRE, domain, x, nic.y, length, 1, (x + length // 2, nic.y))
+            wire = self._cable(nic)
         self.spots["wire"] = wire
         down = nic.x + (nic.width - 2 if self.several_hosts else 9)
         self.ways.append(Way("far", "nic", (far.at, (down, far.at[1]), (down, nic.y), nic.at)))
@@ -406,14 +403,22 @@ class _Planner:
             self.ways.append(Way("far", queue, (far.at, (down, far.at[1]), at)))
             self.ways.append(Way(queue, "nic", (at, (down, nic.y), nic.at)))
 
+    def _cable(self, nic: Spot) -> Spot:
+        """Place the other host, as a chip, and give the cable to it: between the rings' lines and the card."""
+        room = nic.x - 1 - max(spot.x + spot.width for spot in self.spots.values() if spot.shape == LANE)
+        length = _within(_CABLE_WIDTHS, room - _HOST_WIDTHS[1])
+        width = _within(_HOST_WIDTHS, room - length)
+        x = nic.x - length
+        wire = Spot("wire", "wire", WIRE, nic.domain, x, nic.y, length, 1, (x + length // 2, nic.y))
+        other = self._chip(_OTHER, f"host {1 + SECOND - self.host}", "guest-user", x - width, nic.y, width)
+        self.ways.append(Way(wire.name, other.name, (wire.at, other.at)))
+        return wire
+
     def _other_machine(self) -> None:
         """Place the machine that is not drawn whole: a chip for its TAP, and below that one for all the rest of it."""
-        nic, switch, lane = self.spots["nic"], self.spots["switch"], self.rows.lanes[0]
         if self.several_hosts:
-            wire, number = self.spots["wire"], 1 + SECOND - self.host
-            other = self._chip(_OTHER, f"host {number}", "guest-user", wire.x - _HOST_WIDTH, nic.y, _HOST_WIDTH)
-            self.ways.append(Way(wire.name, other.name, (wire.at, other.at)))
             return
+        nic, switch, lane = self.spots["nic"], self.spots["switch"], self.rows.lanes[0]
         for machine in self.others:
             x, width = nic.x - 15, 13
             tap = self._chip(_OTHER_TAP, self.taps[machine], switch.domain, x, lane, width)
@@ -610,6 +615,12 @@ class _ProgramPlanner(_Planner):
             places=places,
             homes={},
         )
+
+
+def _within(bounds: tuple[int, int], wanted: int) -> int:
+    """Give what is wanted, or the bound that it lies beyond."""
+    least, most = bounds
+    return max(least, min(wanted, most))
 
 
 def _with_queues(place: str) -> list[str]:

@@ -229,8 +229,7 @@ class MmioProbe(MmioRoutine, Probe):
                 "text": {
                     "more": "The upper 32 bits are known; the lower ones are next.",
                     "all": (
-                        "Offered: {offered}. The driver accepts what it knows of that: {wanted}. It leaves out bits "
-                        "{left}."
+                        "Offered: {offered}. The driver accepts what it knows of that: {wanted}. Bits left out: {left}."
                     ),
                 }
             },

@@ -223,7 +223,7 @@ class Probe(ProbeRoutine):
         spec="2.2",
         text={
             "more": "The lower 32 bits are known; the upper ones are next.",
-            "all": "Offered: {offered}. The driver accepts what it knows of that: {wanted}. It leaves out bits {left}.",
+            "all": "Offered: {offered}. The driver accepts what it knows of that: {wanted}. Bits left out: {left}.",
         },
         to={"more": goto("select_offer"), "all": goto("select_answer")},
     )

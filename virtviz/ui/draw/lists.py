@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from virtviz.engine.trace import MEM, Access, Crossing
+from virtviz.paths.hosts import without_host
 from virtviz.spec.virtio import in_parts, is_used_element
 from virtviz.ui.draw.stage import tone
 from virtviz.ui.grid import Grid, fit, wrap
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from virtviz.engine.places import Domain
     from virtviz.ui.canvas import Zone
     from virtviz.view.frame import Frame, LedgerEntry
-    from virtviz.view.lanes import Lanes
+    from virtviz.view.lanes import Lane, Lanes
 
 LANE_NAME: Final = 16
 
@@ -63,10 +64,11 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
     grid.line(0, 0, width, "─", "faint")
     shown = list(lanes.lanes)
     if len(shown) > rows - 1:
-        # The idle ones are left out first, the last of them before the others.
-        idle = [lane for lane in reversed(shown) if not any(lane.ran) and lane.thread.startswith("handler")]
-        left_out = {lane.thread for lane in idle[: len(shown) - rows + 1]}
-        shown = [lane for lane in shown if lane.thread not in left_out][: rows - 1]
+        # Who has not run for longest is left out first, and of the idle ones handlers before the others.
+        backwards = [*reversed(shown)]
+        longest = sorted(backwards, key=lambda lane: (_last_ran(lane), not _is_handler(lane.thread)))
+        left_out = {lane.thread for lane in longest[: len(shown) - rows + 1]}
+        shown = [lane for lane in shown if lane.thread not in left_out]
     more = len(lanes.lanes) - len(shown)
     title = f" threads · from step {lanes.first} " + (f"· +{more} more " if more else "")
     legend = " u user  k kernel  h hardware "
@@ -75,7 +77,7 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
         grid.put(width - len(legend) - 1, 0, legend, "dim")
     for y, lane in enumerate(shown, 1):
         now = bool(lane.ran) and lane.ran[-1] is not None
-        grid.put(1, y, fit(("▶" if now else " ") + lane.thread, LANE_NAME - 2), "text bold" if now else "dim")
+        grid.put(1, y, ("▶" if now else " ") + _lane_name(lane.thread), "text bold" if now else "dim")
         grid.line(LANE_NAME, y, columns, "·", "faint")
         for column, domain in enumerate(lane.ran):
             if domain is not None:
@@ -85,6 +87,22 @@ def draw_lanes(lanes: Lanes, position: int, width: int, rows: int) -> tuple[Grid
                 grid.put(LANE_NAME + column, y, _letter(domain, crossed=column in lanes.crossings), style)
         zones.append((LANE_NAME, y, len(lane.ran), f"seek_from({lanes.first}, {{x}})"))
     return grid, zones
+
+
+def _last_ran(lane: Lane) -> int:
+    """Give the last column in which a thread ran; -1 if in none."""
+    return max((column for column, domain in enumerate(lane.ran) if domain is not None), default=-1)
+
+
+def _is_handler(thread: str) -> bool:
+    """Say whether a thread is one of ovs-vswitchd's, on whatever host."""
+    return without_host(thread).startswith("handler")
+
+
+def _lane_name(thread: str) -> str:
+    """Give a thread's name before its lane; the CPU of a softirq, each host's only one, is what can be left out."""
+    room = LANE_NAME - 2
+    return thread if len(thread) <= room else fit(thread.partition("/")[0], room)
 
 
 def lane_columns(width: int) -> int:
