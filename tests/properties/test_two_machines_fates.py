@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import given, settings
 from simulated import STEPS_MAX, Habits, fates, habits, traffics_of_two, worlds
 from test_every_frame import follow
 from test_order import order_holds
 from test_ring_accounts import account, queues
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "paths"))
+from driving import Driven
 
 from virtviz.paths.knobs import World, make_world
 from virtviz.paths.traffic import Item, Pause, Traffic, make_traffic
@@ -101,3 +108,13 @@ def test_a_program_waits_for_a_packet_whose_place_another_has_taken():
     for seed in range(5):
         simulation = follow(world, make_traffic(events), Habits(seed=seed, longest=1))
         assert set(fates(simulation).arrived) == {2, 3, 4}
+
+
+@pytest.mark.parametrize("settings", [{}, {"vcpu": "halted"}, {"guest": "dpdk"}, {"path": "virtio-qemu"}], ids=str)
+def test_what_comes_after_a_program_has_given_up_is_read_at_the_end(settings):
+    world = Driven([Item(outgoing=False, kind="udp"), Item(kind="udp")], {"flows": "known"}, settings)
+    world.run(without=["eth0"])
+    assert world.vm.program.cells.received == 0
+    world.run()
+    assert world.vm.program.cells.received == 1
+    assert dict(fates(world.simulation).arrived) == {1: 1, 2: 1}

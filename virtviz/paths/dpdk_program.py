@@ -42,6 +42,10 @@ class DpdkProgram(Program):
     send_burst: Routine
     receive_burst: Routine
 
+    def something_waits(self) -> bool:
+        """Say whether a packet is there to be looked at."""
+        return bool(self.waiting)
+
     def finds_something(self) -> bool:
         """Say whether a turn of the program's loop would find a packet."""
         return self.ready()

@@ -49,6 +49,7 @@ class AppCells(Cells):
         received: packets received.
         copied: bytes of the last one.
         missed: by item, 1 while the last wait for it has ended without it.
+        given_up: waits that ended without a packet; what comes late is still read at the end.
         outside: 1 while it stands where a ring is to be changed from outside.
     """
 
@@ -58,6 +59,7 @@ class AppCells(Cells):
     received: int = 0
     copied: int = 0
     outside: int = 0
+    given_up: int = 0
     missed: list[int]
 
 
@@ -68,9 +70,13 @@ class Program(Routine):
         vm, vcpu: the machine it runs in, and the vCPU on which.
         memory: guest memory, in which it has one page to send from and one to receive into.
         send_page, receive_page: addresses of these pages.
+
+    Attributes:
+        something_waits: says whether a packet is there to be read; set by the wiring.
     """
 
     first = "next_act"
+    something_waits: Callable[[], bool]
 
     def __init__(
         self,
@@ -128,7 +134,12 @@ class Program(Routine):
         if act is PAUSE:
             phase = self.phase()
             return any(other.phase() > phase for other in self.programs.values())
-        return act in (SEND, RECEIVE, RESET)
+        return act in (SEND, RECEIVE, RESET) or self._has_late()
+
+    def _has_late(self) -> bool:
+        """Say whether a packet is there, at the end of the scenario, for which the program has waited in vain."""
+        mine = self.cells
+        return bool(mine.given_up) and mine.done >= self.acts_in_all and self.something_waits()
 
     def pause_ends(self) -> bool:
         """Say whether it has something to do after a while, and nobody stops polling before that."""
@@ -172,6 +183,7 @@ class Program(Routine):
         """End a wait for a packet that has not come."""
         mine = self.cells
         mine.missed[self.acts[mine.done % self.acts_a_round][1]] = 1
+        mine.given_up += 1
         mine.done += 1
 
     def received(self, length: int) -> None:
@@ -179,6 +191,9 @@ class Program(Routine):
         mine = self.cells
         mine.copied = length
         mine.received += 1
+        if mine.done >= self.acts_in_all:
+            mine.given_up -= 1
+            return
         awaited = self.acts[mine.done % self.acts_a_round][1]
         if mine.missed[awaited]:
             mine.missed[awaited] = 0
@@ -222,7 +237,7 @@ class Program(Routine):
             if act is POKE:
                 mine.outside = 1
         me.packet = 0
-        return "work"
+        return "receive" if self._has_late() else "work"
 
     @op(
         "G-TX.1",

@@ -101,6 +101,10 @@ class HostProgram(Program):
         ways = (content for content in self.traffic.contents if not isinstance(content, TcpData))
         self.contents = tuple(WholePacket(content, skip) for content in ways)
 
+    def something_waits(self) -> bool:
+        """Say whether a packet waits in its device."""
+        return bool(self.device.queue)
+
     def words(self, me: Context) -> Mapping[str, object]:
         """Say what the packet is."""
         return {

@@ -431,6 +431,8 @@ def wire_program(
 
         if isinstance(sendmsg, SendmsgThenWork):
             sendmsg.config, sendmsg.work = work.work, work
+    received = guest.socket.queue
+    program.something_waits = lambda: bool(received)
     program.recvmsg = Recvmsg(f"{name}.recvmsg", stack, program, guest.socket, pools, cpu, idle)
 
 
