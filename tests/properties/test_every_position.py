@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -149,3 +150,17 @@ def test_blocks_count_what_a_recording_machine_counts():
     assert recording.machine.run() == counting.machine.run() > 2 * 65536
     assert counting.machine.hits == recording.machine.hits
     assert counting.dropped() == recording.dropped()
+
+
+@pytest.mark.parametrize("seed", [21, 26, 37, 41, 46])
+def test_two_interrupts_that_are_due_at_once_are_taken_alike_when_repeated(seed):
+    """Whether a thread was alone or took turns with others: after one interrupt it looks for the other."""
+    settings = {"path": "virtio-qemu", "flows": "known", "vcpu": "halted", "cpu": "amd", "apicv": "off"}
+    world = make_world(settings, {"halt_poll_ns": 200000})
+    machine = simulate(world, make_traffic([Item(kind="udp"), Item(), Item(outgoing=False, answers=1)])).machine
+    assert isinstance(machine, RecordingMachine)
+    machine.run(STEPS_MAX, Habits(seed=seed, longest=1).scheduler())
+    end = machine.digest()
+    machine.seek(0)
+    machine.seek(machine.length)
+    assert machine.digest() == end

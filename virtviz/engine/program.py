@@ -341,7 +341,8 @@ class _Linker:
             where, guarded = [first.place], first.may_wait
         self._cross(arc, where)
         self._effect(arc)
-        if guarded or op.spec.opens or arc.crossing is CrossingKind.VM_ENTRY or arc.kind == BLOCK:
+        # Of two interrupts that are due at once, one is taken, and the other is due still.
+        if guarded or op.spec.opens or op.is_gate or arc.crossing is CrossingKind.VM_ENTRY or arc.kind == BLOCK:
             arc.kind |= CHECK
         arc.cost_ns += self.costs.get(op.spec.cost, 0)
         self.program.arcs.append(arc)
