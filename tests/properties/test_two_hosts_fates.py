@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
-from simulated import STEPS_MAX, Habits, habits, traffics_of_two, worlds
+from simulated import Habits, habits, traffics_of_two, worlds
 from test_every_frame import follow
 from test_order import order_holds
-
-from virtviz.paths.wiring import simulate
+from test_two_machines_fates import counted_do_what_recorded_do, they_go_back_to_where_they_were
 
 if TYPE_CHECKING:
     from virtviz.paths.knobs import World
@@ -32,22 +31,10 @@ def test_order_holds_between_two_hosts(world: World, traffic: Traffic, schedule:
 @given(WORLDS, TRAFFICS, habits())
 @settings(max_examples=20)
 def test_two_hosts_go_back_to_where_they_were(world: World, traffic: Traffic, schedule: Habits):
-    machine = simulate(world, traffic).machine
-    digests = {0: machine.digest()}
-    scheduler = schedule.scheduler()
-    # A digest reads all memory, so not after every step.
-    while machine.length < 600 and machine.run(61, scheduler):
-        digests[machine.length] = machine.digest()
-    for position in reversed(digests):
-        machine.seek(position)
-        assert machine.digest() == digests[position]
+    they_go_back_to_where_they_were(world, traffic, schedule, steps=600, stretch=61)
 
 
 @given(WORLDS, TRAFFICS)
 @settings(max_examples=30)
 def test_two_hosts_counted_do_what_two_recorded_do(world: World, traffic: Traffic):
-    recorded, counted = (simulate(world, traffic, recording=recording) for recording in (True, False))
-    for simulation in (recorded, counted):
-        simulation.machine.run(STEPS_MAX)
-    assert [*recorded.machine.hits] == [*counted.machine.hits]
-    assert recorded.dropped() == counted.dropped()
+    counted_do_what_recorded_do(world, traffic)

@@ -47,11 +47,18 @@ def test_the_rings_of_both_machines_are_in_order_at_every_step(world: World, tra
 @given(worlds(vms=2), traffics_of_two(longest=5), habits())
 @settings(max_examples=30)
 def test_two_machines_go_back_to_where_they_were(world: World, traffic: Traffic, schedule: Habits):
+    they_go_back_to_where_they_were(world, traffic, schedule, steps=200, stretch=17)
+
+
+def they_go_back_to_where_they_were(
+    world: World, traffic: Traffic, schedule: Habits, *, steps: int, stretch: int
+) -> None:
+    """Run so many steps, remember where everything was after each stretch of them, and go back there."""
     machine = simulate(world, traffic).machine
     digests = {0: machine.digest()}
     scheduler = schedule.scheduler()
     # A digest reads all memory, so not after every step.
-    while machine.length < 200 and machine.run(17, scheduler):
+    while machine.length < steps and machine.run(stretch, scheduler):
         digests[machine.length] = machine.digest()
     for position in reversed(digests):
         machine.seek(position)
@@ -61,6 +68,11 @@ def test_two_machines_go_back_to_where_they_were(world: World, traffic: Traffic,
 @given(worlds(vms=2), traffics_of_two(longest=5))
 @settings(max_examples=30)
 def test_two_machines_counted_do_what_two_recorded_do(world: World, traffic: Traffic):
+    counted_do_what_recorded_do(world, traffic)
+
+
+def counted_do_what_recorded_do(world: World, traffic: Traffic) -> None:
+    """Run a world in both kinds of machine, in the readable order, and compare what was done and dropped."""
     recorded, counted = (simulate(world, traffic, recording=recording) for recording in (True, False))
     for simulation in (recorded, counted):
         simulation.machine.run(STEPS_MAX)

@@ -10,11 +10,15 @@ from virtviz.paths.vhost_user_fallback import SendToNoDevice, SendToPeer, TakeAn
 from virtviz.paths.wire_qemu import QemuBackend, QemuPair
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtviz.engine.ops import Routine
+    from virtviz.paths.parts import Parts
     from virtviz.paths.pmd import Pmd
     from virtviz.paths.qemu_tx import SendQueued
     from virtviz.paths.tap import Tap
     from virtviz.paths.tap_queues import TapFlows
+    from virtviz.paths.wire_guest import Guest
     from virtviz.paths.wire_switch import TapPort
     from virtviz.paths.wire_vhost_user import Joined
 
@@ -39,12 +43,18 @@ class PairWithoutTap(QemuPair):
 class VhostUserFallback(QemuBackend):
     """A vhost-user port whose guest QEMU serves in the end.
 
+    Args:
+        parts, machine, number: as for QEMU's back-end.
+
     Attributes:
         name: the port's.
     """
 
-    def _make_taps(self, number: int) -> list[Tap]:
+    def __init__(self, parts: Parts, machine: Sequence[Guest], number: int) -> None:
+        super().__init__(parts, machine, number)
         self.name = f"vhost-user{number}"
+
+    def _make_taps(self, number: int) -> list[Tap]:
         return []
 
     def pair_class(self) -> type[QemuPair]:
